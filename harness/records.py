@@ -1,0 +1,284 @@
+"""What is stored about a cell: one small JSON file per cell and stage, written atomically.
+
+A record is the only thing a later stage or a report knows about an earlier one, so every number in a table can be
+walked back: row -> record -> ONNX sha256 -> checkpoint sha256 -> cell key -> settings. Values are stored unrounded,
+with the unit in the name.
+"""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, ClassVar, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from harness.errors import HarnessError
+
+SCHEMA = 1
+Stage = Literal["train", "export", "latency", "accuracy"]
+
+
+class Failure(BaseModel):
+    """Why a cell has no result."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    kind: Literal["error", "diverged", "parity", "timeout", "out-of-memory", "killed"]
+    message: str
+
+
+class Record(BaseModel):
+    """What all stages store. `key` is the cell's key at the time: a record with another key is stale, not done."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    stage: ClassVar[Stage]
+    # A failed record carries the failure and none of the figures, which is why every figure below is optional.
+    schema_version: int = SCHEMA
+    cell: str
+    title: str
+    profile: str
+    key: str
+    status: Literal["done", "failed"]
+    failure: Failure | None = None
+    # ISO 8601 in UTC, the moment the stage ended; seconds it took.
+    finished_at: str
+    seconds: float
+    # Library versions, device, threads, harness revision, host: recorded, never part of the key.
+    environment: dict[str, Any]
+
+
+class Epoch(BaseModel):
+    """One epoch as the training log keeps it. `phase` is teacher, sparse, feature, base or joint."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    phase: str
+    loss: float
+    lr: float
+    images_per_s: float
+
+
+class Pruning(BaseModel):
+    """What pruning really did: channels asked for against channels gone."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    amount: float
+    channels_before: int
+    channels_after: int
+    params_before: int
+    params_after: int
+    macs_before: int
+    macs_after: int
+    kept_layers: list[str]
+    accuracy_after_pct: float
+
+
+class TrainRecord(Record):
+    """A trained model: teacher or student. `accuracy_pct` is torch's, after the last epoch, on all test images."""
+
+    stage: ClassVar[Stage] = "train"
+    # The resolved settings that the key is a hash of, nested: student -> pruned -> sparse -> teacher.
+    settings: dict[str, Any]
+    weights_sha256: str | None = None
+    accuracy_pct: float | None = None
+    params: int | None = None
+    macs: int | None = None
+    widths: dict[str, int] | None = None
+    pruning: Pruning | None = None
+    epochs: list[Epoch] = []
+
+
+class ExportRecord(Record):
+    """An ONNX file that passed the parity gate. `params` counts the graph's weights, BatchNorm folded in."""
+
+    stage: ClassVar[Stage] = "export"
+    weights_sha256: str | None = None
+    onnx_sha256: str | None = None
+    onnx_bytes: int | None = None
+    opset: int | None = None
+    ir_version: int | None = None
+    params: int | None = None
+    flushed_weights: int | None = None
+    denormal_weights: int | None = None
+    parity_images: int | None = None
+    parity_max_abs_diff: float | None = None
+    parity_top1_agreement_pct: float | None = None
+
+
+class Interval(BaseModel):
+    """A point estimate with its 95 % interval."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    value: float
+    low: float
+    high: float
+
+
+class Process(BaseModel):
+    """One fresh process that timed one model. All samples are kept; nothing is dropped."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    block: int
+    order: int
+    first_inference_ms: float
+    warmup_rounds: int
+    samples_ms: list[float]
+    median_ms: float
+    cpus: list[int]
+    peak_rss_bytes: int
+    involuntary_switches: int
+
+
+class LatencyRecord(Record):
+    """Latency of one ONNX file, batch 1, on pinned cores.
+
+    `latency_ms` is the estimate over process medians; `ratio_to_teacher` is paired by block, and below 1 is faster.
+    """
+
+    stage: ClassVar[Stage] = "latency"
+    onnx_sha256: str
+    runtime: str
+    threads: int
+    latency_ms: Interval | None = None
+    p90_ms: float | None = None
+    ratio_to_teacher: Interval | None = None
+    processes: list[Process] = []
+    settings: dict[str, Any]
+    warnings: list[str] = []
+
+
+class AccuracyRecord(Record):
+    """Accuracy of one ONNX file through the bench's own session, on all test images."""
+
+    stage: ClassVar[Stage] = "accuracy"
+    onnx_sha256: str
+    runtime: str
+    accuracy_pct: float | None = None
+    correct: int | None = None
+    images: int | None = None
+    testset_sha256: str | None = None
+
+
+R = TypeVar("R", bound=Record)
+
+
+def now() -> str:
+    """This moment, ISO 8601, UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def digest(value: Any, length: int = 64) -> str:
+    """SHA-256 over canonical JSON: the same for equal values whatever their order, on every machine."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:length]
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path` that takes its place when the block ends well, and vanishes otherwise."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
+    except OSError as error:
+        raise HarnessError(
+            f"{path.parent}: cannot write here ({error.strerror}); make the folder writable or name another"
+        ) from error
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        # mkstemp makes private files; results are meant to be read by others.
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a whole text file atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def record_path(results: Path, profile: str, stage: Stage, cell: str) -> Path:
+    """Where the record of one cell and stage lies."""
+    return results / profile / stage / f"{cell}.json"
+
+
+def save(results: Path, record: Record) -> Path:
+    """Write a record atomically; returns its path."""
+    path = record_path(results, record.profile, record.stage, record.cell)
+    data = record.model_dump(mode="json", exclude_none=True)
+    write_text(path, _compact_lists(json.dumps(data, indent=1, sort_keys=True)) + "\n")
+    return path
+
+
+def load(path: Path, kind: type[R]) -> R:
+    """Read one record; a truncated or foreign file is a HarnessError that names it."""
+    try:
+        return kind.model_validate_json(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise HarnessError(f"{path}: no such record") from None
+    except (ValidationError, UnicodeDecodeError) as error:
+        reason = error.errors()[0] if isinstance(error, ValidationError) else {"msg": str(error), "loc": ()}
+        where = ".".join(str(part) for part in reason["loc"])
+        raise HarnessError(
+            f"{path}: not a {kind.stage} record ({where + ': ' if where else ''}{reason['msg']}); "
+            f"delete it to have it made again"
+        ) from error
+
+
+def find(results: Path, profile: str, cell: str, key: str, kind: type[R]) -> R | None:
+    """The cell's record if there is one and it was made under this key, failed or done; None where missing or stale."""
+    path = record_path(results, profile, kind.stage, cell)
+    if not path.exists():
+        return None
+    record = load(path, kind)
+    return record if record.key == key else None
+
+
+def failed(kind: type[R], failure: Failure, **fields: Any) -> R:
+    """A record that says why the stage has no figures."""
+    return kind(status="failed", failure=failure, finished_at=now(), **fields)
+
+
+def _compact_lists(text: str) -> str:
+    """Put lists of plain numbers on one line: samples are hundreds of numbers, and diffs should stay readable."""
+    lines: list[str] = []
+    pending: list[str] | None = None
+    for line in text.splitlines():
+        bare = line.strip()
+        if pending is None and line.endswith("["):
+            pending = [line]
+        elif pending is None:
+            lines.append(line)
+        elif _is_number(bare.rstrip(",")):
+            pending.append(bare)
+        elif bare in ("]", "],") and len(pending) > 1:
+            lines.append(pending[0] + " ".join(pending[1:]) + bare)
+            pending = None
+        else:
+            lines += pending
+            pending = [line] if line.endswith("[") else None
+            if pending is None:
+                lines.append(line)
+    return "\n".join(lines)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

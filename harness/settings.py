@@ -1,0 +1,306 @@
+"""matrix.toml as typed, frozen settings: strict, so that a typo is an error that says what is allowed."""
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from harness.errors import HarnessError
+
+METHODS = Path(__file__).parent / "training"
+
+
+def method_names(kind: Literal["pruning", "distillation"]) -> list[str]:
+    """The methods there are: one file each, named as in matrix.toml. Read off the folder, so that planning needs no torch."""
+    return sorted(path.stem for path in (METHODS / kind).glob("*.py") if not path.stem.startswith("_"))
+
+
+def _known(kind: Literal["pruning", "distillation"], name: str) -> str:
+    allowed = method_names(kind)
+    if name not in allowed:
+        raise ValueError(f"unknown {kind} method {name!r}; allowed: {', '.join(allowed)}")
+    return name
+
+
+class Section(BaseModel):
+    """A table of matrix.toml: unknown keys are refused, values are not coerced, nothing changes afterwards."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+Count = Annotated[int, Field(ge=1)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Augmentation = Literal["crop", "flip", "cutout", "study"]
+
+
+class Model(Section):
+    """ResNet50 in torchvision's shape, every channel count times `width`."""
+
+    width: Positive = 1.0
+    stem: Literal["cifar", "imagenet"] = "cifar"
+
+    @field_validator("width")
+    @classmethod
+    def _whole_channels(cls, width: float) -> float:
+        if width > 4 or 64 * width < 4 or 64 * width != int(64 * width):
+            raise ValueError("64 x width must be a whole number of channels, at least 4 (width 0.0625, 0.125, ... 4)")
+        return width
+
+    @property
+    def narrowest(self) -> int:
+        """Channels of the narrowest layer."""
+        return int(64 * self.width)
+
+
+class Data(Section):
+    """CIFAR-100, or the first images of its training set; accuracy is always on all 10,000 test images."""
+
+    train_images: Annotated[int, Field(ge=100, le=50_000)] = 50_000
+    image_size: Annotated[int, Field(ge=8, le=512)] = 32
+    augment: list[Augmentation] = ["crop", "flip"]
+
+
+class Recipe(Section):
+    """How a model is trained: SGD with one learning-rate schedule over all epochs of all stages."""
+
+    epochs: Count
+    batch_size: Count
+    lr: Positive
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    nesterov: bool = True
+    weight_decay: NonNegative = 5e-4
+    schedule: Literal["cosine", "exponential", "constant"] = "cosine"
+    # exponential: lr x gamma^epoch
+    gamma: Annotated[float, Field(gt=0, le=1)] = 1.0
+    warmup_epochs: NonNegative = 0.0
+    # largest gradient norm; 0 is no clipping
+    clip_norm: NonNegative = 0.0
+
+
+class TeacherRecipe(Recipe):
+    """The teacher's recipe, or a checkpoint in place of training."""
+
+    seed: Annotated[int, Field(ge=0)] = 0
+    checkpoint: str | None = None
+
+
+class SparseRecipe(Recipe):
+    """Labelled training before pruning, with a regulariser of this strength that pushes weights towards zero."""
+
+    regularisation: NonNegative
+
+
+class PruningSettings(Section):
+    """What all pruning methods share."""
+
+    round_to: Count | Literal["auto"] = "auto"
+    sparse: SparseRecipe
+
+
+class Target(Section):
+    """The CPU that the figures stand in for."""
+
+    name: str
+    physical_cores: Count
+    isa: str
+    vector_channels: Count
+    l3_mib: Positive
+    base_ghz: Positive
+
+
+class Bench(Section):
+    """How latency is measured."""
+
+    threads: Count = 1
+    blocks: Annotated[int, Field(ge=2)] = 7
+    rounds: Annotated[int, Field(ge=11)] = 60
+    warmup_rounds: Count = 15
+    seed: Annotated[int, Field(ge=0)] = 0
+    target: Target
+
+
+class Protocol(Section):
+    """How pruning and distillation are put together.
+
+    objective: "stages" is the study's (feature stage, then Base stage, no labels); "joint" is the papers' (labels, soft
+    targets and features in one loss). keep_for: the KD methods whose layers are kept whole, or "own": the cell's.
+    """
+
+    objective: Literal["stages", "joint"]
+    keep_for: list[str] | Literal["own"]
+    sparse_for: list[str]
+    # joint only: how many times `student.epochs` a cell trains
+    stages: Count = 1
+    temperature: Positive = 4.0
+    label_weight: Annotated[float, Field(ge=0, le=1)] = 0.1
+    feature_weight: dict[str, NonNegative] = {}
+
+    @model_validator(mode="after")
+    def _known_methods(self) -> "Protocol":
+        for name in [*(self.keep_for if isinstance(self.keep_for, list) else []), *self.feature_weight]:
+            _known("distillation", name)
+        for name in self.sparse_for:
+            _known("pruning", name)
+        if self.objective == "stages" and self.stages != 1:
+            raise ValueError('stages is for objective "joint" only; with "stages" the KD method decides')
+        return self
+
+
+class Point(Section):
+    """One combination of axes, for `include` and (any part of it) `exclude`."""
+
+    prune_amount: float | None = None
+    prune_method: str | None = None
+    kd_method: str | None = None
+    seed: int | None = None
+
+
+Amount = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
+
+
+class Experiment(Section):
+    """One table: the product of its axes, plus `include`, less `exclude`."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")]
+    title: str
+    protocol: str
+    prune_amount: Annotated[list[Amount], Field(min_length=1)]
+    prune_method: Annotated[list[str], Field(min_length=1)]
+    kd_method: Annotated[list[str], Field(min_length=1)]
+    seed: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+    include: list[Point] = []
+    exclude: list[Point] = []
+
+    @field_validator("prune_method")
+    @classmethod
+    def _pruning(cls, names: list[str]) -> list[str]:
+        return [_known("pruning", name) for name in names]
+
+    @field_validator("kd_method")
+    @classmethod
+    def _distillation(cls, names: list[str]) -> list[str]:
+        return [_known("distillation", name) for name in names]
+
+    @field_validator("prune_amount", "prune_method", "kd_method", "seed")
+    @classmethod
+    def _distinct(cls, values: list[Any]) -> list[Any]:
+        if len(set(values)) != len(values):
+            raise ValueError("a value is named twice")
+        return values
+
+    @field_validator("include")
+    @classmethod
+    def _whole(cls, points: list[Point]) -> list[Point]:
+        for point in points:
+            if None in (point.prune_amount, point.prune_method, point.kd_method, point.seed):
+                raise ValueError("an included point needs prune_amount, prune_method, kd_method and seed")
+            if not 0 < (point.prune_amount or 0) < 1:
+                raise ValueError("prune_amount must be between 0 and 1")
+            _known("pruning", point.prune_method or "")
+            _known("distillation", point.kd_method or "")
+        return points
+
+
+class Settings(Section):
+    """matrix.toml with one profile laid over it."""
+
+    experiments: Annotated[list[str], Field(min_length=1)]
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    model: Model
+    data: Data
+    teacher: TeacherRecipe
+    student: Recipe
+    pruning: PruningSettings
+    bench: Bench
+    protocol: dict[str, Protocol]
+    experiment: list[Experiment]
+
+    @model_validator(mode="after")
+    def _names_match(self) -> "Settings":
+        names = [experiment.name for experiment in self.experiment]
+        if len(set(names)) != len(names):
+            raise ValueError(f"experiment names must differ: {', '.join(names)}")
+        for name in self.experiments:
+            if name not in names:
+                raise ValueError(f"experiments: unknown experiment {name!r}; allowed: {', '.join(names)}")
+        for experiment in self.experiment:
+            if experiment.protocol not in self.protocol:
+                raise ValueError(
+                    f"experiment {experiment.name}: unknown protocol {experiment.protocol!r}; "
+                    f"allowed: {', '.join(self.protocol)}"
+                )
+        return self
+
+
+def load_settings(path: Path, profile: str) -> Settings:
+    """matrix.toml with `profile` laid over it. All profiles are checked, so that none rots unseen.
+
+    Raises HarnessError naming file, key and what is allowed.
+    """
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise HarnessError(f"{path}: not found; run from the project's folder or name the file with --matrix") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise HarnessError(f"{path}: not valid TOML: {error}") from error
+    profiles = document.pop("profile", {})
+    if not isinstance(profiles, dict) or not all(isinstance(overlay, dict) for overlay in profiles.values()):
+        raise HarnessError(f"{path}: profile: must be tables, like [profile.quick]")
+    if profile not in profiles:
+        raise HarnessError(f"{path}: profile {profile!r} does not exist; allowed: {', '.join(profiles)}")
+    return {name: _resolve(path, document, name, overlay) for name, overlay in profiles.items()}[profile]
+
+
+def _resolve(path: Path, document: dict[str, Any], name: str, overlay: dict[str, Any]) -> Settings:
+    if "experiment" in overlay or "protocol" in overlay:
+        raise HarnessError(f"{path}: profile.{name}: experiments and protocols are shared; a profile cannot change them")
+    try:
+        return Settings.model_validate(_merge(document, overlay))
+    except ValidationError as error:
+        # An unknown key explains a missing one better than the other way round.
+        first = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
+        location = first["loc"]
+        in_overlay = location and _has(overlay, location)
+        where = ".".join(str(part) for part in ((f"profile.{name}", *location) if in_overlay else location))
+        raise HarnessError(f"{path}: {where + ': ' if where else ''}{_explain(first, location)}") from error
+
+
+def _merge(base: dict[str, Any], overlay: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in overlay.items():
+        below = merged.get(key)
+        merged[key] = _merge(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def _has(document: Any, location: tuple[Any, ...]) -> bool:
+    for part in location:
+        if not isinstance(document, dict) or part not in document:
+            return False
+        document = document[part]
+    return True
+
+
+def _explain(error: Any, location: tuple[Any, ...]) -> str:
+    kind, message = error["type"], error["msg"].removeprefix("Value error, ")
+    if kind == "extra_forbidden":
+        return f"unknown key; allowed: {', '.join(_allowed_keys(location[:-1])) or 'none'}"
+    if kind == "missing":
+        return "is missing"
+    given = error.get("input")
+    shown = f" (got {given!r})" if kind != "value_error" and isinstance(given, str | int | float | bool) else ""
+    return message[0].lower() + message[1:] + shown
+
+
+def _allowed_keys(location: tuple[Any, ...]) -> list[str]:
+    """The keys of the table at this place of the document."""
+    here: Any = Settings
+    for part in location:
+        if isinstance(here, type) and issubclass(here, BaseModel):
+            here = here.model_fields[str(part)].annotation
+        else:
+            # a list of tables or a table of tables: step into what it holds
+            here = get_args(here)[-1]
+    return list(here.model_fields) if isinstance(here, type) and issubclass(here, BaseModel) else []
