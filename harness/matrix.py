@@ -96,10 +96,12 @@ class Plan:
         return self.tables[0].cells[0]
 
 
-def make_plan(settings: Settings, profile: str, data: DataName = "cifar100", experiments: list[str] | None = None) -> Plan:
-    """Expand the experiments (the profile's, or those named) into cells. Pure but for the hash of a given checkpoint."""
+def make_plan(
+    settings: Settings, profile: str, data: DataName = "cifar100", experiments: list[str] | None = None
+) -> Plan:
+    """Expand the experiments (the profile's, or those named) into cells. Pure, but for hashing a given checkpoint."""
     known = {experiment.name: experiment for experiment in settings.experiment}
-    names = experiments or settings.experiments
+    names = list(dict.fromkeys(experiments or settings.experiments))
     for name in names:
         if name not in known:
             raise HarnessError(f"experiment {name!r} does not exist; allowed: {', '.join(known)}")
@@ -160,7 +162,7 @@ def student_builder(
 
     def build(amount: float, method: str, kd: str, seed: int) -> Cell:
         # One kept layer freezes its whole dependency group, so what is kept decides the student's size.
-        keep_for = [kd] if protocol.keep_for == "own" else sorted(protocol.keep_for)
+        keep_for = [kd] if protocol.keep_for == "own" else sorted(set(protocol.keep_for))
         start = teacher.settings
         if method in protocol.sparse_for:
             start = {
@@ -189,9 +191,9 @@ def student_builder(
             "start": pruned,
         }
         label = STUDY_NUMBERS.get(kd, kd)
-        title = f"P({amount:g}_{method.upper()})_KD({label})_SEED({seed})"
+        title = f"P({amount}_{method.upper()})_KD({label})_SEED({seed})"
         return Cell(
-            id=f"p{amount:g}-{method}-{kd}-s{seed}{suffix}",
+            id=f"p{amount}-{method}-{kd}-s{seed}{suffix}",
             title=title if not suffix else f"{title}_{protocol_name.upper()}",
             settings=student,
             prune_amount=amount,

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from harness.errors import HarnessError
 
-SCHEMA = 1
+SCHEMA: Literal[1] = 1
 Stage = Literal["train", "export", "latency", "accuracy"]
 
 
@@ -37,7 +37,7 @@ class Record(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
     stage: ClassVar[Stage]
     # A failed record carries the failure and none of the figures, which is why every figure below is optional.
-    schema_version: int = SCHEMA
+    schema_version: Literal[1] = SCHEMA
     cell: str
     title: str
     profile: str
@@ -230,6 +230,8 @@ def load(path: Path, kind: type[R]) -> R:
         return kind.model_validate_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise HarnessError(f"{path}: no such record") from None
+    except OSError as error:
+        raise HarnessError(f"{path}: cannot be read: {error.strerror}") from error
     except (ValidationError, UnicodeDecodeError) as error:
         reason = error.errors()[0] if isinstance(error, ValidationError) else {"msg": str(error), "loc": ()}
         where = ".".join(str(part) for part in reason["loc"])

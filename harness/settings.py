@@ -1,10 +1,20 @@
 """matrix.toml as typed, frozen settings: strict, so that a typo is an error that says what is allowed."""
 
 import tomllib
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from harness.errors import HarnessError
 
@@ -12,7 +22,7 @@ METHODS = Path(__file__).parent / "training"
 
 
 def method_names(kind: Literal["pruning", "distillation"]) -> list[str]:
-    """The methods there are: one file each, named as in matrix.toml. Read off the folder, so that planning needs no torch."""
+    """The methods there are: one file each, named as in matrix.toml. Read off the folder: planning needs no torch."""
     return sorted(path.stem for path in (METHODS / kind).glob("*.py") if not path.stem.startswith("_"))
 
 
@@ -137,51 +147,54 @@ class Protocol(Section):
     label_weight: Annotated[float, Field(ge=0, le=1)] = 0.1
     feature_weight: dict[str, NonNegative] = {}
 
-    @model_validator(mode="after")
-    def _known_methods(self) -> "Protocol":
-        for name in [*(self.keep_for if isinstance(self.keep_for, list) else []), *self.feature_weight]:
+    @field_validator("keep_for", "feature_weight")
+    @classmethod
+    def _distillation(cls, names: Any) -> Any:
+        for name in names if names != "own" else []:
             _known("distillation", name)
-        for name in self.sparse_for:
-            _known("pruning", name)
+        return names
+
+    @field_validator("sparse_for")
+    @classmethod
+    def _pruning(cls, names: list[str]) -> list[str]:
+        return [_known("pruning", name) for name in names]
+
+    @model_validator(mode="after")
+    def _own_stages(self) -> "Protocol":
         if self.objective == "stages" and self.stages != 1:
             raise ValueError('stages is for objective "joint" only; with "stages" the KD method decides')
         return self
 
 
+Amount = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
+PruneMethod = Annotated[str, AfterValidator(partial(_known, "pruning"))]
+KdMethod = Annotated[str, AfterValidator(partial(_known, "distillation"))]
+Seed = Annotated[int, Field(ge=0)]
+# Experiments and protocols give their names to files.
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")]
+
+
 class Point(Section):
     """One combination of axes, for `include` and (any part of it) `exclude`."""
 
-    prune_amount: float | None = None
-    prune_method: str | None = None
-    kd_method: str | None = None
-    seed: int | None = None
-
-
-Amount = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
+    prune_amount: Amount | None = None
+    prune_method: PruneMethod | None = None
+    kd_method: KdMethod | None = None
+    seed: Seed | None = None
 
 
 class Experiment(Section):
-    """One table: the product of its axes, plus `include`, less `exclude`."""
+    """One table: the product of its axes less `exclude`, plus `include`."""
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")]
+    name: Name
     title: str
     protocol: str
     prune_amount: Annotated[list[Amount], Field(min_length=1)]
-    prune_method: Annotated[list[str], Field(min_length=1)]
-    kd_method: Annotated[list[str], Field(min_length=1)]
-    seed: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+    prune_method: Annotated[list[PruneMethod], Field(min_length=1)]
+    kd_method: Annotated[list[KdMethod], Field(min_length=1)]
+    seed: Annotated[list[Seed], Field(min_length=1)]
     include: list[Point] = []
     exclude: list[Point] = []
-
-    @field_validator("prune_method")
-    @classmethod
-    def _pruning(cls, names: list[str]) -> list[str]:
-        return [_known("pruning", name) for name in names]
-
-    @field_validator("kd_method")
-    @classmethod
-    def _distillation(cls, names: list[str]) -> list[str]:
-        return [_known("distillation", name) for name in names]
 
     @field_validator("prune_amount", "prune_method", "kd_method", "seed")
     @classmethod
@@ -196,17 +209,26 @@ class Experiment(Section):
         for point in points:
             if None in (point.prune_amount, point.prune_method, point.kd_method, point.seed):
                 raise ValueError("an included point needs prune_amount, prune_method, kd_method and seed")
-            if not 0 < (point.prune_amount or 0) < 1:
-                raise ValueError("prune_amount must be between 0 and 1")
-            _known("pruning", point.prune_method or "")
-            _known("distillation", point.kd_method or "")
+        return points
+
+    @field_validator("exclude")
+    @classmethod
+    def _on_the_axes(cls, points: list[Point], info: ValidationInfo) -> list[Point]:
+        for point in points:
+            named = point.model_dump(exclude_none=True)
+            if not named:
+                raise ValueError("an excluded point needs at least one of prune_amount, prune_method, kd_method, seed")
+            for axis, value in named.items():
+                # an axis that is wrong itself is not in info.data, and has its own message
+                if value not in info.data.get(axis, [value]):
+                    allowed = ", ".join(map(str, info.data[axis]))
+                    raise ValueError(f"{axis} {value!r} is not on its axis; allowed: {allowed}")
         return points
 
 
 class Settings(Section):
     """matrix.toml with one profile laid over it."""
 
-    experiments: Annotated[list[str], Field(min_length=1)]
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     model: Model
     data: Data
@@ -214,24 +236,35 @@ class Settings(Section):
     student: Recipe
     pruning: PruningSettings
     bench: Bench
-    protocol: dict[str, Protocol]
+    protocol: dict[Name, Protocol]
     experiment: list[Experiment]
+    # those that a profile runs
+    experiments: Annotated[list[str], Field(min_length=1)]
 
-    @model_validator(mode="after")
-    def _names_match(self) -> "Settings":
-        names = [experiment.name for experiment in self.experiment]
+    @field_validator("experiment")
+    @classmethod
+    def _coherent(cls, experiments: list[Experiment], info: ValidationInfo) -> list[Experiment]:
+        names = [experiment.name for experiment in experiments]
         if len(set(names)) != len(names):
             raise ValueError(f"experiment names must differ: {', '.join(names)}")
-        for name in self.experiments:
-            if name not in names:
-                raise ValueError(f"experiments: unknown experiment {name!r}; allowed: {', '.join(names)}")
-        for experiment in self.experiment:
-            if experiment.protocol not in self.protocol:
+        for experiment in experiments:
+            if experiment.protocol not in info.data.get("protocol", [experiment.protocol]):
                 raise ValueError(
-                    f"experiment {experiment.name}: unknown protocol {experiment.protocol!r}; "
-                    f"allowed: {', '.join(self.protocol)}"
+                    f"{experiment.name}: unknown protocol {experiment.protocol!r}; "
+                    f"allowed: {', '.join(info.data['protocol'])}"
                 )
-        return self
+        return experiments
+
+    @field_validator("experiments")
+    @classmethod
+    def _exist(cls, names: list[str], info: ValidationInfo) -> list[str]:
+        for name in names if "experiment" in info.data else []:
+            known = [experiment.name for experiment in info.data["experiment"]]
+            if name not in known:
+                raise ValueError(f"unknown experiment {name!r}; allowed: {', '.join(known) or 'none is there'}")
+        if len(set(names)) != len(names):
+            raise ValueError("an experiment is named twice")
+        return names
 
 
 def load_settings(path: Path, profile: str) -> Settings:
@@ -243,28 +276,40 @@ def load_settings(path: Path, profile: str) -> Settings:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise HarnessError(f"{path}: not found; run from the project's folder or name the file with --matrix") from None
+    except OSError as error:
+        raise HarnessError(f"{path}: cannot be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise HarnessError(f"{path}: not valid TOML: {error}") from error
     profiles = document.pop("profile", {})
     if not isinstance(profiles, dict) or not all(isinstance(overlay, dict) for overlay in profiles.values()):
         raise HarnessError(f"{path}: profile: must be tables, like [profile.quick]")
     if profile not in profiles:
-        raise HarnessError(f"{path}: profile {profile!r} does not exist; allowed: {', '.join(profiles)}")
+        raise HarnessError(
+            f"{path}: profile {profile!r} does not exist; allowed: {', '.join(profiles) or 'none is there'}"
+        )
     return {name: _resolve(path, document, name, overlay) for name, overlay in profiles.items()}[profile]
 
 
 def _resolve(path: Path, document: dict[str, Any], name: str, overlay: dict[str, Any]) -> Settings:
     if "experiment" in overlay or "protocol" in overlay:
-        raise HarnessError(f"{path}: profile.{name}: experiments and protocols are shared; a profile cannot change them")
+        raise HarnessError(
+            f"{path}: profile.{name}: experiments and protocols are shared; a profile cannot change them"
+        )
+    merged = _merge(document, overlay)
     try:
-        return Settings.model_validate(_merge(document, overlay))
+        return Settings.model_validate(merged)
     except ValidationError as error:
         # An unknown key explains a missing one better than the other way round.
         first = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
-        location = first["loc"]
-        in_overlay = location and _has(overlay, location)
-        where = ".".join(str(part) for part in ((f"profile.{name}", *location) if in_overlay else location))
-        raise HarnessError(f"{path}: {where + ': ' if where else ''}{_explain(first, location)}") from error
+        location = _in_document(merged, first)
+        # Where several types are allowed, pydantic reports one error for each.
+        alike = [found for found in error.errors() if _in_document(merged, found) == location]
+        where = _spell(merged, location)
+        if location and _has(overlay, location):
+            where = f"profile.{name}.{where}"
+        elif first["type"] == "missing":
+            where = f"profile {name}: {where}"
+        raise HarnessError(f"{path}: {where + ': ' if where else ''}{_explain(alike, location)}") from error
 
 
 def _merge(base: dict[str, Any], overlay: dict[str, Any]) -> dict[str, Any]:
@@ -283,15 +328,46 @@ def _has(document: Any, location: tuple[Any, ...]) -> bool:
     return True
 
 
-def _explain(error: Any, location: tuple[Any, ...]) -> str:
-    kind, message = error["type"], error["msg"].removeprefix("Value error, ")
+def _in_document(document: Any, error: Any) -> tuple[Any, ...]:
+    """An error's place as the file has it, without the names that pydantic adds for unions and for keys."""
+    location = error["loc"]
+    if error["type"] in ("extra_forbidden", "missing"):
+        return tuple(location)
+    place = []
+    for part in location:
+        inside = (
+            part in document if isinstance(document, dict) else isinstance(document, list) and isinstance(part, int)
+        )
+        if not inside:
+            break
+        place.append(part)
+        document = document[part]
+    return tuple(place)
+
+
+def _spell(document: Any, location: tuple[Any, ...]) -> str:
+    """`experiment[seeds].prune_amount[0]`: tables in a list go by their name, other items by number from 0."""
+    text = ""
+    for part in location:
+        document = document[part] if isinstance(document, list) or part in document else None
+        name = document.get("name", part) if isinstance(document, dict) else part
+        text += f"[{name}]" if isinstance(part, int) else f".{part}"
+    return text.removeprefix(".")
+
+
+def _explain(errors: list[Any], location: tuple[Any, ...]) -> str:
+    kind = errors[0]["type"]
     if kind == "extra_forbidden":
         return f"unknown key; allowed: {', '.join(_allowed_keys(location[:-1])) or 'none'}"
     if kind == "missing":
         return "is missing"
-    given = error.get("input")
+    if kind in ("model_type", "dict_type"):
+        return "must be a table"
+    messages = [error["msg"].removeprefix("Value error, ") for error in errors]
+    message = ", or ".join(dict.fromkeys(text[0].lower() + text[1:] for text in messages))
+    given = errors[0].get("input")
     shown = f" (got {given!r})" if kind != "value_error" and isinstance(given, str | int | float | bool) else ""
-    return message[0].lower() + message[1:] + shown
+    return message + shown
 
 
 def _allowed_keys(location: tuple[Any, ...]) -> list[str]:

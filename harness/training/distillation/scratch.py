@@ -1,0 +1,5 @@
+"""A control: the pruned shape trained on labels from new weights (Liu et al., "Rethinking the Value of Network Pruning")."""
+
+from harness.training.distillation import Method
+
+METHOD = Method(teacher=False, fresh_weights=True)

@@ -1,0 +1,131 @@
+# First `make quickstart`, then `make test`; both need nothing but python3 (3.11 or newer) and make.
+# What exists on disk says what is left to do: environments carry a stamp, everything else is the harness's to know.
+
+PROFILE ?= full
+PYTHON ?= python3
+
+UV := .venvs/uv/bin/uv
+PY := .venvs/main/bin/python
+# One stamp per environment, written last: an interrupted set-up starts that environment again.
+HAVE_UV := .venvs/uv/.made
+HAVE_MAIN := .venvs/main/.made
+HAVE_DEV := .venvs/main/.made-dev
+HAVE_BENCH := .venvs/bench/.made
+
+HARNESS = $(PY) -m harness
+OPTIONS = --profile '$(PROFILE)' $(if $(EXPERIMENT),--experiment '$(EXPERIMENT)')
+INSTALL = $(UV) pip install -q --no-build --require-hashes
+ifdef DATA_DIR
+export DATA_DIR
+endif
+
+MAKEFLAGS += --no-builtin-rules
+.DELETE_ON_ERROR:
+.PHONY: help quickstart setup plan status data train-matrix bench report report-check test lint benchmarks lock clean distclean
+
+help:  ## this list
+	@echo 'make TARGET [PROFILE=quick|lite|full|reference] [EXPERIMENT=name] [DATA_DIR=folder]'
+	@echo
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' Makefile
+	@echo
+	@echo 'PROFILE is "$(PROFILE)" (quickstart is always quick). DATA_DIR holds, or gets, cifar-100-python; else data/.'
+
+quickstart: $(HAVE_MAIN) $(HAVE_BENCH)  ## everything in small: set up, fetch data, train, bench, report
+	@echo '==> data'
+	@$(HARNESS) data --profile quick
+	@echo '==> training'
+	@$(HARNESS) train-matrix --profile quick
+	@echo '==> bench'
+	@$(HARNESS) bench --profile quick
+	@echo '==> report'
+	@$(HARNESS) report --profile quick
+
+setup: $(HAVE_MAIN) $(HAVE_BENCH)  ## make the two environments, .venvs/main and .venvs/bench
+
+plan: $(HAVE_MAIN)  ## the cells, and what would run
+	@$(HARNESS) plan $(OPTIONS)
+
+status: $(HAVE_MAIN)  ## the matrix as it stands: done, missing, failed
+	@$(HARNESS) status $(OPTIONS)
+
+data: $(HAVE_MAIN)  ## CIFAR-100: found, or fetched and checked
+	@$(HARNESS) data --profile '$(PROFILE)'
+
+train-matrix: $(HAVE_MAIN)  ## train and export the missing models
+	@$(HARNESS) train-matrix $(OPTIONS)
+
+bench: $(HAVE_MAIN) $(HAVE_BENCH)  ## measure latency and accuracy of the exported models
+	@$(HARNESS) bench $(OPTIONS)
+
+report: $(HAVE_MAIN)  ## tables and figures from the records
+	@$(HARNESS) report $(OPTIONS)
+
+report-check: $(HAVE_MAIN)  ## fail where the tables in the README are stale
+	@$(HARNESS) report-check $(OPTIONS)
+
+test: $(HAVE_DEV) $(HAVE_BENCH)  ## all tests
+	@echo '==> pytest'
+	@$(PY) -m pytest
+
+lint: $(HAVE_DEV)  ## style, types and import boundaries
+	@echo '==> ruff'
+	@$(PY) -m ruff check -q .
+	@$(PY) -m ruff format -q --check . || { echo 'not formatted: run $(PY) -m ruff format .' >&2; exit 1; }
+	@echo '==> mypy'
+	@$(PY) -m mypy
+	@echo '==> import boundaries'
+	@.venvs/main/bin/lint-imports
+
+benchmarks: $(HAVE_DEV) $(HAVE_BENCH)  ## time the harness itself, into results/benchmarks
+	@$(HARNESS) benchmarks
+
+# Existing pins are kept unless UPGRADE=1. No index address gets into the files: any index with these files will do.
+COMPILE = $(UV) pip compile -q --universal --generate-hashes --no-emit-index-url --no-emit-find-links \
+	--custom-compile-command 'make lock' $(if $(UPGRADE),--upgrade) pyproject.toml
+lock: $(HAVE_UV)  ## pyproject.toml -> requirements/*.txt [UPGRADE=1]
+	@echo '==> requirements'
+	@$(COMPILE) --extra setup -o requirements/setup.txt
+	@$(COMPILE) --extra bench -o requirements/bench.txt
+	@$(COMPILE) --extra train -o requirements/train.txt
+	@$(COMPILE) --extra train --extra dev -c requirements/train.txt -o requirements/dev.txt
+
+clean:  ## remove the quick profile's results and all caches
+	@rm -rf artifacts/quick results/quick .pytest_cache .ruff_cache .mypy_cache .hypothesis .import_linter_cache .benchmarks
+	@find harness tests -name __pycache__ -prune -exec rm -rf {} +
+
+distclean: clean  ## also the environments and the downloaded data
+	@rm -rf .venvs data
+
+# --- Environments: made whole, and made anew when their pins change --------------------------------------------------
+
+$(HAVE_UV): requirements/setup.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "error: Python 3.11 or newer is needed, and '$(PYTHON)' is not; name one: make PYTHON=python3.12" >&2; exit 2; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
+	  echo "error: this python3 has no venv module; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 2; }
+	@echo '==> .venvs/uv: the installer'
+	@rm -rf .venvs/uv
+	@$(PYTHON) -m venv .venvs/uv
+	@.venvs/uv/bin/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements/setup.txt
+	@touch $@
+
+$(HAVE_MAIN): requirements/train.txt $(HAVE_UV)
+	@echo '==> .venvs/main: training and reports (with torch: a download of about 3 GB the first time)'
+	@$(UV) venv -q --clear --no-project --python "$$(command -v $(PYTHON))" .venvs/main
+	@$(INSTALL) --python .venvs/main -r requirements/train.txt
+	@touch $@
+
+$(HAVE_DEV): requirements/dev.txt $(HAVE_MAIN)
+	@echo '==> .venvs/main: tests and linters'
+	@$(INSTALL) --python .venvs/main -r requirements/dev.txt
+	@touch $@
+
+# onnxruntime 1.16.0 has no wheels beyond Python 3.11: python3 where it is one, else one that uv finds or downloads.
+$(HAVE_BENCH): requirements/bench.txt $(HAVE_UV)
+	@echo '==> .venvs/bench: the pinned runtime (Python 3.11, onnxruntime 1.16.0, no torch)'
+	@if $(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))'; \
+	  then python="$$(command -v $(PYTHON))"; else python=3.11; fi; \
+	$(UV) venv -q --clear --no-project --python "$$python" .venvs/bench || { \
+	  echo 'error: the bench needs Python 3.11, and none was found or could be downloaded; install python3.11' >&2; exit 2; }
+	@$(INSTALL) --python .venvs/bench -r requirements/bench.txt
+	@touch $@

@@ -1,0 +1,45 @@
+"""The accuracy stage: one process per model over the whole test set; each record is saved as soon as it is known."""
+
+import time
+
+from harness.benchmarking.context import Context
+from harness.benchmarking.job import Model
+from harness.benchmarking.process import measure
+from harness.benchmarking.progress import Progress
+from harness.records import AccuracyRecord, Failure, now, save
+
+
+def measure_accuracies(context: Context, models: list[Model]) -> None:
+    """Measure these models and save their records, done or failed."""
+    progress = Progress("accuracy", len(models))
+    for model in models:
+        progress.at(model.title)
+        record = _measure(context, model)
+        progress.advance()
+        if record.failure:
+            progress.failed(f"{model.title} failed ({record.failure.kind}): {record.failure.message}")
+        else:
+            progress.reached(f"{model.title} {record.accuracy_pct:.2f} %")
+    progress.close()
+
+
+def _measure(context: Context, model: Model) -> AccuracyRecord:
+    started = time.monotonic()
+    output = context.job.raw / f"accuracy-{model.cell}.json"
+    entry = measure("accuracy_suite.py", context.assignment(model), output, context.limits.accuracy_s)
+    seconds = time.monotonic() - started
+    if isinstance(entry, Failure):
+        return context.fail_accuracy(model, entry, seconds)
+    correct, images = entry["extra_info"]["correct"], entry["extra_info"]["images"]
+    record = AccuracyRecord(
+        **context.identity(model),
+        status="done",
+        finished_at=now(),
+        seconds=seconds,
+        accuracy_pct=100 * correct / images,
+        correct=correct,
+        images=images,
+        testset_sha256=context.testset_sha256,
+    )
+    save(context.job.results, record)
+    return record

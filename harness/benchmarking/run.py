@@ -1,0 +1,113 @@
+"""The bench from end to end: a job in, a latency and an accuracy record per model out.
+
+What is measured again: an accuracy where its own record is missing or out of date; latencies all together as soon as
+one is, because a ratio to the teacher is only valid within the run it was paired in.
+"""
+
+import os
+import secrets
+import tempfile
+from pathlib import Path
+
+from harness.benchmarking.accuracy import measure_accuracies
+from harness.benchmarking.context import Context, Limits
+from harness.benchmarking.facts import environment
+from harness.benchmarking.host import choose_cpus, read_topology
+from harness.benchmarking.images import load_testset
+from harness.benchmarking.job import Job, Model
+from harness.benchmarking.latency import measure_latencies
+from harness.benchmarking.plan import accuracy_is_current, latencies_are_current
+from harness.benchmarking.process import describe
+from harness.benchmarking.progress import summary
+from harness.benchmarking.session import RUNTIME, read_checked, session_options
+from harness.errors import HarnessError
+from harness.records import AccuracyRecord, LatencyRecord, file_sha256, now, record_path
+
+
+def run(job: Job, limits: Limits | None = None) -> int:
+    """Measure what is not up to date; exit code 0 when every model has both records, 1 when some failed.
+
+    Raises HarnessError, before anything is measured, where the job as a whole cannot be done.
+    """
+    load_testset(job.testset)
+    choice = choose_cpus(read_topology(), job.settings.threads)
+    facts = {
+        **environment(choice.cpus),
+        # Records of one run, whose ratios are to the same teacher's processes, share this.
+        "run": f"{now()} {secrets.token_hex(4)}",
+        "harness_revision": job.harness_revision,
+        "image": job.image,
+        "session": session_options(job.settings.threads),
+    }
+    with tempfile.TemporaryDirectory(prefix="harness-bench-") as scratch:
+        context = Context(
+            job=job,
+            limits=limits or Limits(),
+            cpus=choice.cpus,
+            warnings=choice.warnings,
+            testset_sha256=file_sha256(job.testset),
+            environment=facts,
+            scratch=Path(scratch),
+        )
+        return _measure_all(context)
+
+
+def _measure_all(context: Context) -> int:
+    models = context.job.models
+    problems = {model.cell: problem for model in models if (problem := _problem(model))}
+    sound = [model for model in models if model.cell not in problems]
+    session = session_options(context.job.settings.threads)
+    stale = [
+        model
+        for model in sound
+        if not accuracy_is_current(model, context.find(model, AccuracyRecord), RUNTIME, context.testset_sha256, session)
+    ]
+    latencies = [context.find(model, LatencyRecord) for model in sound]
+    again = sound if not latencies_are_current(sound, latencies, RUNTIME, context.settings) else []
+    if not problems and not stale and not again:
+        print(f"Nothing to bench: {len(sound)} {'model is' if len(sound) == 1 else 'models are'} up to date.")
+        return 0
+    _require_writable(context.job)
+    for model in models:
+        if model.cell in problems:
+            failure = describe(problems[model.cell])
+            context.fail_accuracy(model, failure, 0.0)
+            context.fail_latency(model, failure, 0.0)
+    if stale:
+        measure_accuracies(context, stale)
+    if again:
+        measure_latencies(context, again)
+    return _close(context)
+
+
+def _problem(model: Model) -> HarnessError | None:
+    """What is wrong with a model's file, if anything; no process is started for such a model."""
+    try:
+        read_checked(model)
+    except HarnessError as error:
+        return error
+    return None
+
+
+def _require_writable(job: Job) -> None:
+    """Find out now, not after an hour of measuring, that results cannot be kept."""
+    folders = [record_path(job.results, job.profile, stage, "x").parent for stage in ("latency", "accuracy")]
+    for folder in [*folders, job.raw]:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise HarnessError(f"{folder}: cannot be made ({error.strerror}); name another folder") from error
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise HarnessError(f"{folder}: cannot write here; make the folder writable or name another")
+
+
+def _close(context: Context) -> int:
+    """Print how all models of the job stand now; the exit code that goes with it."""
+    latencies, accuracies = [], []
+    for model in context.job.models:
+        latency, accuracy = context.find(model, LatencyRecord), context.find(model, AccuracyRecord)
+        assert latency is not None and accuracy is not None, "every model has just got its records"
+        latencies.append(latency)
+        accuracies.append(accuracy)
+    print(summary(latencies, accuracies))
+    return int(any(record.status == "failed" for record in [*latencies, *accuracies]))

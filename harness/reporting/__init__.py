@@ -1,0 +1,1 @@
+"""Reporting: records -> tables, charts, README. It reads what is stored, and the plan for which rows belong."""

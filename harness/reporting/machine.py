@@ -1,0 +1,46 @@
+"""The machine that was measured on, in words, and how it differs from the one its figures stand in for."""
+
+from typing import Any
+
+from harness.settings import Target
+
+# The vector extension by which the runtime picks its kernels, widest first, and fp32 channels per block with it.
+KERNELS = {"avx512f": ("AVX-512", 16), "avx2": ("AVX2", 8), "asimd": ("NEON", 4)}
+
+
+def bench_machine(environment: dict[str, Any]) -> str:
+    """Processor, physical cores and vector extension, as on record."""
+    facts = [str(environment.get("cpu", "unknown processor"))]
+    cores = environment.get("physical_cores")
+    if cores:
+        facts.append(f"{cores} physical core{'' if cores == 1 else 's'}")
+    kernel = _kernel(environment)
+    if kernel:
+        facts.append(kernel[0])
+    if environment.get("virtualised"):
+        facts.append("virtualised")
+    return f"{facts[0]} ({', '.join(facts[1:])})" if facts[1:] else facts[0]
+
+
+def target_differences(environment: dict[str, Any], target: Target) -> list[str]:
+    """What sets the machine apart from the target; empty only where name, cores, kernels and cache all agree."""
+    differences = []
+    name = str(environment.get("cpu", "unknown"))
+    if target.name.split()[-1].lower() not in name.lower():
+        differences.append("another processor")
+    cores = environment.get("physical_cores")
+    if cores != target.physical_cores:
+        differences.append(f"{cores or 'unknown'} instead of {target.physical_cores} physical cores")
+    kernel = _kernel(environment)
+    if kernel is None or kernel[0] != target.isa:
+        found = f"{kernel[0]} ({kernel[1]} channels per block)" if kernel else "an unknown vector extension"
+        differences.append(f"{found} instead of {target.isa} ({target.vector_channels})")
+    l3_kib = environment.get("caches_kib", {}).get("L3")
+    if l3_kib is None or l3_kib / 1024 != target.l3_mib:
+        found = f"{l3_kib / 1024:g} MiB" if l3_kib else "unknown"
+        differences.append(f"L3 cache {found} instead of {target.l3_mib:g} MiB")
+    return differences
+
+
+def _kernel(environment: dict[str, Any]) -> tuple[str, int] | None:
+    return next((kernel for flag, kernel in KERNELS.items() if flag in environment.get("isa", [])), None)

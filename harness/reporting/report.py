@@ -1,0 +1,137 @@
+"""What `harness report` and `harness report-check` do: tables and figures under results/, tables in the README."""
+
+import os
+import textwrap
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.errors import HarnessError
+from harness.matrix import Plan, Table
+from harness.records import write_text
+from harness.reporting import charts
+from harness.reporting.foot import foot, measured_lines, network_line, recipe_line, warnings
+from harness.reporting.readme import Marker, fill, read_document
+from harness.reporting.rows import Row, read_rows
+from harness.reporting.tables import columns, markdown, seed_means, terminal
+
+
+@dataclass(frozen=True)
+class Report:
+    """The files of a report, and its tables as text for a terminal."""
+
+    paths: tuple[Path, ...]
+    text: str
+
+
+def write_report(plan: Plan, results: Path, readme: Path | None, profiles: Collection[str]) -> Report:
+    """Write the plan's tables and charts under results/<profile>/, and fill the README's markers of this profile.
+
+    `profiles` are the names that markers may have. Raises HarnessError on an unreadable record, an unwritable folder
+    or a marker of an unknown profile or experiment.
+    """
+    rows = {table.name: read_rows(plan, table, results) for table in plan.tables}
+    # The README comes first: a fault in it should show before anything is written.
+    if readme:
+        _fill_readme(plan, rows, results, readme, profiles)
+    paths: list[Path] = [readme] if readme else []
+    texts: list[str] = []
+    for table in plan.tables:
+        own = rows[table.name]
+        if charts.drawable(own):
+            subtitle = f"{network_line(plan)}\n{recipe_line(plan, table)}"
+            paths.append(charts.draw(own, table.title, subtitle, figure_path(results, plan, table)))
+        place = table_path(results, plan, table)
+        write_text(place, _document(plan, table, own, results, place.parent, "#"))
+        paths.append(place)
+        texts.append(_text(plan, table, own, place))
+    return Report(tuple(paths), "\n\n".join(texts))
+
+
+def check_report(readme: Path, results: Path, plan_of: Callable[[str], Plan]) -> list[str]:
+    """The README's stale tables, as "README.md:12: ..." lines; empty where every digit follows from the records.
+
+    `plan_of` gives a profile's plan and raises HarnessError for an unknown one.
+    """
+
+    def table_of(marker: Marker) -> str:
+        plan = plan_of(marker.profile)
+        _require_experiment(marker, plan)
+        table = next(table for table in plan.tables if table.name == marker.experiment)
+        return _document(plan, table, read_rows(plan, table, results), results, readme.parent, "###")
+
+    _, stale = fill(read_document(readme), readme.name, table_of)
+    return [
+        f"{readme.name}:{marker.line}: table {marker.experiment} of profile {marker.profile} is stale; "
+        f"run: make report PROFILE={marker.profile}"
+        for marker in stale
+    ]
+
+
+def table_path(results: Path, plan: Plan, table: Table) -> Path:
+    """Where a table is written."""
+    return results / plan.profile / "tables" / f"{table.name}.md"
+
+
+def figure_path(results: Path, plan: Plan, table: Table) -> Path:
+    """Where a table's chart is drawn."""
+    return results / plan.profile / "figures" / f"{table.name}.png"
+
+
+def _fill_readme(
+    plan: Plan, rows: dict[str, list[Row]], results: Path, readme: Path, profiles: Collection[str]
+) -> None:
+    tables = {table.name: table for table in plan.tables}
+
+    def table_of(marker: Marker) -> str | None:
+        if marker.profile not in profiles:
+            raise HarnessError(f"profile {marker.profile!r} does not exist; allowed: {', '.join(profiles)}")
+        if marker.profile != plan.profile:
+            return None
+        _require_experiment(marker, plan)
+        # A plan may be of some experiments only.
+        table = tables.get(marker.experiment)
+        return _document(plan, table, rows[table.name], results, readme.parent, "###") if table else None
+
+    filled, changed = fill(read_document(readme), readme.name, table_of)
+    if changed:
+        write_text(readme, filled)
+
+
+def _require_experiment(marker: Marker, plan: Plan) -> None:
+    allowed = plan.settings.experiments
+    if marker.experiment not in allowed:
+        raise HarnessError(
+            f"profile {marker.profile} has no experiment {marker.experiment!r}; allowed: {', '.join(allowed)}"
+        )
+
+
+def _document(plan: Plan, table: Table, rows: list[Row], results: Path, folder: Path, heading: str) -> str:
+    """A table as Markdown in a file of `folder`: title, chart, table, means over seeds, foot."""
+    parts = [f"{heading} {table.title} (profile {plan.profile})", markdown(columns(rows))]
+    means = seed_means(rows)
+    if means:
+        parts.append(markdown(means))
+    if charts.drawable(rows):
+        figure = os.path.relpath(figure_path(results, plan, table), folder)
+        parts.append(f"![{table.title}, profile {plan.profile}]({Path(figure).as_posix()})")
+    parts.append(foot(plan, table, rows))
+    return "\n\n".join(parts) + "\n"
+
+
+def _text(plan: Plan, table: Table, rows: list[Row], place: Path) -> str:
+    means = seed_means(rows)
+    told = [
+        network_line(plan),
+        recipe_line(plan, table),
+        *measured_lines(plan, rows),
+        *(f"Warning: {text}" for text in warnings(rows)),
+    ]
+    parts = [
+        table.title,
+        terminal(columns(rows)),
+        *([terminal(means)] if means else []),
+        "\n".join(textwrap.fill(line, 110, subsequent_indent="  ") for line in told),
+        f"Full table: {place}",
+    ]
+    return "\n\n".join(parts)

@@ -1,0 +1,136 @@
+"""(plan, results) -> one row per planned cell, each with the records that stand, and what is wrong with the others.
+
+A record stands when it was made under the cell's key and from what the stage before left: export from the trained
+weights, latency and accuracy from the exported file. So a figure in a table always belongs to its row. A cell without
+a figure is a row that says why; none is ever dropped.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from harness.matrix import Cell, Plan, Table, ancestry, kd_label
+from harness.records import (
+    AccuracyRecord,
+    ExportRecord,
+    LatencyRecord,
+    Record,
+    Stage,
+    TrainRecord,
+    load,
+    record_path,
+)
+
+R = TypeVar("R", bound=Record)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Why a stage of a cell has no figure. `short` fits a table; `detail` is the whole reason."""
+
+    stage: Stage
+    state: Literal["missing", "stale", "failed"]
+    short: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """A planned cell with the records that stand (done, and fitting the stage before)."""
+
+    cell: Cell
+    train: TrainRecord | None
+    export: ExportRecord | None
+    latency: LatencyRecord | None
+    accuracy: AccuracyRecord | None
+    problems: tuple[Problem, ...]
+
+    @property
+    def accuracy_pct(self) -> float | None:
+        """Top-1 (%) of the ONNX file in the bench, on all test images."""
+        return self.accuracy.accuracy_pct if self.accuracy else None
+
+    @property
+    def latency_ms(self) -> float | None:
+        """Median latency (ms) at batch 1."""
+        return self.latency.latency_ms.value if self.latency and self.latency.latency_ms else None
+
+    @property
+    def params(self) -> int | None:
+        """Weights of the ONNX graph, BatchNorm folded in, as the study counts them."""
+        return self.export.params if self.export else None
+
+    @property
+    def pruning(self) -> str:
+        """The Pruning column: L1, BN, GN or None."""
+        return self.cell.prune_method.upper() if self.cell.prune_method else "None"
+
+    @property
+    def kd(self) -> str:
+        """The KD column: Base, FMSE+Base, GRAM+Base, ... or None."""
+        return kd_label(self.cell.kd_method) if self.cell.kd_method else "None"
+
+    @property
+    def labels(self) -> list[str]:
+        """What sets the model apart from the study's: a thin (or wide) network, stand-in data."""
+        teacher = ancestry(self.cell.settings)[0]
+        width, data = teacher["model"]["width"], teacher["data"]["name"]
+        return [
+            *([f"{width_text(width)} width"] if width != 1 else []),
+            *(["stand-in data"] if data == "stand-in" else []),
+        ]
+
+
+def width_text(width: float) -> str:
+    """A width factor as a reader says it: 1/8, 1, 3/2."""
+    return str(Fraction(width))
+
+
+def read_rows(plan: Plan, table: Table, results: Path) -> list[Row]:
+    """The rows of one table in order. Raises HarnessError where a record cannot be read."""
+    return in_order([read_row(results, plan.profile, cell) for cell in table.cells])
+
+
+def in_order(rows: Sequence[Row]) -> list[Row]:
+    """The teacher, then by accuracy from the best, then rows without one; among equals as planned."""
+    return sorted(rows, key=lambda row: (not row.cell.is_teacher, row.accuracy_pct is None, -(row.accuracy_pct or 0)))
+
+
+def read_row(results: Path, profile: str, cell: Cell) -> Row:
+    """One cell's records, each checked against the one before it."""
+    problems: list[Problem] = []
+
+    def look(kind: type[R], fits: Callable[[R], bool], source: str) -> R | None:
+        found = _look(results, profile, cell, kind, fits, source)
+        if isinstance(found, Problem):
+            problems.append(found)
+            return None
+        return found
+
+    train = look(TrainRecord, lambda _: True, "")
+    # Without the stage before, a later record has nothing to belong to: the first gap is the one worth naming.
+    export = look(ExportRecord, lambda it: it.weights_sha256 == train.weights_sha256, "weights") if train else None
+    latency = look(LatencyRecord, lambda it: it.onnx_sha256 == export.onnx_sha256, "ONNX file") if export else None
+    accuracy = look(AccuracyRecord, lambda it: it.onnx_sha256 == export.onnx_sha256, "ONNX file") if export else None
+    return Row(cell, train, export, latency, accuracy, tuple(problems))
+
+
+def _look(
+    results: Path, profile: str, cell: Cell, kind: type[R], fits: Callable[[R], bool], source: str
+) -> R | Problem:
+    path = record_path(results, profile, kind.stage, cell.id)
+    name = kind.stage
+    if not path.exists():
+        return Problem(name, "missing", f"no {name} record", f"no {name} record yet")
+    record = load(path, kind)
+    if record.key != cell.key:
+        why = f"the {name} record was made under other settings (key {record.key}, now {cell.key})"
+        return Problem(name, "stale", f"{name} record is stale", why)
+    if record.status == "failed":
+        kind_of, message = (record.failure.kind, record.failure.message) if record.failure else ("error", "no reason")
+        return Problem(name, "failed", f"{name} failed ({kind_of})", f"{name} failed ({kind_of}): {message}")
+    if not fits(record):
+        return Problem(name, "stale", f"{name} record is stale", f"the {name} record belongs to another {source}")
+    return record

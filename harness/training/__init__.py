@@ -1,0 +1,1 @@
+"""Runs in the GPU image: data, model, pruning, distillation, the training loop, export."""

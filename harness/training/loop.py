@@ -1,0 +1,260 @@
+"""The training loop: any number of learners side by side on the same batches, with one teacher pass for all.
+
+Every learner steps on its own (weights, optimiser, schedule), so on a CPU its result is bit for bit the same alone and
+in company; one that fails or diverges drops out and disturbs nobody. Batches are a function of (seed, epoch, step), so
+a learner that is stopped goes on from its checkpoint to the same weights as if it had not been.
+"""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from harness.errors import HarnessError
+from harness.records import Epoch, Failure, atomic_path
+from harness.training.augment import normalise, resize
+from harness.training.data import Images, Stream
+from harness.training.device import Device
+from harness.training.distillation import Phase
+from harness.training.model import Outputs, ResNet50
+
+CHECKPOINT_EVERY_S = 45.0
+EVALUATION_BATCH = 500
+
+
+class Watcher(Protocol):
+    """Who is told how training goes."""
+
+    def step(self, epoch: int, epochs: int, step: int, steps: int, learners: int, images_per_s: float) -> None:
+        """A step was taken by `learners` learners."""
+
+    def epoch(self, learner: str, number: int, of: int, epoch: Epoch) -> None:
+        """A learner finished an epoch."""
+
+
+@dataclass
+class Learner:
+    """A model being trained: what it is, and where it stands."""
+
+    name: str
+    model: ResNet50
+    recipe: dict[str, Any]
+    phases: list[Phase]
+    checkpoint: Path
+    # called between backward and step: adds to the gradients
+    regularise: Callable[[], None] | None = None
+    optimizer: torch.optim.SGD = field(init=False)
+    epoch: int = 0
+    step: int = 0
+    losses: Tensor = field(init=False)
+    log: list[Epoch] = field(default_factory=list)
+    seconds: float = 0.0
+    failure: Failure | None = None
+
+    def __post_init__(self) -> None:
+        self.model.train()
+        self.optimizer = torch.optim.SGD(
+            self.model.parameters(),
+            lr=self.recipe["lr"],
+            momentum=self.recipe["momentum"],
+            nesterov=self.recipe["nesterov"],
+            weight_decay=self.recipe["weight_decay"],
+        )
+        self.losses = torch.zeros((), dtype=torch.float64, device=next(self.model.parameters()).device)
+
+    @property
+    def epochs(self) -> int:
+        """Epochs of all phases together."""
+        return sum(phase.epochs for phase in self.phases)
+
+    @property
+    def running(self) -> bool:
+        """Whether there is something left to do."""
+        return self.failure is None and self.epoch < self.epochs
+
+    def phase(self) -> Phase:
+        """The phase that the current epoch is in."""
+        end = 0
+        for phase in self.phases:
+            end += phase.epochs
+            if self.epoch < end:
+                return phase
+        raise IndexError(f"{self.name}: epoch {self.epoch} of {end}")
+
+    def learn(self, images: Tensor, labels: Tensor, teacher: Outputs | None, device: Device, steps: int) -> None:
+        """One step."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.recipe, self.epoch + self.step / steps, self.epochs)
+        phase = self.phase()
+        images = images.contiguous(memory_format=device.layout(self.model))
+        with device.autocast():
+            outputs = self.model.tapped(images, phase.taps)
+        loss = phase.loss(outputs, teacher, labels)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        if self.regularise:
+            self.regularise()
+        if self.recipe["clip_norm"]:
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe["clip_norm"])
+        self.optimizer.step()
+        # Summed on the device: reading it here would make the host wait for every step.
+        self.losses += loss.detach()
+        self.step += 1
+
+    def end_epoch(self, steps: int, images_per_s: float) -> Epoch:
+        """Close the epoch in the log; a loss that is not finite ends the learner."""
+        loss = self.losses.item() / steps
+        rate = self.optimizer.param_groups[0]["lr"]
+        ended = Epoch(phase=self.phase().name, loss=loss, lr=rate, images_per_s=images_per_s)
+        if not math.isfinite(loss):
+            self.failure = Failure(
+                kind="diverged",
+                message=f"loss is {loss} in epoch {self.epoch + 1} ({ended.phase}); lower the recipe's lr ({rate:g})",
+            )
+        else:
+            self.log.append(ended)
+        self.epoch, self.step = self.epoch + 1, 0
+        self.losses.zero_()
+        return ended
+
+    def save(self) -> None:
+        """Write everything that going on needs."""
+        state = {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "epoch": self.epoch,
+            "step": self.step,
+            "losses": self.losses,
+            "seconds": self.seconds,
+            "log": [ended.model_dump() for ended in self.log],
+        }
+        with atomic_path(self.checkpoint) as temporary:
+            torch.save(state, temporary)
+
+    def resume(self) -> None:
+        """Go on from the checkpoint where there is a readable one; an unreadable one means starting again."""
+        if not self.checkpoint.is_file():
+            return
+        try:
+            state = torch.load(self.checkpoint, map_location=self.losses.device, weights_only=True)
+        except Exception:  # a torn file can raise nearly anything; nothing is lost but time
+            self.checkpoint.unlink()
+            return
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.epoch, self.step, self.seconds = state["epoch"], state["step"], state["seconds"]
+        self.losses = state["losses"]
+        self.log = [Epoch.model_validate(ended) for ended in state["log"]]
+
+
+def learning_rate(recipe: dict[str, Any], position: float, epochs: int) -> float:
+    """The rate at `position` epochs into `epochs`: linear warm-up, then the schedule, which ends at the last epoch."""
+    peak, warmup = float(recipe["lr"]), float(recipe["warmup_epochs"])
+    if position < warmup:
+        # never zero, so that the first step counts
+        return peak * max(position, 0.05 * warmup) / warmup
+    if recipe["schedule"] == "cosine":
+        done = (position - warmup) / max(epochs - warmup, 1e-9)
+        return peak * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
+    if recipe["schedule"] == "exponential":
+        return peak * float(recipe["gamma"]) ** math.floor(position)
+    return peak
+
+
+def train(
+    learners: Sequence[Learner],
+    stream: Stream,
+    device: Device,
+    watcher: Watcher,
+    ended: Callable[[Learner], None],
+    teacher: ResNet50 | None = None,
+    keep_going: Callable[[], bool] = lambda: True,
+) -> bool:
+    """Train all learners; True when all have come to their end, False when `keep_going` said stop (all is saved then).
+
+    `ended` is called with each learner once, when it is done or has failed. Learners that stand at different places
+    (after a stop, say) are trained from the one furthest behind on, each joining when its place comes.
+    """
+    saved = time.monotonic()
+    for learner in learners:
+        if not learner.running:
+            ended(learner)
+    while running := [learner for learner in learners if learner.running]:
+        epoch, first = min((learner.epoch, learner.step) for learner in running)
+        company = [learner for learner in running if learner.epoch == epoch]
+        started = time.monotonic()
+        for step, (images, labels) in enumerate(stream.batches(epoch, first), start=first):
+            company = [learner for learner in company if learner.failure is None]
+            if not company:
+                break
+            learning = [learner for learner in company if learner.step == step]
+            clock = time.monotonic()
+            outputs = _teach(teacher, images, learning, device)
+            for learner in learning:
+                _learn(learner, images, labels, outputs, device, stream.steps)
+            for learner in learning:
+                learner.seconds += (time.monotonic() - clock) / len(learning)
+            rate = (step + 1 - first) * stream.batch_size / (time.monotonic() - started)
+            watcher.step(epoch, max(learner.epochs for learner in company), step + 1, stream.steps, len(learning), rate)
+            stop = not keep_going()
+            if stop or time.monotonic() - saved > CHECKPOINT_EVERY_S:
+                _save(learners)
+                saved = time.monotonic()
+            if stop:
+                return False
+        device.synchronize()
+        rate = (stream.steps - first) * stream.batch_size / (time.monotonic() - started)
+        for learner in running:
+            if learner.failure is None and learner.epoch == epoch:
+                closed = learner.end_epoch(stream.steps, rate)
+                watcher.epoch(learner.name, epoch + 1, learner.epochs, closed)
+            if not learner.running:
+                ended(learner)
+    return True
+
+
+def _teach(teacher: ResNet50 | None, images: Tensor, learners: Sequence[Learner], device: Device) -> Outputs | None:
+    """The teacher's outputs with every tap that one of the learners asks for; None when nobody asks."""
+    wanting = [learner.phase() for learner in learners if learner.phase().needs_teacher]
+    if not wanting or teacher is None:
+        return None
+    taps = frozenset().union(*(phase.taps for phase in wanting))
+    images = images.contiguous(memory_format=device.layout(teacher))
+    with torch.no_grad(), device.autocast():
+        return teacher.tapped(images, taps)
+
+
+def _learn(
+    learner: Learner, images: Tensor, labels: Tensor, teacher: Outputs | None, device: Device, steps: int
+) -> None:
+    """One step of one learner; what goes wrong in it is its own failure."""
+    try:
+        learner.learn(images, labels, teacher, device, steps)
+    except torch.OutOfMemoryError as error:
+        learner.failure = Failure(kind="out-of-memory", message=f"{error}; use a smaller batch_size")
+    except (RuntimeError, ValueError, HarnessError) as error:
+        learner.failure = Failure(kind="error", message=f"{type(error).__name__}: {error}")
+
+
+def _save(learners: Sequence[Learner]) -> None:
+    for learner in learners:
+        if learner.failure is None and (learner.epoch or learner.step):
+            learner.save()
+
+
+@torch.no_grad()
+def accuracy_pct(model: ResNet50, images: Images, image_size: int, device: Device) -> float:
+    """Top-1 accuracy in percent, in fp32 and on the device: the figure that the exported model has to match."""
+    model.eval()
+    correct = torch.zeros((), dtype=torch.int64, device=device.torch)
+    for start in range(0, len(images.labels), EVALUATION_BATCH):
+        pixels = images.pixels[start : start + EVALUATION_BATCH].to(device.torch)
+        labels = images.labels[start : start + EVALUATION_BATCH].to(device.torch)
+        batch = normalise(resize(pixels, image_size)).contiguous(memory_format=device.layout(model))
+        correct += (model(batch).argmax(1) == labels).sum()
+    return 100 * correct.item() / len(images.labels)

@@ -1,0 +1,49 @@
+"""What all tests share."""
+
+import os
+import sys
+from collections.abc import Iterator
+from copy import deepcopy
+from typing import Any
+
+import pytest
+from documents import DOCUMENT, Load, as_toml
+from hypothesis import settings as hypothesis_settings
+
+from harness.settings import Settings, load_settings
+
+# A shared machine has slow moments, so no deadline; and where nobody is watching, the same examples every time.
+hypothesis_settings.register_profile("house", deadline=None, max_examples=60, derandomize="CI" in os.environ)
+hypothesis_settings.load_profile("house")
+
+
+@pytest.fixture
+def document() -> dict[str, Any]:
+    """The project's matrix.toml, parsed; the test's own to change."""
+    return deepcopy(DOCUMENT)
+
+
+@pytest.fixture(scope="session")
+def load(tmp_path_factory: pytest.TempPathFactory) -> Load:
+    """Loads a document, by way of a file, as one of its profiles."""
+    folder = tmp_path_factory.mktemp("matrix")
+
+    def load(document: dict[str, Any], profile: str = "full") -> Settings:
+        path = folder / "matrix.toml"
+        path.write_text(as_toml(document), encoding="utf-8")
+        return load_settings(path, profile)
+
+    return load
+
+
+@pytest.fixture(autouse=True)
+def denormals() -> Iterator[None]:
+    """Undo what the bench's sessions do to the processor: denormals read as zero in the whole thread, from then on.
+
+    In a bench process that is meant; here it would reach the tests that come after.
+    """
+    yield
+    if sys.float_info.min / 2 == 0:
+        import torch
+
+        torch.set_flush_denormal(False)

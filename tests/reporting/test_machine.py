@@ -1,0 +1,47 @@
+from typing import Any
+
+import pytest
+from synthetic import BENCH, plan_for
+
+from harness.reporting.machine import bench_machine, target_differences
+from harness.settings import Target
+
+TARGET_MACHINE = {
+    "cpu": "Intel(R) Core(TM) i9-9900K CPU @ 3.60GHz",
+    "isa": ["avx2", "fma"],
+    "physical_cores": 8,
+    "caches_kib": {"L1d": 32, "L2": 256, "L3": 16384},
+}
+
+
+@pytest.fixture
+def target() -> Target:
+    return plan_for("full").settings.bench.target
+
+
+def test_the_target_itself_has_no_differences(target: Target) -> None:
+    assert target_differences(TARGET_MACHINE, target) == []
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        ({"cpu": "Some Xeon"}, "another processor"),
+        ({"isa": ["avx2", "avx512f"]}, "AVX-512 (16 channels per block) instead of AVX2 (8)"),
+        ({"physical_cores": 1}, "1 instead of 8 physical cores"),
+        ({"caches_kib": {"L3": 32768}}, "L3 cache 32 MiB instead of 16 MiB"),
+        ({"caches_kib": {}}, "L3 cache unknown instead of 16 MiB"),
+        ({"isa": []}, "an unknown vector extension instead of AVX2 (8)"),
+    ],
+)
+def test_each_difference_is_named(target: Target, changed: dict[str, Any], named: str) -> None:
+    assert target_differences({**TARGET_MACHINE, **changed}, target) == [named]
+
+
+def test_a_machine_that_told_nothing_differs_in_everything(target: Target) -> None:
+    assert len(target_differences({}, target)) == 4
+    assert bench_machine({}) == "unknown processor"
+
+
+def test_a_machine_in_words() -> None:
+    assert bench_machine(BENCH) == "Some CPU @ 2.00GHz (1 physical core, AVX-512, virtualised)"

@@ -1,0 +1,121 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from synthetic import TRAINING, change, common, fill_results, plan_for
+
+from harness.errors import HarnessError
+from harness.matrix import Plan
+from harness.records import AccuracyRecord, ExportRecord, Failure, LatencyRecord, Record, TrainRecord, failed, save
+from harness.reporting.rows import Row, in_order, read_rows
+
+CELL = "p0.3-bn-gram-s0"
+
+
+@pytest.fixture
+def plan() -> Plan:
+    return plan_for("lite", experiments=["prune-0.3"])
+
+
+def rows_of(plan: Plan, results: Path) -> dict[str, Row]:
+    return {row.cell.id: row for row in read_rows(plan, plan.tables[0], results)}
+
+
+def test_the_teacher_comes_first_and_students_by_accuracy(plan: Plan, tmp_path: Path) -> None:
+    fill_results(plan, tmp_path)
+    change(tmp_path, plan, CELL, AccuracyRecord, accuracy_pct=99.0)
+    rows = read_rows(plan, plan.tables[0], tmp_path)
+    assert [row.cell.id for row in rows[:2]] == [plan.teacher.id, CELL]
+    figures = [row.accuracy_pct for row in rows[1:]]
+    assert figures == sorted(figures, key=lambda value: -(value or 0))
+
+
+def test_no_planned_cell_is_dropped(plan: Plan, tmp_path: Path) -> None:
+    rows = read_rows(plan, plan.tables[0], tmp_path)
+    assert [row.cell for row in rows] == list(plan.tables[0].cells)
+    assert all([(p.stage, p.state) for p in row.problems] == [("train", "missing")] for row in rows)
+
+
+def test_a_complete_row_has_its_figures_and_no_problem(plan: Plan, tmp_path: Path) -> None:
+    fill_results(plan, tmp_path)
+    row = rows_of(plan, tmp_path)[CELL]
+    assert not row.problems
+    assert (row.pruning, row.kd) == ("BN", "GRAM+Base")
+    assert None not in (row.latency_ms, row.accuracy_pct, row.params)
+
+
+@pytest.mark.parametrize("kind", [TrainRecord, ExportRecord, LatencyRecord, AccuracyRecord])
+def test_a_record_under_another_key_is_stale(plan: Plan, tmp_path: Path, kind: type[Record]) -> None:
+    fill_results(plan, tmp_path)
+    change(tmp_path, plan, CELL, kind, key="0" * 16)
+    row = rows_of(plan, tmp_path)[CELL]
+    assert [(p.stage, p.state) for p in row.problems] == [(kind.stage, "stale")]
+    assert getattr(row, kind.stage) is None
+
+
+def test_figures_of_another_onnx_file_are_stale(plan: Plan, tmp_path: Path) -> None:
+    fill_results(plan, tmp_path)
+    change(tmp_path, plan, CELL, LatencyRecord, onnx_sha256="f" * 64)
+    row = rows_of(plan, tmp_path)[CELL]
+    assert [(p.stage, p.state) for p in row.problems] == [("latency", "stale")]
+    assert row.latency_ms is None
+    assert row.accuracy_pct is not None
+
+
+def test_an_export_of_other_weights_takes_its_measurements_with_it(plan: Plan, tmp_path: Path) -> None:
+    fill_results(plan, tmp_path)
+    change(tmp_path, plan, CELL, ExportRecord, weights_sha256="f" * 64)
+    row = rows_of(plan, tmp_path)[CELL]
+    assert (row.export, row.latency, row.accuracy) == (None, None, None)
+    assert [(p.stage, p.state) for p in row.problems] == [("export", "stale")]
+
+
+def test_a_failed_cell_says_why(plan: Plan, tmp_path: Path) -> None:
+    fill_results(plan, tmp_path)
+    cell = next(cell for cell in plan.cells if cell.id == CELL)
+    fields = {key: value for key, value in common(plan, cell, TRAINING).items() if key not in ("status", "finished_at")}
+    save(tmp_path, failed(TrainRecord, Failure(kind="diverged", message="loss is nan"), settings={}, **fields))
+    (problem,) = rows_of(plan, tmp_path)[CELL].problems
+    assert problem.short == "train failed (diverged)"
+    assert problem.detail.endswith("loss is nan")
+
+
+def test_a_truncated_record_is_an_error_that_names_the_file(plan: Plan, tmp_path: Path) -> None:
+    fill_results(plan, tmp_path)
+    path = tmp_path / "lite" / "latency" / f"{CELL}.json"
+    path.write_text(path.read_text()[:100])
+    with pytest.raises(HarnessError, match=f"latency/{CELL}.json"):
+        read_rows(plan, plan.tables[0], tmp_path)
+
+
+def test_labels_tell_a_thin_model_and_stand_in_data() -> None:
+    def labels(profile: str, data: str) -> list[str]:
+        plan = plan_for(profile, data)
+        return Row(plan.cells[-1], None, None, None, None, ()).labels
+
+    assert labels("full", "cifar100") == []
+    assert labels("lite", "cifar100") == ["1/8 width"]
+    assert labels("quick", "stand-in") == ["1/16 width", "stand-in data"]
+
+
+@given(st.lists(st.none() | st.floats(0, 100), max_size=9))
+def test_any_accuracies_keep_all_rows_in_order(accuracies: list[float | None]) -> None:
+    plan = plan_for("lite", experiments=["prune-0.3"])
+    teacher, *students = [Row(cell, None, None, None, None, ()) for cell in plan.cells]
+    given_rows = [
+        replace(row, accuracy=None if value is None else accuracy_of(plan, row, value))
+        for row, value in zip(students, accuracies, strict=False)
+    ]
+    rows = in_order([*given_rows, teacher])
+    assert rows[0] is teacher
+    assert {row.cell.id for row in rows[1:]} == {row.cell.id for row in given_rows}
+    present = [value for value in accuracies if value is not None]
+    expected = sorted(present, reverse=True) + [None] * (len(accuracies) - len(present))
+    assert [row.accuracy_pct for row in rows[1:]] == expected
+
+
+def accuracy_of(plan: Plan, row: Row, value: float) -> AccuracyRecord:
+    fields = common(plan, row.cell, {})
+    return AccuracyRecord(**fields, onnx_sha256="", runtime="", accuracy_pct=value)
