@@ -28,7 +28,8 @@ help:  ## this list
 	@echo
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' Makefile
 	@echo
-	@echo 'PROFILE is "$(PROFILE)" (quickstart is always quick). DATA_DIR holds, or gets, cifar-100-python; else data/.'
+	@echo 'PROFILE is "$(PROFILE)"; quickstart is always quick. DATA_DIR is a folder that holds cifar-100-python;'
+	@echo 'without it the data is downloaded into data/. EXPERIMENT is the name of one table of matrix.toml.'
 
 quickstart: $(HAVE_MAIN) $(HAVE_BENCH)  ## everything in small: set up, fetch data, train, bench, report
 	@echo '==> data'
@@ -69,12 +70,12 @@ test: $(HAVE_DEV) $(HAVE_BENCH)  ## all tests
 
 lint: $(HAVE_DEV)  ## style, types and import boundaries
 	@echo '==> ruff'
-	@$(PY) -m ruff check -q .
+	@$(PY) -m ruff check -q --output-format concise .
 	@$(PY) -m ruff format -q --check . || { echo 'not formatted: run $(PY) -m ruff format .' >&2; exit 1; }
 	@echo '==> mypy'
 	@$(PY) -m mypy
 	@echo '==> import boundaries'
-	@.venvs/main/bin/lint-imports
+	@.venvs/main/bin/lint-imports --no-logo
 
 benchmarks: $(HAVE_DEV) $(HAVE_BENCH)  ## time the harness itself, into results/benchmarks
 	@$(HARNESS) benchmarks

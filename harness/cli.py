@@ -24,14 +24,17 @@ Profile = Annotated[str, typer.Option(help="quick, lite, full or reference.")]
 Experiment = Annotated[list[str] | None, typer.Option(help="Only this experiment; may be repeated.")]
 Results = Annotated[Path, typer.Option(help="Where records and tables are written.")]
 Artifacts = Annotated[Path, typer.Option(help="Where weights, ONNX files and checkpoints are written.")]
+Readme = Annotated[Path, typer.Option(help="The file whose marked tables are filled in.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 
-MATRIX, RESULTS, ARTIFACTS = Path("matrix.toml"), Path("results"), Path("artifacts")
+MATRIX, RESULTS, ARTIFACTS, README = Path("matrix.toml"), Path("results"), Path("artifacts"), Path("README.md")
 STOPPED = 130
 
 
 def main() -> None:
     """Run the command line; a HarnessError is one line on stderr and exit code 2."""
+    # Whoever reads a log file wants the lines as they come.
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     try:
         app()
     except HarnessError as error:
@@ -104,14 +107,16 @@ def _show(
 
 
 @app.command()
-def data() -> None:
+def data(profile: Profile = "full") -> None:
     """Fetch CIFAR-100 into DATA_DIR or ./data, or say that it is there."""
     from harness.paths import data_root
     from harness.training.data import provide
 
     root = data_root()
-    provide(root, allow_stand_in=False)
-    print(f"CIFAR-100 is in {root}, checksums match.")
+    if provide(root, allow_stand_in=profile == "quick") == "stand-in":
+        print("CIFAR-100 can neither be found nor downloaded; the quick profile uses drawn stand-in images.")
+    else:
+        print(f"CIFAR-100 is in {root}, checksums match.")
 
 
 @app.command("train-matrix")
@@ -123,12 +128,10 @@ def train_matrix(
     artifacts: Artifacts = ARTIFACTS,
 ) -> None:
     """Train, prune, distil and export every cell that is not there yet."""
-    from harness.settings import load_settings
     from harness.status import states
 
     paths = _paths(results, artifacts)
     # Bad settings are reported before anything is downloaded, and a finished matrix without loading torch.
-    load_settings(matrix, profile)
     planned = _plan(matrix, profile, experiment, paths)
     if all(state.training == "done" for state in states(paths, planned)):
         print(f"Nothing to train: all {len(planned.cells)} models of profile {profile} are there.")
@@ -152,6 +155,141 @@ def train_matrix(
             display.say("CIFAR-100 can neither be found nor downloaded: training on drawn stand-in images.")
         summary = make_cells(planned, paths, device, display, keep_going)
     _close(summary, len(planned.cells))
+
+
+@app.command()
+def bench(
+    profile: Profile = "full",
+    experiment: Experiment = None,
+    matrix: Matrix = MATRIX,
+    results: Results = RESULTS,
+    artifacts: Artifacts = ARTIFACTS,
+) -> None:
+    """Measure latency and accuracy of every exported model, in the environment with the pinned runtime."""
+    from harness.launching.local import matrix_job, run_bench, untrained
+
+    paths = _paths(results, artifacts)
+    planned = _plan(matrix, profile, experiment, paths)
+    job = matrix_job(planned, paths)
+    for cell in untrained(planned, paths):
+        print(f"left out, no ONNX file here: {cell.title}", file=sys.stderr)
+    raise typer.Exit(run_bench(job))
+
+
+@app.command()
+def report(
+    profile: Profile = "full",
+    experiment: Experiment = None,
+    matrix: Matrix = MATRIX,
+    results: Results = RESULTS,
+    artifacts: Artifacts = ARTIFACTS,
+    readme: Readme = README,
+) -> None:
+    """Write the tables and figures, and fill in the README's tables of this profile."""
+    from harness.reporting.report import write_report
+    from harness.settings import profile_names
+
+    paths = _paths(results, artifacts)
+    planned = _plan(matrix, profile, experiment, paths)
+    written = write_report(planned, results, readme, profile_names(matrix))
+    print(written.text)
+    print("\nWritten: " + ", ".join(str(path) for path in written.paths))
+
+
+@app.command("report-check")
+def report_check(
+    matrix: Matrix = MATRIX, results: Results = RESULTS, artifacts: Artifacts = ARTIFACTS, readme: Readme = README
+) -> None:
+    """Fail where a table in the README is not what the records say."""
+    from harness.reporting.report import check_report
+
+    paths = _paths(results, artifacts)
+    stale = check_report(readme, results, lambda profile: _whole_plan(matrix, profile, paths))
+    for line in stale:
+        print(line, file=sys.stderr)
+    if stale:
+        raise typer.Exit(1)
+    print(f"{readme}: every table follows from the records.")
+
+
+def _whole_plan(matrix: Path, profile: str, paths: Any) -> Any:
+    from harness.matrix import make_plan
+    from harness.settings import load_settings
+
+    settings = load_settings(matrix, profile)
+    return make_plan(settings, profile, "cifar100", [experiment.name for experiment in settings.experiment])
+
+
+@app.command()
+def train(
+    orig_model: Annotated[
+        Path | None,
+        typer.Option(help="Teacher: our .safetensors or a .pt state dict. Without it the teacher is trained."),
+    ] = None,
+    prune_amount: Annotated[float, typer.Option(help="Share of channels to remove.")] = 0.3,
+    prune_method: Annotated[str, typer.Option(help="L1, BN or GN.")] = "GN",
+    kd_method: Annotated[str, typer.Option(help="0 or base, 1 or fmse, 3 or gram.")] = "1",
+    seed: Annotated[int, typer.Option(help="Seed of data order, pruning and new weights.")] = 0,
+    outp_dir: Annotated[Path, typer.Option(help="Where the model is saved.")] = Path("pmodels"),
+    epochs: Annotated[int | None, typer.Option(help="Epochs per stage, in place of the profile's.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="In place of the profile's.")] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Folder of cifar-100-python.")] = None,
+    profile: Profile = "full",
+    protocol: Annotated[str, typer.Option(help="study or controlled.")] = "study",
+    matrix: Matrix = MATRIX,
+) -> None:
+    """Train one compressed model, as the reference study's train.py does."""
+    from harness.matrix import kd_name
+    from harness.progress import Display
+    from harness.training.single import Request, train_one
+
+    request = Request(
+        orig_model, prune_amount, prune_method.lower(), kd_name(kd_method), seed, protocol, epochs, batch_size
+    )
+    with Display() as display:
+        made = train_one(request, matrix, profile, outp_dir, data_dir, display, _until_interrupted())
+    if made is None:
+        print("Stopped before the end; the same command goes on from here.")
+        raise typer.Exit(STOPPED)
+    print(f"saved: {made}")
+
+
+@app.command("export")
+def export_model(
+    torch_file: Annotated[Path, typer.Option(help="Our .safetensors or a .pt state dict.")],
+    out_file: Annotated[Path, typer.Option(help="The ONNX file to write.")],
+) -> None:
+    """Export one model to ONNX and hold it against torch."""
+    from harness.training.single import export_one
+
+    done = export_one(torch_file, out_file)
+    print(
+        f"{out_file}: {done.params / 1e6:.2f} M parameters, top-1 as torch's on {done.parity_top1_agreement_pct:.1f} % "
+        f"of the images, logits within {done.parity_max_abs_diff:.1g}"
+    )
+
+
+@app.command("test")
+def test_model(
+    onnx_file: Annotated[Path, typer.Option(help="An ONNX file that `export` or `train-matrix` wrote.")],
+    profile: Profile = "full",
+    matrix: Matrix = MATRIX,
+) -> None:
+    """Print parameters, latency and accuracy of one ONNX file, measured as `bench` does."""
+    from harness.launching.single import measure_one
+
+    measured = measure_one(onnx_file, matrix, profile)
+    print(f"Parameters: {measured.params / 1e6:.2f} M")
+    print(f"Latency: {measured.latency.value:.3f} ms [{measured.latency.low:.3f}, {measured.latency.high:.3f}]")
+    print(f"Accuracy: {measured.accuracy_pct:.2f} %")
+
+
+@app.command()
+def benchmarks() -> None:
+    """Time the harness itself in a fresh clone, into results/benchmarks/main.json."""
+    from harness.benchmarks import run_all
+
+    run_all()
 
 
 def _close(summary: Any, wanted: int) -> None:

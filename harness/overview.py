@@ -67,13 +67,15 @@ def _would_run(plan: Plan, states: list[CellState]) -> str:
     if not todo:
         return "Nothing to train."
     settings = plan.settings
-    sparse = {
-        digest(part) for s in todo for part in ancestry(s.cell.settings) if part["kind"] == "sparse"
-    }
+    sparse = {digest(part) for s in todo for part in ancestry(s.cell.settings) if part["kind"] == "sparse"}
     teacher = any(state.cell.is_teacher for state in todo)
     parts = []
     if teacher:
-        origin = "take the given checkpoint as" if settings.teacher.checkpoint else f"train {settings.teacher.epochs} epochs of"
+        origin = (
+            "take the given checkpoint as"
+            if settings.teacher.checkpoint
+            else f"train {settings.teacher.epochs} epochs of"
+        )
         parts.append(f"{origin} the teacher")
     if sparse:
         parts.append(f"train {len(sparse)} networks sparsely for {settings.pruning.sparse.epochs} epoch(s)")

@@ -272,14 +272,7 @@ def load_settings(path: Path, profile: str) -> Settings:
 
     Raises HarnessError naming file, key and what is allowed.
     """
-    try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise HarnessError(f"{path}: not found; run from the project's folder or name the file with --matrix") from None
-    except OSError as error:
-        raise HarnessError(f"{path}: cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise HarnessError(f"{path}: not valid TOML: {error}") from error
+    document = _read(path)
     profiles = document.pop("profile", {})
     if not isinstance(profiles, dict) or not all(isinstance(overlay, dict) for overlay in profiles.values()):
         raise HarnessError(f"{path}: profile: must be tables, like [profile.quick]")
@@ -288,6 +281,23 @@ def load_settings(path: Path, profile: str) -> Settings:
             f"{path}: profile {profile!r} does not exist; allowed: {', '.join(profiles) or 'none is there'}"
         )
     return {name: _resolve(path, document, name, overlay) for name, overlay in profiles.items()}[profile]
+
+
+def profile_names(path: Path) -> list[str]:
+    """The profiles that matrix.toml defines."""
+    profiles = _read(path).get("profile", {})
+    return list(profiles) if isinstance(profiles, dict) else []
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise HarnessError(f"{path}: not found; run from the project's folder or name the file with --matrix") from None
+    except OSError as error:
+        raise HarnessError(f"{path}: cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise HarnessError(f"{path}: not valid TOML: {error}") from error
 
 
 def _resolve(path: Path, document: dict[str, Any], name: str, overlay: dict[str, Any]) -> Settings:

@@ -42,8 +42,10 @@ def cell_state(paths: Paths, plan: Plan, cell: Cell) -> CellState:
 
 
 def _benching(paths: Paths, plan: Plan, cell: Cell, export: ExportRecord | None) -> Benching:
-    kinds = (LatencyRecord, AccuracyRecord)
-    records = [find(paths.results, plan.profile, cell.id, cell.key, kind) for kind in kinds]
+    records = [
+        find(paths.results, plan.profile, cell.id, cell.key, LatencyRecord),
+        find(paths.results, plan.profile, cell.id, cell.key, AccuracyRecord),
+    ]
     if export is None or any(record is None or record.onnx_sha256 != export.onnx_sha256 for record in records):
         return "missing"
     return "failed" if any(record and record.failure for record in records) else "done"

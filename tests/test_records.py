@@ -68,7 +68,10 @@ PROCESSES = st.builds(
     peak_rss_bytes=COUNTS,
     involuntary_switches=COUNTS,
 )
-PRUNINGS = st.builds(Pruning, kept_layers=st.lists(st.text(max_size=5), max_size=3), accuracy_after_pct=NUMBERS)
+PRUNINGS = st.builds(
+    Pruning, amount=NUMBERS, kept_layers=st.lists(st.text(max_size=5), max_size=3), accuracy_after_pct=NUMBERS
+)
+EPOCHS = st.builds(Epoch, phase=st.text(max_size=5), loss=NUMBERS, lr=NUMBERS, images_per_s=NUMBERS)
 ANY_RECORD = st.one_of(
     records(
         TrainRecord,
@@ -76,7 +79,7 @@ ANY_RECORD = st.one_of(
         accuracy_pct=st.none() | NUMBERS,
         widths=st.none() | st.dictionaries(st.text(max_size=5), COUNTS, max_size=3),
         pruning=st.none() | PRUNINGS,
-        epochs=st.lists(st.builds(Epoch, phase=st.text(max_size=5), loss=NUMBERS), max_size=3),
+        epochs=st.lists(EPOCHS, max_size=3),
     ),
     records(ExportRecord, onnx_bytes=st.none() | COUNTS, parity_max_abs_diff=st.none() | NUMBERS),
     records(

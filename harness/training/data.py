@@ -98,7 +98,8 @@ def load(name: DataName, root: Path, train: bool) -> Images:
     except (pickle.UnpicklingError, EOFError, ValueError) as error:
         raise HarnessError(f"{file}: not a CIFAR-100 file ({error}); delete it, or {HOW}") from error
     return Images(
-        torch.from_numpy(content["data"].reshape(-1, 3, 32, 32)), torch.tensor(content["fine_labels"], dtype=torch.int64)
+        torch.from_numpy(content["data"].reshape(-1, 3, 32, 32)),
+        torch.tensor(content["fine_labels"], dtype=torch.int64),
     )
 
 

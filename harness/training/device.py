@@ -3,8 +3,10 @@
 import ctypes
 import os
 import platform
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,15 +24,16 @@ class Device:
     torch: torch.device
     bf16: bool
 
-    def autocast(self) -> torch.autocast:
+    def autocast(self) -> AbstractContextManager[None]:
         """A context for forward passes."""
-        return torch.autocast(self.torch.type, torch.bfloat16, enabled=self.bf16)
+        return torch.amp.autocast_mode.autocast(self.torch.type, torch.bfloat16, enabled=self.bf16)
 
     def place(self, model: nn.Module) -> nn.Module:
         """Move a model here, in the memory layout that is fastest for its widths."""
-        return model.to(self.torch, memory_format=self.layout(model))
+        # torch's type stubs do not know the argument
+        return model.to(self.torch, memory_format=self.layout(model))  # type: ignore[call-overload]
 
-    def layout(self, model: nn.Module) -> torch.memory_format:
+    def layout(self, model: nn.Module) -> Any:
         """channels_last where its kernels are the fast ones."""
         narrowest = min(m.out_channels for m in model.modules() if isinstance(m, nn.Conv2d))
         wide = self.torch.type == "cuda" or narrowest >= CHANNELS_LAST_MIN
@@ -70,7 +73,7 @@ def choose_device(precision: str, cuda: bool | None = None) -> Device:
 def cpu_name() -> str:
     """The processor's name as the kernel has it."""
     try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
+        with Path("/proc/cpuinfo").open(encoding="utf-8") as file:
             names = [line.split(":", 1)[1].strip() for line in file if line.startswith("model name")]
     except OSError:
         names = []
@@ -78,7 +81,7 @@ def cpu_name() -> str:
 
 
 def _keep_freed_memory() -> None:
-    """Have glibc keep what is freed: a training step frees and takes the same large blocks, and page faults cost 7 %."""
+    """Have glibc keep what is freed: every training step takes the same large blocks, and page faults cost 7 %."""
     if os.name != "posix" or platform.libc_ver()[0] != "glibc":
         return
     mallopt = ctypes.CDLL(None).mallopt

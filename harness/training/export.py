@@ -57,7 +57,8 @@ def export(model: ResNet50, path: Path, images: Images, image_size: int, provena
     The file takes its place only after the parity gate: logits within 1e-3 of torch's, relative to their largest, and
     top-1 agreement of 99.5 % on the first 256 test images. Raises HarnessError where it fails.
     """
-    plain = copy.deepcopy(model).cpu().float().to(memory_format=torch.contiguous_format).eval()
+    plain = copy.deepcopy(model).cpu().float().eval()
+    plain = plain.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     for parameter in plain.parameters():
         parameter.requires_grad_(False)
     folded = fold(plain)

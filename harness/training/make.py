@@ -132,7 +132,12 @@ class Maker:
         return cell.artifacts(self.paths.artifacts, self.plan.profile)
 
     def _stage_file(self, settings: dict[str, Any]) -> Path:
-        return self.paths.artifacts / self.plan.profile / "stages" / f"{settings['kind']}-{digest(settings, 16)}.safetensors"
+        return (
+            self.paths.artifacts
+            / self.plan.profile
+            / "stages"
+            / f"{settings['kind']}-{digest(settings, 16)}.safetensors"
+        )
 
     # --- teacher ---------------------------------------------------------------------------------------------------
 
@@ -165,8 +170,8 @@ class Maker:
         asked = self.plan.settings.model
         if widths_of(model) != full_widths(asked.width) or model.stem != asked.stem:
             raise HarnessError(
-                f"{path}: another architecture (first layer {model.conv1.out_channels} channels, stem {model.stem}) than "
-                f"[model] asks for (width {asked.width:g}, stem {asked.stem}); change one of the two"
+                f"{path}: another architecture ({model.conv1.out_channels} channels first, stem {model.stem}) "
+                f"than [model] asks for (width {asked.width:g}, stem {asked.stem}); change one of the two"
             )
         return model
 
@@ -237,9 +242,7 @@ class Maker:
             )
             self.device.place(done.model)
             sample = self.train_images.pixels[: RECALIBRATION_BATCHES * RECALIBRATION_BATCH]
-            recalibrate(
-                done.model, (normalise(resize(p, self.image_size)) for p in sample.split(RECALIBRATION_BATCH))
-            )
+            recalibrate(done.model, (normalise(resize(p, self.image_size)) for p in sample.split(RECALIBRATION_BATCH)))
             facts = Pruning(
                 amount=settings["amount"],
                 channels_before=done.channels[0],

@@ -177,7 +177,7 @@ def load_weights(path: Path) -> tuple[ResNet50, dict[str, Any]]:
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
-        with safetensors.safe_open(path, "pt") as file:  # type: ignore[no-untyped-call]
+        with safetensors.safe_open(path, "pt") as file:
             header = file.metadata() or {}
         return load_file(path), {name: json.loads(value) for name, value in header.items()}
     except (safetensors.SafetensorError, json.JSONDecodeError) as error:

@@ -11,14 +11,14 @@ STAGES = (1, 2, 3, 4)
 
 
 def flow(features: dict[str, Tensor], stage: int) -> Tensor:
-    """The FSP matrix [N, C1, C2] between the stage's second block's first convolution and the stage's output, / (H W)."""
+    """The FSP matrix [N, C1, C2] between the second block's first convolution and the stage's output, over H W."""
     first = features[f"layer{stage}.conv1"].float().flatten(2)
     last = features[f"layer{stage}.sum"].float().flatten(2)
     return torch.bmm(first, last.transpose(1, 2)) / first.shape[2]
 
 
 def study_loss(student: Outputs, teacher: Outputs) -> Tensor:
-    """Squared differences less a dead zone of 1.0, mean per stage, summed, x 0.1: the reference study's feature stage."""
+    """Squared differences less a dead zone of 1.0, mean per stage, summed, x 0.1, as the reference study has it."""
     total = student.logits.new_zeros(()).float()
     for stage in STAGES:
         error = F.mse_loss(flow(student.features, stage), flow(teacher.features, stage), reduction="none")

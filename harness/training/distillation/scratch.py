@@ -1,4 +1,7 @@
-"""A control: the pruned shape trained on labels from new weights (Liu et al., "Rethinking the Value of Network Pruning")."""
+"""A control: the pruned shape trained on labels from new weights.
+
+Liu et al., "Rethinking the Value of Network Pruning", ICLR 2019.
+"""
 
 from harness.training.distillation import Method
 

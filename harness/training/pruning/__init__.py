@@ -31,12 +31,18 @@ class Pruned:
 
 
 def kept_layers(keep_for: Iterable[str]) -> list[str]:
-    """The convolutions kept whole for these KD methods; Torch-Pruning then leaves their whole dependency groups alone."""
+    """The convolutions kept whole for these KD methods; Torch-Pruning leaves their dependency groups alone too."""
     return sorted({layer for name in keep_for for layer in distillation_method(name).kept})
 
 
 def make_pruner(
-    name: str, model: ResNet50, example: Tensor, kept: Sequence[str], amount: float, round_to: int, regularisation: float
+    name: str,
+    model: ResNet50,
+    example: Tensor,
+    kept: Sequence[str],
+    amount: float,
+    round_to: int,
+    regularisation: float,
 ) -> Any:
     """The Torch-Pruning pruner of the method `name`."""
     modules = dict(model.named_modules())
@@ -52,15 +58,15 @@ def make_pruner(
     )
 
 
-def regulariser(name: str, model: ResNet50, example: Tensor, kept: Sequence[str], strength: float) -> Callable[[], None]:
+def regulariser(
+    name: str, model: ResNet50, example: Tensor, kept: Sequence[str], strength: float
+) -> Callable[[], None]:
     """A function that adds the method's sparsity gradient to `model`'s gradients (nothing for methods without one)."""
     pruner = make_pruner(name, model, example, kept, amount=0.5, round_to=1, regularisation=strength)
     return lambda: pruner.regularize(model)
 
 
-def prune(
-    name: str, model: ResNet50, example: Tensor, keep_for: Sequence[str], amount: float, round_to: int
-) -> Pruned:
+def prune(name: str, model: ResNet50, example: Tensor, keep_for: Sequence[str], amount: float, round_to: int) -> Pruned:
     """Prune `model` (fp32, on the CPU; it is changed) by `amount` of its channels, ranked over all layers.
 
     Raises HarnessError where that removes nothing or leaves a layer that is not a multiple of `round_to`.
