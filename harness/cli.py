@@ -126,11 +126,14 @@ def train_matrix(
     matrix: Matrix = MATRIX,
     results: Results = RESULTS,
     artifacts: Artifacts = ARTIFACTS,
+    budget: Annotated[str, typer.Option(help="Stop cleanly before this much time is up: 90s, 9m, 1h30m.")] = "",
 ) -> None:
     """Train, prune, distil and export every cell that is not there yet."""
+    from harness.budget import Budget
     from harness.status import states
 
     paths = _paths(results, artifacts)
+    time_box = Budget(budget)
     # Bad settings are reported before anything is downloaded, and a finished matrix without loading torch.
     planned = _plan(matrix, profile, experiment, paths)
     if all(state.training == "done" for state in states(paths, planned)):
@@ -145,7 +148,7 @@ def train_matrix(
     planned = _plan(matrix, profile, experiment, paths, name)
     device = choose_device(planned.settings.precision)
     facts = device.facts()
-    keep_going = _until_interrupted()
+    uninterrupted = _until_interrupted()
     with Display() as display:
         display.say(
             f"Profile {profile}: {len(planned.cells)} models on {facts['device']} "
@@ -153,8 +156,8 @@ def train_matrix(
         )
         if name == "stand-in":
             display.say("CIFAR-100 can neither be found nor downloaded: training on drawn stand-in images.")
-        summary = make_cells(planned, paths, device, display, keep_going)
-    _close(summary, len(planned.cells))
+        summary = make_cells(planned, paths, device, display, lambda: uninterrupted() and time_box.lasts())
+    _close(summary, len(planned.cells), out_of_time=uninterrupted())
 
 
 @app.command()
@@ -292,13 +295,15 @@ def benchmarks() -> None:
     run_all()
 
 
-def _close(summary: Any, wanted: int) -> None:
+def _close(summary: Any, wanted: int, out_of_time: bool) -> None:
     for cell, reason in summary.failed.items():
         print(f"failed: {cell}: {reason}", file=sys.stderr)
     print(f"{len(summary.made)} of {wanted} models made now, {len(summary.failed)} failed.")
     if not summary.complete:
-        print("Stopped before the end; the same command goes on from here.")
-        raise typer.Exit(STOPPED)
+        why = "The budget is used up" if out_of_time else "Stopped before the end"
+        print(f"{why}; the same command goes on from here.")
+        # Running out of a budget is what was asked for.
+        raise typer.Exit(0 if out_of_time else STOPPED)
     if summary.failed:
         raise typer.Exit(1)
 

@@ -1,0 +1,169 @@
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchvision.transforms.v2 import functional as V
+
+from harness.training import augment as module
+from harness.training.augment import MEAN, STD, augment, crop, cutout, flip, normalise, resize, study
+from harness.training.data import Images
+
+
+@pytest.fixture(scope="module")
+def pixels(images: Images) -> Tensor:
+    return images.pixels[:24]
+
+
+def random(seed: int = 5) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+# --- One image at a time, by torchvision, with the same random numbers -----------------------------------------------
+
+
+def cropped_one_by_one(pixels: Tensor, generator: torch.Generator) -> Tensor:
+    offsets = torch.randint(0, 9, (2, len(pixels), 1), generator=generator)[..., 0].tolist()
+    size = list(pixels.shape[-2:])
+    return torch.stack(
+        [V.crop(V.pad(p, [4]), top, left, *size) for p, top, left in zip(pixels, *offsets, strict=True)]
+    )
+
+
+def flipped_one_by_one(pixels: Tensor, generator: torch.Generator) -> Tensor:
+    chosen = torch.rand(len(pixels), generator=generator) < 0.5
+    return torch.stack([V.horizontal_flip(p) if c else p for p, c in zip(pixels, chosen, strict=True)])
+
+
+def cut_one_by_one(pixels: Tensor, generator: torch.Generator) -> Tensor:
+    height, width = pixels.shape[-2:]
+    centres = torch.rand(2, len(pixels), 1, generator=generator)[..., 0]
+    cut = []
+    for image, y, x in zip(pixels, *centres, strict=True):
+        top, left = int(y * height) - 4, int(x * width) - 4
+        bottom, right = min(top + 8, height), min(left + 8, width)
+        top, left = max(top, 0), max(left, 0)
+        cut.append(V.erase(image, top, left, bottom - top, right - left, torch.zeros(3, 1, 1, dtype=image.dtype)))
+    return torch.stack(cut)
+
+
+@pytest.mark.parametrize(
+    ("batched", "single"),
+    [
+        (crop, cropped_one_by_one),
+        (flip, flipped_one_by_one),
+        (cutout, cut_one_by_one),
+    ],
+)
+def test_a_batch_is_augmented_as_its_images_would_be(batched, single, pixels: Tensor) -> None:  # type: ignore[no-untyped-def]
+    for seed in range(5):
+        augmented = batched(pixels, random(seed))
+        assert torch.equal(augmented, single(pixels, random(seed)))
+        assert augmented.dtype == torch.uint8
+
+
+def test_augmentations_follow_each_other_as_named(pixels: Tensor) -> None:
+    generator = random()
+    expected = cut_one_by_one(flipped_one_by_one(cropped_one_by_one(pixels, generator), generator), generator)
+    assert torch.equal(augment(pixels, ["crop", "flip", "cutout"], 32, random()), expected)
+
+
+def test_images_of_a_batch_are_augmented_differently(pixels: Tensor) -> None:
+    same = pixels[:1].expand(24, -1, -1, -1)
+    for augmentation in (crop, flip, cutout):
+        assert len(augmentation(same, random()).unique(dim=0)) > 1
+
+
+def test_a_holes_area_is_the_squares_or_less() -> None:
+    holes = (cutout(torch.ones(500, 3, 32, 32, dtype=torch.uint8), random()) == 0).sum((2, 3))
+    assert torch.equal(holes.amin(1), holes.amax(1))
+    assert holes.max() == 64 and holes.min() >= 16
+
+
+def test_without_augmentation_images_are_as_they_were(pixels: Tensor) -> None:
+    assert augment(pixels, [], 32, random()) is pixels
+
+
+# --- The study's -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [16, 28, 32, 56])
+def test_the_studys_augmentation_has_the_size_asked_for(size: int, pixels: Tensor) -> None:
+    augmented = augment(pixels[:4], ["study"], size, random())
+    assert augmented.shape == (4, 3, size, size)
+    assert augmented.dtype == torch.float32
+    assert augmented.min() >= 0 and augmented.max() <= 1
+
+
+def test_the_studys_augmentation_is_repeatable_and_never_the_same_twice(pixels: Tensor) -> None:
+    once, again, other = (study(pixels[:4], 28, random(seed)) for seed in (1, 1, 2))
+    assert torch.equal(once, again)
+    assert not torch.equal(once, other)
+
+
+def test_rotation_is_torchvisions(pixels: Tensor) -> None:
+    upright = resize(pixels[:8], 64)
+    degrees = torch.tensor([-45.0, -30.0, -10.0, -1.0, 0.0, 5.0, 20.0, 45.0])
+    rotated = module._rotate(upright, degrees)
+    expected = torch.stack([V.rotate(image, -angle) for image, angle in zip(upright, degrees.tolist(), strict=True)])
+    # nearest neighbours may differ where a source lies between two pixels
+    agree = (rotated - expected).abs().amax(1) < 1e-6
+    assert agree[:, 8:-8, 8:-8].float().mean() > 0.99
+    assert torch.equal(rotated[4], upright[4])
+    assert (rotated[0, :, 0, 0] == 0).all()
+
+
+def test_jitter_draws_each_factor_within_its_range_and_in_any_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: dict[str, list[float]] = {}
+    order: list[str] = []
+
+    def record(name: str) -> None:
+        def adjust(image: Tensor, factor: float) -> Tensor:
+            drawn.setdefault(name, []).append(factor)
+            order.append(name)
+            return image
+
+        monkeypatch.setattr(V, f"adjust_{name}", adjust)
+
+    for name in ("brightness", "contrast", "saturation", "hue"):
+        record(name)
+    module._jitter(torch.zeros(300, 3, 1, 1), random())
+    for name, factors in drawn.items():
+        middle = 0.0 if name == "hue" else 1.0
+        assert len(factors) == 300
+        assert middle - 0.5 <= min(factors) < middle - 0.45
+        assert middle + 0.45 < max(factors) <= middle + 0.5
+    orders = {tuple(order[start : start + 4]) for start in range(0, len(order), 4)}
+    assert len(orders) == 24 and all(len(set(one)) == 4 for one in orders)
+
+
+def test_jitter_with_nothing_to_change_changes_nothing(monkeypatch: pytest.MonkeyPatch, pixels: Tensor) -> None:
+    monkeypatch.setattr(torch, "rand", lambda *size, generator: torch.full(size, 0.5))
+    scaled = pixels[:4].float() / 255
+    torch.testing.assert_close(module._jitter(scaled, random()), scaled, atol=1e-5, rtol=0)
+
+
+# --- Size and scale --------------------------------------------------------------------------------------------------
+
+
+def test_the_right_size_is_left_alone(pixels: Tensor) -> None:
+    assert resize(pixels, 32) is pixels
+
+
+@pytest.mark.parametrize("size", [16, 40])
+def test_another_size_is_torchs_bilinear_on_the_unit_scale(size: int, pixels: Tensor) -> None:
+    scaled = pixels.float() / 255
+    expected = F.interpolate(scaled, size=(size, size), mode="bilinear", align_corners=False)
+    assert torch.equal(resize(pixels, size), expected)
+    assert torch.equal(resize(scaled, size), expected)
+
+
+def test_normalised_values_are_those_computed_by_hand() -> None:
+    white = normalise(torch.full((1, 3, 1, 1), 255, dtype=torch.uint8)).flatten().tolist()
+    assert white == pytest.approx([(1 - mean) / std for mean, std in zip(MEAN, STD, strict=True)], rel=1e-6)
+    at_mean = normalise(torch.tensor(MEAN).view(1, 3, 1, 1))
+    assert at_mean.abs().max() == 0
+
+
+def test_bytes_and_unit_scale_normalise_alike(pixels: Tensor) -> None:
+    assert torch.equal(normalise(pixels), normalise(pixels.float() / 255))
+    assert normalise(pixels).dtype == torch.float32
