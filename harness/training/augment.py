@@ -78,7 +78,8 @@ def study(pixels: Tensor, size: int, generator: torch.Generator) -> Tensor:
 
     `size` stands for its 224; the rest scales with it.
     """
-    pixels = resize(pixels, round(size * 256 / 224))
+    scaled = pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels
+    pixels = resize(scaled, round(size * 256 / 224))
     pixels = _flip(_flip(pixels, generator, axis=3), generator, axis=2)
     pixels = _rotate(pixels, (torch.rand(len(pixels), generator=generator) * 2 - 1) * 45)
     return V.center_crop(_jitter(pixels, generator), [size, size])

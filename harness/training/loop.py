@@ -137,11 +137,13 @@ class Learner:
             torch.save(state, temporary)
 
     def resume(self) -> None:
-        """Go on from the checkpoint where there is a readable one; an unreadable one means starting again."""
+        """Go on from the checkpoint where there is one; one that is torn or of other widths means starting again."""
         if not self.checkpoint.is_file():
             return
         try:
             state = torch.load(self.checkpoint, map_location=self.losses.device, weights_only=True)
+            if _shapes(state["model"]) != _shapes(self.model.state_dict()):
+                raise ValueError("left by a network that was pruned differently")
         except Exception:  # a torn file can raise nearly anything; nothing is lost but time
             self.checkpoint.unlink()
             return
@@ -150,6 +152,10 @@ class Learner:
         self.epoch, self.step, self.seconds = state["epoch"], state["step"], state["seconds"]
         self.losses = state["losses"]
         self.log = [Epoch.model_validate(ended) for ended in state["log"]]
+
+
+def _shapes(state: dict[str, Tensor]) -> dict[str, torch.Size]:
+    return {name: value.shape for name, value in state.items()}
 
 
 def learning_rate(recipe: dict[str, Any], position: float, epochs: int) -> float:

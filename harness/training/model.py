@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import safetensors
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from harness.errors import HarnessError
@@ -146,7 +146,18 @@ def save_weights(path: Path, model: ResNet50, metadata: Mapping[str, Any]) -> No
     header = {"widths": widths_of(model), "stem": model.stem, **metadata}
     tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     with atomic_path(path) as temporary:
-        save_file(tensors, temporary, {name: json.dumps(value) for name, value in header.items()})
+        temporary.write_bytes(_repeatable(save(tensors, {name: json.dumps(value) for name, value in header.items()})))
+
+
+def _repeatable(content: bytes) -> bytes:
+    """A safetensors file with its metadata sorted: the library's order is random, and equal models share a hash."""
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    # the format aligns the tensors that follow to 8 bytes
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + content[end:]
 
 
 def load_weights(path: Path) -> tuple[ResNet50, dict[str, Any]]:
@@ -188,8 +199,9 @@ def _read_state_dict(path: Path) -> dict[str, Tensor]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds here, pickle's among them
+        reason = str(error).strip() or type(error).__name__
         raise HarnessError(
-            f"{path}: cannot be loaded as plain tensors ({str(error).strip().splitlines()[0]}); "
+            f"{path}: cannot be loaded as plain tensors ({reason.splitlines()[0]}); "
             f"save the model's state_dict() and give that: whole pickled models run code when loaded"
         ) from error
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):

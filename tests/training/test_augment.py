@@ -24,9 +24,7 @@ def random(seed: int = 5) -> torch.Generator:
 def cropped_one_by_one(pixels: Tensor, generator: torch.Generator) -> Tensor:
     offsets = torch.randint(0, 9, (2, len(pixels), 1), generator=generator)[..., 0].tolist()
     size = list(pixels.shape[-2:])
-    return torch.stack(
-        [V.crop(V.pad(p, [4]), top, left, *size) for p, top, left in zip(pixels, *offsets, strict=True)]
-    )
+    return torch.stack([V.crop(V.pad(p, [4]), top, left, *size) for p, top, left in zip(pixels, *offsets, strict=True)])
 
 
 def flipped_one_by_one(pixels: Tensor, generator: torch.Generator) -> Tensor:
@@ -104,7 +102,7 @@ def test_rotation_is_torchvisions(pixels: Tensor) -> None:
     upright = resize(pixels[:8], 64)
     degrees = torch.tensor([-45.0, -30.0, -10.0, -1.0, 0.0, 5.0, 20.0, 45.0])
     rotated = module._rotate(upright, degrees)
-    expected = torch.stack([V.rotate(image, -angle) for image, angle in zip(upright, degrees.tolist(), strict=True)])
+    expected = torch.stack([V.rotate(image, angle) for image, angle in zip(upright, degrees.tolist(), strict=True)])
     # nearest neighbours may differ where a source lies between two pixels
     agree = (rotated - expected).abs().amax(1) < 1e-6
     assert agree[:, 8:-8, 8:-8].float().mean() > 0.99

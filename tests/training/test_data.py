@@ -16,6 +16,8 @@ from harness.paths import data_root
 from harness.training import data
 from harness.training.data import Images, Stream, draw_stand_in, find, load, provide, save_testset
 
+from .conftest import Offline
+
 REAL = data_root() if os.environ.get("DATA_DIR") else None
 FOLDER = "cifar-100-python"
 
@@ -33,9 +35,9 @@ def official(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name, content in contents.items():
         (tmp_path / FOLDER / name).write_bytes(content)
     md5 = {name: hashlib.md5(content).hexdigest() for name, content in contents.items()}
-    monkeypatch.setattr(data.CIFAR100, "train_list", [["train", md5["train"]]])
-    monkeypatch.setattr(data.CIFAR100, "test_list", [["test", md5["test"]]])
-    monkeypatch.setattr(data.CIFAR100, "meta", {"filename": "meta", "md5": md5["meta"]})
+    monkeypatch.setattr(Offline, "train_list", [["train", md5["train"]]])
+    monkeypatch.setattr(Offline, "test_list", [["test", md5["test"]]])
+    monkeypatch.setattr(Offline, "meta", {"filename": "meta", "md5": md5["meta"]})
     return tmp_path
 
 
@@ -232,6 +234,12 @@ def test_every_image_comes_at_most_once_an_epoch(count: int, batch_size: int, ep
     seen = [label for labels in batches for label in labels]
     assert len(set(seen)) == len(seen) == (count if count < batch_size else count // batch_size * batch_size)
     assert len(batches) == stream.steps
+
+
+def test_every_epoch_has_an_order_of_its_own() -> None:
+    stream = Stream(numbered(20), 20, 8, (), seed=0)
+    orders = {tuple(labels.tolist()) for epoch in range(3) for _, labels in stream.batches(epoch)}
+    assert len(orders) == 3
 
 
 def test_batches_are_normalised_floats_of_the_size_asked_for(images: Images) -> None:

@@ -65,18 +65,19 @@ def test_channels_last_where_its_kernels_are_fast(narrowest: int, kind: str, lay
 
 
 def test_placing_a_wide_network_changes_its_layout_and_not_its_answer() -> None:
-    model = nn.Sequential(nn.Conv2d(3, 64, 3), nn.Conv2d(64, 32, 3))
+    last = nn.Conv2d(64, 32, 3)
+    model = nn.Sequential(nn.Conv2d(3, 64, 3), last)
     image = torch.randn(1, 3, 8, 8)
     before = model(image)
     CPU.place(model)
-    assert model[1].weight.is_contiguous(memory_format=torch.channels_last)
+    assert last.weight.is_contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(model(image), before)
 
 
 def test_placing_a_thin_network_leaves_it_as_it_is() -> None:
     model = network()
     assert CPU.place(model) is model
-    assert model.layer1[0].conv2.weight.is_contiguous()
+    assert model.get_parameter("layer1.0.conv2.weight").is_contiguous()
 
 
 def test_the_facts_say_what_a_reader_needs() -> None:

@@ -89,7 +89,7 @@ def test_taps_before_and_after_the_residual_sum_differ_by_it(stage: int) -> None
 def test_the_gram_tap_is_the_second_blocks_first_convolution_before_its_batchnorm() -> None:
     model = network()
     left: list[Tensor] = []
-    model.layer2[1].conv1.register_forward_hook(lambda _, __, result: left.append(result.clone()))
+    model.get_submodule("layer2.1.conv1").register_forward_hook(lambda _, __, result: left.append(result.clone()))
     assert torch.equal(model.tapped(BATCH, ALL).features["layer2.conv1"], left[0])
 
 

@@ -13,13 +13,13 @@ from torch import Tensor, nn
 class SafeGroupNorm(tp.importance.GroupMagnitudeImportance):  # type: ignore[misc]
     """Group L2 norm, each layer's divided by its largest.
 
-    Where all channels of a group score the same, the pruner's (max - x) / (max - min) is 0 / 0 and its NaN ends up in
-    the weights; a slope too small to change any ranking prevents that.
+    Where all channels of a group score the same, the pruner's (max - x) / (max - min), over square roots, is 0 / 0 and
+    its NaN ends up in the weights; a slope too small to change any ranking prevents that.
     """
 
     def __call__(self, group: Any) -> Tensor | None:
         scores: Tensor | None = super().__call__(group)
-        if scores is not None and len(scores) > 1 and scores.max() == scores.min():
+        if scores is not None and len(scores) > 1 and scores.max().sqrt() == scores.min().sqrt():
             scores = scores + torch.linspace(0, 1e-6, len(scores), device=scores.device)
         return scores
 
