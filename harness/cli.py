@@ -136,7 +136,8 @@ def train_matrix(
     time_box = Budget(budget)
     # Bad settings are reported before anything is downloaded, and a finished matrix without loading torch.
     planned = _plan(matrix, profile, experiment, paths)
-    if all(state.training == "done" for state in states(paths, planned)):
+    complete = all(state.training == "done" for state in states(paths, planned))
+    if complete and paths.testset(profile, planned.data).is_file():
         print(f"Nothing to train: all {len(planned.cells)} models of profile {profile} are there.")
         return
     from harness.progress import Display

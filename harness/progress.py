@@ -67,10 +67,12 @@ class Display:
         """A step was taken by all learners."""
         done, total = epoch * steps + step, epochs * steps
         if self._from is None:
-            self._from = (time.monotonic(), done - 1)
+            # The first step compiles kernels; the clock starts after it.
+            self._from = (time.monotonic(), done)
         since, first = self._from
-        left = (time.monotonic() - since) / max(1, done - first) * (total - done)
-        facts = f"{images_per_s:,.0f} images/s, {clock(left)} left"
+        facts = f"{images_per_s:,.0f} images/s"
+        if done > first:
+            facts += f", {clock((time.monotonic() - since) / (done - first) * (total - done))} left"
         if self.live:
             name = f"epoch {epoch + 1} of {epochs}" + (f", {learners} networks" if learners > 1 else "")
             if self._task is None:

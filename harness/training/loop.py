@@ -15,7 +15,6 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from harness.errors import HarnessError
 from harness.records import Epoch, Failure, atomic_path
 from harness.training.augment import normalise, resize
 from harness.training.data import Images, Stream
@@ -243,7 +242,7 @@ def _learn(
         learner.learn(images, labels, teacher, device, steps)
     except torch.OutOfMemoryError as error:
         learner.failure = Failure(kind="out-of-memory", message=f"{error}; use a smaller batch_size")
-    except (RuntimeError, ValueError, HarnessError) as error:
+    except Exception as error:  # a faulty method must not take the other learners along
         learner.failure = Failure(kind="error", message=f"{type(error).__name__}: {error}")
 
 

@@ -5,57 +5,30 @@ a seed train side by side. A cell that fails is recorded with its reason and the
 """
 
 import fcntl
-import json
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-from torch import Tensor
 
 from harness.errors import HarnessError
 from harness.matrix import Cell, Plan, ancestry
 from harness.paths import Paths
-from harness.records import (
-    Epoch,
-    ExportRecord,
-    Failure,
-    Pruning,
-    TrainRecord,
-    digest,
-    failed,
-    file_sha256,
-    find,
-    now,
-    save,
-)
-from harness.revision import revision
-from harness.status import cell_state
+from harness.records import Epoch, Pruning, digest
 from harness.training import data
 from harness.training.augment import normalise, resize
 from harness.training.device import Device
 from harness.training.distillation import Phase, cross_entropy, method, phases
-from harness.training.export import IR_VERSION, OPSET, PARITY_IMAGES, export
-from harness.training.loop import Learner, Watcher, accuracy_pct, train
-from harness.training.model import ResNet50, full_widths, load_weights, parameter_count, save_weights, widths_of
+from harness.training.ledger import Ledger, Reporter
+from harness.training.loop import Learner, train
+from harness.training.model import ResNet50, full_widths, load_weights, save_weights, widths_of
 from harness.training.pruning import kept_layers, prune, recalibrate, regulariser
 
 RECALIBRATION_BATCHES = 8
 RECALIBRATION_BATCH = 250
-
-
-class Reporter(Watcher, Protocol):
-    """A watcher that is also told what is being worked on."""
-
-    def stage(self, text: str) -> None:
-        """A new stage begins."""
-
-    def cell(self, cell: Cell, record: TrainRecord) -> None:
-        """A cell is done or has failed."""
 
 
 @dataclass(frozen=True)
@@ -76,38 +49,25 @@ class Maker:
     device: Device
     reporter: Reporter
     keep_going: Callable[[], bool]
-    made: list[str] = field(default_factory=list)
-    failures: dict[str, str] = field(default_factory=dict)
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        """Where models go when they are done."""
+        return Ledger(self.plan, self.paths, self.device, self.reporter)
 
     def run(self, cells: Iterable[Cell]) -> Summary:
         """Make `cells`, and the teacher first where one of them needs it."""
         wanted = {cell.id: cell for cell in cells}
-        students = [cell for cell in wanted.values() if not cell.is_teacher]
-        self._export_trained([cell for cell in wanted.values() if self._state(cell) == "trained"])
-        pending = [cell for cell in students if self._state(cell) != "done"]
+        self.ledger.export_trained(wanted.values())
+        pending = [cell for cell in wanted.values() if not cell.is_teacher and not self.ledger.trained(cell)]
+        complete = True
         if pending or self.plan.teacher.id in wanted:
-            if not self._make_teacher(self.plan.teacher):
-                # a teacher that failed is on record; one that was stopped goes on next time
-                return self._summary(complete=bool(self.failures))
+            complete = self._make_teacher(self.plan.teacher)
             for seed in sorted({cell.seed for cell in pending}):
-                if not self._make_students([cell for cell in pending if cell.seed == seed]):
-                    return self._summary(complete=False)
-        return self._summary(complete=True)
-
-    def _summary(self, complete: bool) -> Summary:
-        return Summary(self.made, self.failures, complete)
-
-    def _state(self, cell: Cell) -> str:
-        return cell_state(self.paths, self.plan, cell).training
-
-    @cached_property
-    def test(self) -> data.Images:
-        """The test images, written out for the bench as well."""
-        images = data.load(self.plan.data, self.paths.data, train=False)
-        path = self.paths.testset(self.plan.profile, self.plan.data)
-        if not path.is_file():
-            data.save_testset(path, images)
-        return images
+                complete = complete and self._make_students([cell for cell in pending if cell.seed == seed])
+        # A teacher that failed is on record and ends the run; only one that was stopped leaves it unfinished.
+        teacher_failed = self.plan.teacher.id in self.ledger.failures
+        return Summary(self.ledger.made, self.ledger.failures, complete or teacher_failed)
 
     @cached_property
     def train_images(self) -> data.Images:
@@ -115,21 +75,9 @@ class Maker:
         images = data.load(self.plan.data, self.paths.data, train=True)
         return images.first(self.plan.settings.data.train_images).to(self.device.torch)
 
-    @property
-    def image_size(self) -> int:
-        return self.plan.settings.data.image_size
-
-    @cached_property
-    def example(self) -> Tensor:
-        """One image's worth of zeros, for tracing."""
-        return torch.zeros(1, 3, self.image_size, self.image_size)
-
     def _stream(self, recipe: dict[str, Any], seed: int) -> data.Stream:
         augment = tuple(self.plan.settings.data.augment)
-        return data.Stream(self.train_images, recipe["batch_size"], self.image_size, augment, seed)
-
-    def _folder(self, cell: Cell) -> Path:
-        return cell.artifacts(self.paths.artifacts, self.plan.profile)
+        return data.Stream(self.train_images, recipe["batch_size"], self.ledger.image_size, augment, seed)
 
     def _stage_file(self, settings: dict[str, Any]) -> Path:
         return (
@@ -143,27 +91,27 @@ class Maker:
 
     def _make_teacher(self, cell: Cell) -> bool:
         """Train or take over the teacher; False where that was stopped or failed."""
-        if self._state(cell) == "done":
+        if self.ledger.trained(cell):
             return True
         settings = self.plan.settings
         if settings.teacher.checkpoint:
-            self._finish(cell, self._given_teacher(Path(settings.teacher.checkpoint)), [], 0.0)
-            return cell.id not in self.failures
+            self.ledger.finish(cell, self._given_teacher(Path(settings.teacher.checkpoint)), [], 0.0)
+            return cell.id not in self.ledger.failures
         recipe = cell.settings["recipe"]
         torch.manual_seed(cell.seed)
         model = ResNet50(full_widths(settings.model.width), settings.model.stem)
         phase = Phase("teacher", recipe["epochs"], cross_entropy)
-        learner = self._learner(cell.id, model, recipe, [phase], self._folder(cell) / "checkpoint.pt")
+        learner = self._learner(cell.id, model, recipe, [phase], self.ledger.folder(cell) / "checkpoint.pt")
         self.reporter.stage(f"teacher: {recipe['epochs']} epochs of {len(self.train_images.labels)} images")
         complete = train(
             [learner],
             self._stream(recipe, cell.seed),
             self.device,
             self.reporter,
-            lambda ended: self._end(cell, ended, []),
+            lambda ended: self.ledger.end(cell, ended, []),
             keep_going=self.keep_going,
         )
-        return complete and cell.id not in self.failures
+        return complete and cell.id not in self.ledger.failures
 
     def _given_teacher(self, path: Path) -> ResNet50:
         model, _ = load_weights(path)
@@ -178,7 +126,7 @@ class Maker:
     @cached_property
     def teacher(self) -> ResNet50:
         """The trained teacher, on the device, for reading only."""
-        model, _ = load_weights(self._folder(self.plan.teacher) / "weights.safetensors")
+        model, _ = load_weights(self.ledger.weights(self.plan.teacher))
         self.device.place(model)
         model.eval()
         for parameter in model.parameters():
@@ -200,14 +148,14 @@ class Maker:
             return True
         learners = []
         for path, settings in missing.items():
-            model, _ = load_weights(self._folder(self.plan.teacher) / "weights.safetensors")
+            model, _ = load_weights(self.ledger.weights(self.plan.teacher))
             recipe = settings["recipe"]
             phase = Phase("sparse", recipe["epochs"], cross_entropy)
             learner = self._learner(path.stem, model, recipe, [phase], path.with_suffix(".checkpoint.pt"))
             learner.regularise = regulariser(
                 settings["method"],
                 learner.model,
-                self.example.to(self.device.torch),
+                self.ledger.example.to(self.device.torch),
                 kept_layers(settings["keep_for"]),
                 recipe["regularisation"],
             )
@@ -218,11 +166,11 @@ class Maker:
         def ended(learner: Learner) -> None:
             path = next(path for path in missing if path.stem == learner.name)
             if learner.failure:
-                self.failures[learner.name] = learner.failure.message
+                self.ledger.failures[learner.name] = learner.failure.message
             else:
                 metadata = {"log": [e.model_dump() for e in learner.log], "seconds": learner.seconds}
                 save_weights(path, learner.model, metadata)
-                learner.checkpoint.unlink(missing_ok=True)
+            learner.checkpoint.unlink(missing_ok=True)
 
         stream = self._stream(learners[0].recipe, seed)
         return train(learners, stream, self.device, self.reporter, ended, keep_going=self.keep_going)
@@ -232,17 +180,26 @@ class Maker:
         path = self._stage_file(settings)
         if not path.is_file():
             start = settings["start"]
-            teacher = self._folder(self.plan.teacher) / "weights.safetensors"
+            teacher = self.ledger.weights(self.plan.teacher)
             source = self._stage_file(start) if start["kind"] == "sparse" else teacher
             if not source.is_file():
-                raise HarnessError(f"sparse training failed: {self.failures.get(source.stem, 'no network was left')}")
+                raise HarnessError(
+                    f"sparse training failed: {self.ledger.failures.get(source.stem, 'no network was left')}"
+                )
             model, metadata = load_weights(source)
             done = prune(
-                settings["method"], model, self.example, settings["keep_for"], settings["amount"], settings["round_to"]
+                settings["method"],
+                model,
+                self.ledger.example,
+                settings["keep_for"],
+                settings["amount"],
+                settings["round_to"],
             )
             self.device.place(done.model)
             sample = self.train_images.pixels[: RECALIBRATION_BATCHES * RECALIBRATION_BATCH]
-            recalibrate(done.model, (normalise(resize(p, self.image_size)) for p in sample.split(RECALIBRATION_BATCH)))
+            recalibrate(
+                done.model, (normalise(resize(p, self.ledger.image_size)) for p in sample.split(RECALIBRATION_BATCH))
+            )
             facts = Pruning(
                 amount=settings["amount"],
                 channels_before=done.channels[0],
@@ -252,7 +209,7 @@ class Maker:
                 macs_before=done.macs[0],
                 macs_after=done.macs[1],
                 kept_layers=done.kept_layers,
-                accuracy_after_pct=accuracy_pct(done.model, self.test, self.image_size, self.device),
+                accuracy_after_pct=self.ledger.evaluate(done.model),
             )
             save_weights(path, done.model, {"pruning": facts.model_dump(), "log": metadata.get("log", [])})
         model, metadata = load_weights(path)
@@ -274,15 +231,17 @@ class Maker:
             kd, recipe = cell.settings["kd"], cell.settings["recipe"]
             try:
                 model, pruning, log = self._pruned(cell.settings["start"])
-            except HarnessError as error:
-                self._fail(cell, Failure(kind="error", message=str(error)))
+            except Exception as error:  # whatever a pruning method does, the other cells go on
+                self.ledger.fail(cell, self.ledger.broke(cell, error))
                 continue
             if method(kd["method"]).fresh_weights:
                 torch.manual_seed(seed)
                 model = ResNet50(widths_of(model), model.stem)
             origins[cell.id] = (pruning, log)
             stages = phases(kd, recipe["epochs"])
-            learners[cell.id] = self._learner(cell.id, model, recipe, stages, self._folder(cell) / "checkpoint.pt")
+            learners[cell.id] = self._learner(
+                cell.id, model, recipe, stages, self.ledger.folder(cell) / "checkpoint.pt"
+            )
         if not learners:
             return True
         self.reporter.stage(f"distillation, seed {seed}: {len(learners)} students side by side")
@@ -291,7 +250,7 @@ class Maker:
             self._stream(cells[0].settings["recipe"], seed),
             self.device,
             self.reporter,
-            lambda learner: self._end(by_id[learner.name], learner, *origins[learner.name][::-1]),
+            lambda learner: self.ledger.end(by_id[learner.name], learner, *origins[learner.name][::-1]),
             teacher=self.teacher,
             keep_going=self.keep_going,
         )
@@ -305,98 +264,6 @@ class Maker:
         learner = Learner(name, model, recipe, stages, checkpoint)
         learner.resume()
         return learner
-
-    def _end(self, cell: Cell, learner: Learner, log: list[Epoch], pruning: Pruning | None = None) -> None:
-        if learner.failure:
-            self._fail(cell, learner.failure)
-        else:
-            self._finish(cell, learner.model, [*log, *learner.log], learner.seconds, pruning)
-        learner.checkpoint.unlink(missing_ok=True)
-
-    def _common(self, cell: Cell, seconds: float) -> dict[str, Any]:
-        return {
-            "cell": cell.id,
-            "title": cell.title,
-            "profile": self.plan.profile,
-            "key": cell.key,
-            "seconds": seconds,
-            "environment": {**self.device.facts(), "harness_revision": revision()},
-        }
-
-    def _fail(self, cell: Cell, failure: Failure) -> None:
-        self.failures[cell.id] = failure.message
-        record = failed(TrainRecord, failure, settings=cell.settings, **self._common(cell, 0.0))
-        save(self.paths.results, record)
-        self.reporter.cell(cell, record)
-
-    def _finish(
-        self, cell: Cell, model: ResNet50, log: list[Epoch], seconds: float, pruning: Pruning | None = None
-    ) -> None:
-        """Evaluate, store and export a trained model."""
-        started = time.monotonic()
-        accuracy = accuracy_pct(model, self.test, self.image_size, self.device)
-        path = self._folder(cell) / "weights.safetensors"
-        save_weights(path, model, {"cell": cell.id, "key": cell.key, "image_size": self.image_size})
-        macs = pruning.macs_after if pruning else self._macs(model)
-        record = TrainRecord(
-            status="done",
-            finished_at=now(),
-            settings=cell.settings,
-            weights_sha256=file_sha256(path),
-            accuracy_pct=accuracy,
-            params=parameter_count(model),
-            macs=macs,
-            widths=widths_of(model),
-            pruning=pruning,
-            epochs=log,
-            **self._common(cell, seconds + time.monotonic() - started),
-        )
-        save(self.paths.results, record)
-        self._export(cell, model, record)
-        self.reporter.cell(cell, record)
-
-    def _macs(self, model: ResNet50) -> int:
-        import torch_pruning as tp
-
-        return int(tp.utils.count_ops_and_params(model, self.example.to(self.device.torch))[0])
-
-    def _export_trained(self, cells: Iterable[Cell]) -> None:
-        for cell in cells:
-            record = find(self.paths.results, self.plan.profile, cell.id, cell.key, TrainRecord)
-            if record:
-                model, _ = load_weights(self._folder(cell) / "weights.safetensors")
-                self._export(cell, model, record)
-
-    def _export(self, cell: Cell, model: ResNet50, trained: TrainRecord) -> None:
-        started = time.monotonic()
-        provenance = {
-            "cell": cell.id,
-            "title": cell.title,
-            "key": cell.key,
-            "weights_sha256": trained.weights_sha256,
-            "data": self.plan.data,
-            "settings": json.dumps(cell.settings, sort_keys=True),
-            "harness_revision": revision(),
-        }
-        try:
-            done = export(model, self._folder(cell) / "model.onnx", self.test, self.image_size, provenance)
-        except HarnessError as error:
-            self.failures[cell.id] = str(error)
-            common = self._common(cell, time.monotonic() - started)
-            save(self.paths.results, failed(ExportRecord, Failure(kind="parity", message=str(error)), **common))
-            return
-        record = ExportRecord(
-            status="done",
-            finished_at=now(),
-            weights_sha256=trained.weights_sha256,
-            opset=OPSET,
-            ir_version=IR_VERSION,
-            parity_images=PARITY_IMAGES,
-            **vars(done),
-            **self._common(cell, time.monotonic() - started),
-        )
-        save(self.paths.results, record)
-        self.made.append(cell.id)
 
 
 @contextmanager

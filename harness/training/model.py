@@ -161,7 +161,7 @@ def _repeatable(content: bytes) -> bytes:
 
 
 def load_weights(path: Path) -> tuple[ResNet50, dict[str, Any]]:
-    """A model from our safetensors, or from a `.pt` state dict with torchvision's names; with the stored metadata.
+    """A model from safetensors or from a `.pt` state dict with torchvision's names; and the metadata, if ours.
 
     Raises HarnessError where the file is missing, corrupt, or of another architecture.
     """
@@ -190,7 +190,9 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safetensors.safe_open(path, "pt") as file:
             header = file.metadata() or {}
-        return load_file(path), {name: json.loads(value) for name, value in header.items()}
+        # a file from elsewhere has metadata too, in no format that is promised
+        ours = "widths" in header
+        return load_file(path), {name: json.loads(value) for name, value in header.items()} if ours else {}
     except (safetensors.SafetensorError, json.JSONDecodeError) as error:
         raise HarnessError(f"{path}: not a readable safetensors file ({error}); it may be cut short") from error
 

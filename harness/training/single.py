@@ -15,7 +15,8 @@ from harness.settings import Settings, load_settings
 from harness.training import data
 from harness.training.device import choose_device
 from harness.training.export import Exported, export
-from harness.training.make import Reporter, make_cells
+from harness.training.ledger import Reporter
+from harness.training.make import make_cells
 from harness.training.model import PLANES, ResNet50, full_widths, load_weights, widths_of
 
 

@@ -98,6 +98,7 @@ def tiny_document() -> dict[str, Any]:
         "profile.quick.teacher.epochs": 1,
         "profile.quick.teacher.batch_size": 50,
         "profile.quick.teacher.warmup_epochs": 0,
+        "profile.quick.student.epochs": 1,
         "profile.quick.student.batch_size": 50,
         "profile.quick.pruning.sparse.batch_size": 50,
     }.items():

@@ -17,7 +17,7 @@ from harness.matrix import Cell, Plan
 from harness.paths import Paths
 from harness.records import ExportRecord, TrainRecord, file_sha256, find
 from harness.status import cell_state
-from harness.training import make
+from harness.training import ledger, make
 from harness.training.distillation import Phase, phases
 from harness.training.make import Summary, alone, make_cells
 from harness.training.model import ResNet50, full_widths, load_weights, save_weights, widths_of
@@ -280,11 +280,27 @@ def test_a_model_that_fails_the_parity_gate_is_a_failed_cell(
         raise HarnessError("parity gate: differs")
 
     (folder(plan, copied, BASE) / "model.onnx").unlink()
-    monkeypatch.setattr(make, "export", refuse)
+    monkeypatch.setattr(ledger, "export", refuse)
     summary, _ = build(plan, copied, cells=[cell(plan, BASE)])
     failure = exported(plan, copied, BASE).failure
     assert failure and failure.kind == "parity"
     assert summary.failed == {BASE: "parity gate: differs"}
+    monkeypatch.undo()
+    again, reporter = build(plan, copied, cells=[cell(plan, BASE)])
+    assert again.made == [BASE] and not reporter.stages, "a failed export costs no second training"
+
+
+def test_a_fault_of_the_exporter_itself_leaves_its_traceback(
+    plan: Plan, copied: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def crash(*_: Any) -> None:
+        raise TypeError("out of order")
+
+    (folder(plan, copied, BASE) / "model.onnx").unlink()
+    monkeypatch.setattr(ledger, "export", crash)
+    summary, _ = build(plan, copied, cells=[cell(plan, BASE)])
+    assert "TypeError: out of order" in summary.failed[BASE] and summary.complete
+    assert "in crash" in (folder(plan, copied, BASE) / "failure.txt").read_text()
 
 
 def test_two_makers_of_one_profile_do_not_meet(plan: Plan, copied: Paths) -> None:

@@ -132,6 +132,13 @@ def test_a_state_dict_shows_its_own_shape(tmp_path: Path, wrapped: bool, stem: s
     assert (loaded.stem, metadata) == (stem, {})
 
 
+def test_safetensors_from_elsewhere_show_their_own_shape(tmp_path: Path) -> None:
+    model = network()
+    save_file(model.state_dict(), tmp_path / "w.safetensors", {"format": "pt"})
+    loaded, metadata = load_weights(tmp_path / "w.safetensors")
+    assert same_weights(loaded, model) and metadata == {}
+
+
 def refused(path: Path) -> str:
     with pytest.raises(HarnessError) as caught:
         load_weights(path)
