@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import bootstrap
 
-from harness.benchmarking.statistics import LEAST_SAMPLES, instability, median_interval, paired_ratio, percentile
+from harness.statistics import LEAST_SAMPLES, instability, median_interval, paired_ratio, percentile
 
 times = st.floats(1e-3, 1e4)
 series = st.lists(times, min_size=1, max_size=12)
