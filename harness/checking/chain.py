@@ -23,14 +23,13 @@ def missing_record(evidence: Evidence) -> Iterator[Fault]:
 
 
 def _first_gaps(entry: Entry) -> list[Stage]:
-    there = {*entry.found, *entry.unreadable}
-    failed = {stage for stage, record in entry.found.items() if record.status == "failed"}
-    for stage in ("train", "export"):
-        if stage not in there:
-            return [stage]
-        if stage in failed:
+    for kind in (TrainRecord, ExportRecord):
+        if kind.stage not in {*entry.found, *entry.unreadable}:
+            return [kind.stage]
+        if not entry.done(kind):
+            # What comes after waits for this one to be put right.
             return []
-    return [stage for stage in ("latency", "accuracy") if stage not in there]
+    return [stage for stage in ("latency", "accuracy") if stage not in {*entry.found, *entry.unreadable}]
 
 
 def failed_stage(evidence: Evidence) -> Iterator[Fault]:
@@ -45,12 +44,15 @@ def failed_stage(evidence: Evidence) -> Iterator[Fault]:
 
 
 def stale_key(evidence: Evidence) -> Iterator[Fault]:
-    """A record that was made under other settings than the plan's."""
+    """A record that was made under other settings than the plan's; after a stale train record none is looked at."""
     for entry in evidence.entries.values():
         for stage, kind in KINDS.items():
             record = entry.own(kind)
             if record and record.key != entry.cell.key:
-                yield Fault(entry, stage, f"the {stage} record has key {record.key}, the plan {entry.cell.key}")
+                reason = f"the {stage} record was made under other settings (key {record.key}, now {entry.cell.key})"
+                yield Fault(entry, stage, reason)
+                if stage == "train":
+                    break
 
 
 def swapped_models(evidence: Evidence) -> Iterator[Fault]:

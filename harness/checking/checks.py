@@ -95,7 +95,10 @@ CHECKS: Sequence[Check] = (
         "delete results/{profile}/export/{cell}.json, then: make train-matrix bench PROFILE={profile}",
     ),
     Check(plausibility.impossible_accuracy, DELETE),
-    Check(plausibility.chance_accuracy, "train for longer or with a lower rate (matrix.toml), then: make train-matrix"),
+    Check(
+        plausibility.chance_accuracy,
+        "train for longer or with a lower rate (matrix.toml), then: make train-matrix bench",
+    ),
     Check(
         plausibility.differs_from_torch,
         DELETE + "; where it stays, the test set or the exported file is not the trained model's",

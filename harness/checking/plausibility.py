@@ -60,10 +60,12 @@ def differs_from_torch(evidence: Evidence) -> Iterator[Fault]:
     """An accuracy in the bench that is not the one torch found for the same weights and images."""
     for entry, record in evidence.accuracies():
         ours, torchs = record.accuracy_pct, entry.train.accuracy_pct if entry.train else None
+        if ours is None or torchs is None or not 0 < ours <= 100:
+            continue
         # A little room, so that a difference of exactly the limit does not hang on rounding.
-        if ours and torchs is not None and not abs(ours - torchs) <= limits.ACCURACY_DIFFERENCE + 1e-9:
-            reason = f"{ours:.2f} % in the bench, {torchs:.2f} % in torch; {limits.ACCURACY_DIFFERENCE:g} points are let pass"
-            yield Fault(entry, "accuracy", reason)
+        if not abs(ours - torchs) <= limits.ACCURACY_DIFFERENCE + 1e-9:
+            limit = f"{limits.ACCURACY_DIFFERENCE:g} points are let pass"
+            yield Fault(entry, "accuracy", f"{ours:.2f} % in the bench, {torchs:.2f} % in torch; {limit}")
 
 
 def above_teacher(evidence: Evidence) -> Iterator[Fault]:
