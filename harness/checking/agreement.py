@@ -9,14 +9,18 @@ from harness.checking.fault import Fault
 from harness.records import AccuracyRecord, LatencyRecord, Record
 
 R = TypeVar("R", bound=Record)
-# What makes two machines different ones for a latency. The kernel may be updated between runs.
-MACHINE = ("cpu", "machine", "physical_cores", "isa")
+# What makes two machines different ones for a latency, and the words for it. The kernel may be updated between runs.
+MACHINE = {"cpu": "{}", "machine": "{}", "physical_cores": "{} physical cores", "isa": "{}"}
 
 
 def machine(record: Record) -> str:
     """The machine that a record was made on, as text that is equal for equal machines."""
-    facts = [record.environment[name] for name in MACHINE if record.environment.get(name) is not None]
-    return ", ".join(" ".join(fact) if isinstance(fact, list) else str(fact) for fact in facts) or "unknown"
+    facts = []
+    for name, words in MACHINE.items():
+        fact = record.environment.get(name)
+        if fact is not None:
+            facts.append(words.format(" ".join(fact) if isinstance(fact, list) else fact))
+    return ", ".join(facts) or "unknown"
 
 
 def image(record: Record) -> str:

@@ -107,8 +107,14 @@ def test_accuracies_of_two_trainings_differ_where_chance_does_not_explain_it(
 MISMATCHES: list[tuple[str, type[Record], dict[str, Any], dict[str, Any], list[str]]] = [
     ("key", LatencyRecord, {"key": "0" * 16}, {}, ["0" * 16]),
     ("key", AccuracyRecord, {"key": "0" * 16}, {}, ["0" * 16]),
-    ("machine", LatencyRecord, {}, {"cpu": "Another CPU"}, ["Some CPU @ 2.00GHz, 1", "Another CPU, 1"]),
-    ("machine", AccuracyRecord, {}, {"isa": ["avx2"]}, ["avx2 avx512f in", "1, avx2 in"]),
+    (
+        "machine",
+        LatencyRecord,
+        {},
+        {"cpu": "Another CPU"},
+        ["Some CPU @ 2.00GHz, 1 physical", "Another CPU, 1 physical"],
+    ),
+    ("machine", AccuracyRecord, {}, {"isa": ["avx2"]}, ["avx2 avx512f in", "cores, avx2 in"]),
     ("container image", LatencyRecord, {}, {"image": "sha256:01"}, ["none in", "sha256:01 in"]),
     ("runtime", LatencyRecord, {"runtime": "onnxruntime 1.31.0"}, {}, ["onnxruntime 1.16.0", "onnxruntime 1.31.0"]),
     ("runtime", AccuracyRecord, {"runtime": "onnxruntime 1.31.0"}, {}, ["onnxruntime 1.16.0", "onnxruntime 1.31.0"]),
