@@ -24,7 +24,9 @@ def random(seed: int = 5) -> torch.Generator:
 def cropped_one_by_one(pixels: Tensor, generator: torch.Generator) -> Tensor:
     offsets = torch.randint(0, 9, (2, len(pixels), 1), generator=generator)[..., 0].tolist()
     size = list(pixels.shape[-2:])
-    return torch.stack([V.crop(V.pad(p, [4]), top, left, *size) for p, top, left in zip(pixels, *offsets, strict=True)])
+    return torch.stack(
+        [V.crop(V.pad(p, [4]), top, left, *size) for p, top, left in zip(pixels, *offsets, strict=True)]
+    )
 
 
 def flipped_one_by_one(pixels: Tensor, generator: torch.Generator) -> Tensor:
