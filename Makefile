@@ -21,7 +21,7 @@ endif
 
 MAKEFLAGS += --no-builtin-rules
 .DELETE_ON_ERROR:
-.PHONY: help quickstart setup plan status data train-matrix bench report report-check test lint benchmarks lock clean distclean
+.PHONY: help quickstart setup plan status data train-matrix bench check report report-check test lint benchmarks lock clean distclean
 
 help:  ## this list
 	@echo 'make TARGET [PROFILE=quick|lite|full|reference] [EXPERIMENT=name] [DATA_DIR=folder]'
@@ -57,6 +57,9 @@ train-matrix: $(HAVE_MAIN)  ## train and export the missing models
 
 bench: $(HAVE_MAIN) $(HAVE_BENCH)  ## measure latency and accuracy of the exported models
 	@$(HARNESS) bench $(OPTIONS)
+
+check: $(HAVE_MAIN)  ## named checks of records and ONNX files; fails on errors
+	@$(HARNESS) check $(OPTIONS)
 
 report: $(HAVE_MAIN)  ## tables and figures from the records
 	@$(HARNESS) report $(OPTIONS)

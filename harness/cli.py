@@ -181,6 +181,41 @@ def bench(
 
 
 @app.command()
+def check(
+    profile: Profile = "full",
+    experiment: Experiment = None,
+    matrix: Matrix = MATRIX,
+    results: Results = RESULTS,
+    artifacts: Artifacts = ARTIFACTS,
+    as_json: Json = False,
+) -> None:
+    """Go through the records and ONNX files with a list of named checks; exit code 1 on errors."""
+    from harness.checking import outcome
+    from harness.checking.checks import check_results, errors
+
+    planned = _plan(matrix, profile, experiment, _paths(results, artifacts))
+    findings = check_results(planned, results, artifacts)
+    if as_json:
+        print(json.dumps(outcome.as_document(planned, findings), indent=1))
+    else:
+        print(outcome.as_text(planned, findings))
+    if any(errors(findings)):
+        raise typer.Exit(1)
+
+
+@app.command()
+def compare(
+    before: Annotated[Path, typer.Argument(help="A folder like results/lite.", metavar="BEFORE")],
+    after: Annotated[Path, typer.Argument(help="The same folder of another run.", metavar="AFTER")],
+) -> None:
+    """List what changed between two results folders beyond chance; other machines, images or keys are an error."""
+    from harness.checking.compare import as_text
+    from harness.checking.compare import compare as compare_folders
+
+    print(as_text(before, after, compare_folders(before, after)))
+
+
+@app.command()
 def report(
     profile: Profile = "full",
     experiment: Experiment = None,
@@ -189,12 +224,16 @@ def report(
     artifacts: Artifacts = ARTIFACTS,
     readme: Readme = README,
 ) -> None:
-    """Write the tables and figures, and fill in the README's tables of this profile."""
+    """Check the records, write the tables and figures, and fill in the README's tables of this profile."""
+    from harness.checking import outcome
+    from harness.checking.checks import check_results
     from harness.reporting.report import write_report
     from harness.settings import profile_names
 
     paths = _paths(results, artifacts)
     planned = _plan(matrix, profile, experiment, paths)
+    # A failing row is shown as failed; what else is wrong, and what to do about it, is said here.
+    print(outcome.as_text(planned, check_results(planned, results, artifacts)) + "\n", file=sys.stderr)
     written = write_report(planned, results, readme, profile_names(matrix))
     print(written.text)
     print("\nWritten: " + ", ".join(str(path) for path in written.paths))

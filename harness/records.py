@@ -130,6 +130,8 @@ class Process(BaseModel):
     cpus: list[int]
     peak_rss_bytes: int
     involuntary_switches: int
+    # How many different images the timed rounds saw, where the bench counted them.
+    distinct_inputs: int | None = None
 
 
 class LatencyRecord(Record):

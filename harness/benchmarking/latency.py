@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.benchmarking import statistics
+from harness import statistics
 from harness.benchmarking.context import Context
 from harness.benchmarking.facts import activity, steal_pct
 from harness.benchmarking.job import Model

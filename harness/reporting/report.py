@@ -27,8 +27,8 @@ class Report:
 def write_report(plan: Plan, results: Path, readme: Path | None, profiles: Collection[str]) -> Report:
     """Write the plan's tables and charts under results/<profile>/, and fill the README's markers of this profile.
 
-    `profiles` are the names that markers may have. Raises HarnessError on an unreadable record, an unwritable folder
-    or a marker of an unknown profile or experiment.
+    `profiles` are the names that markers may have. Raises HarnessError on an unwritable folder or a marker of an
+    unknown profile or experiment.
     """
     rows = {table.name: read_rows(plan, table, results) for table in plan.tables}
     # The README comes first: a fault in it should show before anything is written.

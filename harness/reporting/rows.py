@@ -6,11 +6,13 @@ a figure is a row that says why; none is ever dropped.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Literal, TypeVar
 
+from harness.checking.checks import check_results, errors
+from harness.errors import HarnessError
 from harness.matrix import Cell, Plan, Table, ancestry, kd_label
 from harness.records import (
     AccuracyRecord,
@@ -89,8 +91,22 @@ def width_text(width: float) -> str:
 
 
 def read_rows(plan: Plan, table: Table, results: Path) -> list[Row]:
-    """The rows of one table in order. Raises HarnessError where a record cannot be read."""
-    return in_order([read_row(results, plan.profile, cell) for cell in table.cells])
+    """The rows of one table in order; a row that fails a check (harness.checking) says so.
+
+    Only this table's records count, and no file but them: the table is the same in every checkout and every report.
+    """
+    rows = [read_row(results, plan.profile, cell) for cell in table.cells]
+    failing: dict[str, list[Problem]] = {cell.id: [] for cell in table.cells}
+    for finding in errors(check_results(replace(plan, tables=(table,)), results)):
+        detail = f"fails the check {finding.check}: {finding.reason}"
+        failing[finding.cell].append(Problem(finding.stage, "failed", f"failed: {finding.check}", detail))
+    return in_order([_with_findings(row, failing[row.cell.id]) for row in rows])
+
+
+def _with_findings(row: Row, failing: list[Problem]) -> Row:
+    # A record that does not stand is a problem already, in words of its own.
+    known = {problem.stage for problem in row.problems}
+    return replace(row, problems=(*row.problems, *(problem for problem in failing if problem.stage not in known)))
 
 
 def in_order(rows: Sequence[Row]) -> list[Row]:
@@ -124,7 +140,10 @@ def _look(
     name = kind.stage
     if not path.exists():
         return Problem(name, "missing", f"no {name} record", f"no {name} record yet")
-    record = load(path, kind)
+    try:
+        record = load(path, kind)
+    except HarnessError as error:
+        return Problem(name, "failed", f"{name} record is unreadable", str(error))
     if record.key != cell.key:
         why = f"the {name} record was made under other settings (key {record.key}, now {cell.key})"
         return Problem(name, "stale", f"{name} record is stale", why)

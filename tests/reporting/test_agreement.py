@@ -37,7 +37,7 @@ def test_rows_made_alike_agree(plan: Plan, tmp_path: Path) -> None:
         (LatencyRecord, {"environment": {**BENCH, "run": "run-2"}}, ["bench run", "run-2"]),
         (LatencyRecord, {"runtime": "onnxruntime 1.23.0"}, ["runtime", "1.23.0", "1.16.0"]),
         (LatencyRecord, {"threads": 2}, ["threads", "2 for"]),
-        (LatencyRecord, {"settings": {"blocks": 3}}, ["bench setting blocks", "3 for", "7 for the other 9"]),
+        (LatencyRecord, {"settings": {"bench": {"blocks": 3}}}, ["blocks", "3 for", "15 for the other 9"]),
         (AccuracyRecord, {"images": 500}, ["number of test images", "500"]),
     ],
 )

@@ -6,10 +6,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from synthetic import TRAINING, change, common, fill_results, plan_for
 
-from harness.errors import HarnessError
 from harness.matrix import Plan
-from harness.records import AccuracyRecord, ExportRecord, Failure, LatencyRecord, Record, TrainRecord, failed, save
+from harness.records import (
+    AccuracyRecord,
+    ExportRecord,
+    Failure,
+    Interval,
+    LatencyRecord,
+    Record,
+    TrainRecord,
+    failed,
+    save,
+)
 from harness.reporting.rows import Row, in_order, read_rows
+from harness.reporting.tables import note
 
 CELL = "p0.3-bn-gram-s0"
 
@@ -82,12 +92,33 @@ def test_a_failed_cell_says_why(plan: Plan, tmp_path: Path) -> None:
     assert problem.detail.endswith("loss is nan")
 
 
-def test_a_truncated_record_is_an_error_that_names_the_file(plan: Plan, tmp_path: Path) -> None:
+def test_a_truncated_record_is_a_row_that_names_the_file(plan: Plan, tmp_path: Path) -> None:
     fill_results(plan, tmp_path)
     path = tmp_path / "lite" / "latency" / f"{CELL}.json"
     path.write_text(path.read_text()[:100])
-    with pytest.raises(HarnessError, match=f"latency/{CELL}.json"):
-        read_rows(plan, plan.tables[0], tmp_path)
+    row = rows_of(plan, tmp_path)[CELL]
+    (problem,) = row.problems
+    assert (problem.stage, problem.state, problem.short) == ("latency", "failed", "latency record is unreadable")
+    assert str(path) in problem.detail
+    assert row.latency is None
+    assert row.accuracy is not None
+
+
+def test_a_row_that_fails_a_check_says_so_and_stays(plan: Plan, tmp_path: Path) -> None:
+    fill_results(plan, tmp_path)
+    change(tmp_path, plan, CELL, LatencyRecord, runtime="onnxruntime 1.31.0")
+    rows = rows_of(plan, tmp_path)
+    assert [row.cell.id for row in rows.values() if row.problems] == [CELL]
+    (problem,) = rows[CELL].problems
+    assert (problem.stage, problem.state, problem.short) == ("latency", "failed", "failed: wrong-runtime")
+    assert "onnxruntime 1.31.0, not onnxruntime 1.16.0" in problem.detail
+    assert note(rows[CELL]) == "1/8 width, failed: wrong-runtime"
+
+
+def test_a_warning_does_not_fail_a_row(plan: Plan, tmp_path: Path) -> None:
+    fill_results(plan, tmp_path)
+    change(tmp_path, plan, CELL, LatencyRecord, ratio_to_teacher=Interval(value=1.2, low=1.19, high=1.21))
+    assert not rows_of(plan, tmp_path)[CELL].problems
 
 
 def test_labels_tell_a_thin_model_and_stand_in_data() -> None:

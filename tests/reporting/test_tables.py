@@ -3,10 +3,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from synthetic import change, fill_results, plan_for
+from synthetic import change, fill_results, plan_for, processes
 
 from harness.matrix import Plan
-from harness.records import AccuracyRecord, ExportRecord, Interval, LatencyRecord
+from harness.records import AccuracyRecord, ExportRecord, Interval, LatencyRecord, TrainRecord
 from harness.reporting.rows import read_rows
 from harness.reporting.tables import ABSENT, Column, columns, interval_text, markdown, seed_means, terminal
 
@@ -29,11 +29,13 @@ def test_figures_are_the_records(tmp_path: Path) -> None:
     plan = plan_for("full", experiments=["prune-0.3"])
     fill_results(plan, tmp_path)
     cell = "p0.3-bn-gram-s0"
-    change(tmp_path, plan, cell, AccuracyRecord, accuracy_pct=99.876)
+    change(tmp_path, plan, cell, AccuracyRecord, accuracy_pct=99.88, correct=9_988)
+    change(tmp_path, plan, cell, TrainRecord, accuracy_pct=99.88)
     change(tmp_path, plan, cell, ExportRecord, params=12_345_678)
     ratio = Interval(value=0.6249, low=0.6151, high=0.6349)
     latency = Interval(value=9.8765, low=9.8, high=9.9)
-    change(tmp_path, plan, cell, LatencyRecord, latency_ms=latency, ratio_to_teacher=ratio)
+    timed = processes(plan, latency.value)
+    change(tmp_path, plan, cell, LatencyRecord, latency_ms=latency, ratio_to_teacher=ratio, processes=timed)
     row = {header: cells[1] for header, cells in table_of(plan, tmp_path).items()}
     assert row["Model Name"] == "P(0.3_BN)_KD(3)_SEED(0)"
     assert (row["Latency (ms)"], row["Accuracy (%)"], row["Parameters (M)"]) == ("9.88", "99.88", "12.3")

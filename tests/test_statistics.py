@@ -6,7 +6,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import bootstrap
 
-from harness.benchmarking.statistics import LEAST_SAMPLES, instability, median_interval, paired_ratio, percentile
+from harness.statistics import (
+    LEAST_SAMPLES,
+    change_of_medians,
+    change_of_shares,
+    instability,
+    median_interval,
+    paired_ratio,
+    percentile,
+)
 
 times = st.floats(1e-3, 1e4)
 series = st.lists(times, min_size=1, max_size=12)
@@ -100,6 +108,64 @@ def test_blocks_that_only_one_of_them_has_do_not_count() -> None:
     assert found is not None
     assert math.isclose(found.high, 0.5)
     assert paired_ratio({0: 1.0}, {1: 1.0}, 0) is None
+
+
+@given(series, series, st.integers(0, 5))
+def test_a_change_is_that_of_the_medians_and_inside_its_interval(
+    before: list[float], after: list[float], seed: int
+) -> None:
+    found = change_of_medians(before, after, seed)
+    assert found.value == np.median(after) / np.median(before)
+    assert min(after) / max(before) <= found.low <= found.high <= max(after) / min(before)
+
+
+@given(series, st.integers(0, 5), st.sampled_from([95.0, 99.0, 99.9]))
+def test_a_series_against_itself_never_leaves_out_no_change(values: list[float], seed: int, confidence: float) -> None:
+    found = change_of_medians(values, values, seed, confidence)
+    assert found.low <= found.value == 1 <= found.high
+
+
+@given(series, series, st.randoms())
+def test_neither_runs_order_matters_for_a_change(before: list[float], after: list[float], random: object) -> None:
+    found = change_of_medians(before, after, 0)
+    for values in (before, after):
+        random.shuffle(values)  # type: ignore[attr-defined]
+    assert change_of_medians(before, after, 0) == found
+
+
+@given(series, series)
+def test_more_confidence_is_a_wider_interval(before: list[float], after: list[float]) -> None:
+    usual, surer = change_of_medians(before, after, 0), change_of_medians(before, after, 0, 99.5)
+    assert surer.low <= usual.low <= usual.high <= surer.high
+
+
+def test_a_change_without_observations_is_a_mistake_of_the_caller() -> None:
+    with pytest.raises(ValueError, match="no observations"):
+        change_of_medians([], [1.0], 0)
+
+
+counts = st.integers(1, 10_000).flatmap(lambda count: st.tuples(st.integers(0, count), st.just(count)))
+
+
+@given(counts, counts)
+def test_a_change_of_shares_is_inside_its_interval_and_turns_with_it(
+    before: tuple[int, int], after: tuple[int, int]
+) -> None:
+    there, back = change_of_shares(before, after), change_of_shares(after, before)
+    assert -100 - 1e-9 <= there.low <= there.value <= there.high <= 100 + 1e-9
+    assert (there.value, there.low, there.high) == pytest.approx((-back.value, -back.high, -back.low))
+
+
+@given(counts)
+def test_a_share_against_itself_never_leaves_out_no_change(share: tuple[int, int]) -> None:
+    found = change_of_shares(share, share)
+    assert found.low <= found.value == 0 <= found.high
+
+
+def test_newcombes_own_example() -> None:
+    # Statistics in Medicine 17 (1998), table II, case (a): 56/70 - 48/80.
+    found = change_of_shares((48, 80), (56, 70))
+    assert (found.value, found.low, found.high) == pytest.approx((20.0, 5.24, 33.39), abs=0.01)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from harness.records import (
     ExportRecord,
     Interval,
     LatencyRecord,
+    Process,
     Record,
     TrainRecord,
     digest,
@@ -19,7 +20,7 @@ from harness.records import (
 )
 from harness.settings import load_settings
 
-MATRIX = Path(__file__).parents[2] / "matrix.toml"
+MATRIX = Path(__file__).parents[1] / "matrix.toml"
 TRAINING = {
     "device": "Some GPU",
     "precision": "bf16",
@@ -37,6 +38,8 @@ BENCH = {
     "virtualised": True,
     "physical_cores": 1,
     "caches_kib": {"L3": 32768},
+    "measured_cpus": [0],
+    "steal_pct": 0.1,
     "kernel": "6.1",
     "image": None,
     "harness_revision": "0123456789abcdef",
@@ -71,7 +74,7 @@ def records_for(plan: Plan, cell: Cell) -> list[Record]:
     wobble = (cell.seed * 7 % 5 - 2) * 0.17 + {"l1": -1.6, "bn": 0.0, "gn": -0.7}.get(cell.prune_method or "", 0)
     accuracy = 76.5 if cell.is_teacher else ACCURACY[cell.kd_method or ""] + wobble
     ratio = 1.0 if cell.is_teacher else left * 0.95 + {"l1": 0.05, "gn": 0.12}.get(cell.prune_method or "", 0)
-    spread = 0.0 if cell.is_teacher else 0.012
+    spread = 0.0 if cell.is_teacher else 0.004
     params = int(TEACHER_PARAMS * left * width**2)
     weights, onnx = digest([cell.key, "weights"]), digest([cell.key, "onnx"])
     done, benched = common(plan, cell, TRAINING), common(plan, cell, BENCH)
@@ -85,7 +88,17 @@ def records_for(plan: Plan, cell: Cell) -> list[Record]:
             params=params,
             macs=int(TEACHER_MACS * left * width**2),
         ),
-        ExportRecord(**done, weights_sha256=weights, onnx_sha256=onnx, params=params),
+        ExportRecord(
+            **done,
+            weights_sha256=weights,
+            onnx_sha256=onnx,
+            params=params,
+            flushed_weights=0,
+            denormal_weights=0,
+            parity_images=256,
+            parity_max_abs_diff=1e-5,
+            parity_top1_agreement_pct=100.0,
+        ),
         LatencyRecord(
             **benched,
             onnx_sha256=onnx,
@@ -93,7 +106,11 @@ def records_for(plan: Plan, cell: Cell) -> list[Record]:
             threads=1,
             latency_ms=Interval(value=latency, low=latency * 0.99, high=latency * 1.01),
             ratio_to_teacher=Interval(value=ratio, low=ratio - spread, high=ratio + spread),
-            settings={"blocks": 7},
+            processes=processes(plan, latency),
+            settings={
+                "bench": plan.settings.bench.model_dump(mode="json"),
+                "session": {"intra_op_num_threads": plan.settings.bench.threads},
+            },
         ),
         AccuracyRecord(
             **benched,
@@ -104,6 +121,27 @@ def records_for(plan: Plan, cell: Cell) -> list[Record]:
             images=10_000,
             testset_sha256="ab" * 32,
         ),
+    ]
+
+
+def processes(plan: Plan, latency_ms: float) -> list[Process]:
+    """As many as the plan asks for, whose medians lie evenly around a latency."""
+    blocks, rounds = plan.settings.bench.blocks, plan.settings.bench.rounds
+    medians = [latency_ms * (1 + 0.001 * (block - (blocks - 1) / 2)) for block in range(blocks)]
+    return [
+        Process(
+            block=block,
+            order=10 * block,
+            first_inference_ms=3 * median,
+            warmup_rounds=plan.settings.bench.warmup_rounds,
+            samples_ms=[median] * rounds,
+            median_ms=median,
+            cpus=[0],
+            peak_rss_bytes=100_000_000,
+            involuntary_switches=0,
+            distinct_inputs=rounds,
+        )
+        for block, median in enumerate(medians)
     ]
 
 

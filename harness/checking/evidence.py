@@ -1,0 +1,124 @@
+"""What the checks look at: the plan, every planned cell's records as they lie there, and the hashes of ONNX files."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TypeVar
+
+from harness.errors import HarnessError
+from harness.matrix import Cell, Plan, Table
+from harness.records import (
+    AccuracyRecord,
+    ExportRecord,
+    LatencyRecord,
+    Record,
+    Stage,
+    TrainRecord,
+    file_sha256,
+    load,
+    record_path,
+)
+
+R = TypeVar("R", bound=Record)
+KINDS: dict[Stage, type[Record]] = {
+    kind.stage: kind for kind in (TrainRecord, ExportRecord, LatencyRecord, AccuracyRecord)
+}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One cell's records. `found` is what could be read, whatever it says; `unreadable` is why the rest could not.
+
+    `train`, `export`, `latency` and `accuracy` are the records that stand: done, this cell's under its present key,
+    and made from what the stage before left. The figures of any other record say nothing about this cell.
+    """
+
+    cell: Cell
+    profile: str
+    found: Mapping[Stage, Record]
+    unreadable: Mapping[Stage, str]
+    onnx_file_sha256: str | None = None
+
+    def own(self, kind: type[R]) -> R | None:
+        """The stage's record if it is this cell's, under whatever key and however it ended."""
+        record = self.found.get(kind.stage)
+        if isinstance(record, kind) and (record.cell, record.profile) == (self.cell.id, self.profile):
+            return record
+        return None
+
+    def done(self, kind: type[R]) -> R | None:
+        """The stage's record if it is this cell's, under its present key, and done."""
+        record = self.own(kind)
+        return record if record and (record.key, record.status) == (self.cell.key, "done") else None
+
+    @cached_property
+    def train(self) -> TrainRecord | None:
+        """The standing train record."""
+        return self.done(TrainRecord)
+
+    @cached_property
+    def export(self) -> ExportRecord | None:
+        """The standing export record."""
+        export = self.done(ExportRecord)
+        return export if export and self.train and export.weights_sha256 == self.train.weights_sha256 else None
+
+    @cached_property
+    def latency(self) -> LatencyRecord | None:
+        """The standing latency record."""
+        latency = self.done(LatencyRecord)
+        return latency if latency and self.export and latency.onnx_sha256 == self.export.onnx_sha256 else None
+
+    @cached_property
+    def accuracy(self) -> AccuracyRecord | None:
+        """The standing accuracy record."""
+        accuracy = self.done(AccuracyRecord)
+        return accuracy if accuracy and self.export and accuracy.onnx_sha256 == self.export.onnx_sha256 else None
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """All of it. `entries` are in the plan's order, the teacher first."""
+
+    plan: Plan
+    entries: Mapping[str, Entry]
+
+    def of(self, table: Table) -> list[Entry]:
+        """The entries of one table's rows."""
+        return [self.entries[cell.id] for cell in table.cells]
+
+    @property
+    def teacher(self) -> Entry:
+        """The teacher's."""
+        return self.entries[self.plan.teacher.id]
+
+    def latencies(self) -> Iterator[tuple[Entry, LatencyRecord]]:
+        """Entries whose latency record stands, with it."""
+        return ((entry, entry.latency) for entry in self.entries.values() if entry.latency)
+
+    def accuracies(self) -> Iterator[tuple[Entry, AccuracyRecord]]:
+        """Entries whose accuracy record stands, with it."""
+        return ((entry, entry.accuracy) for entry in self.entries.values() if entry.accuracy)
+
+
+def read_evidence(plan: Plan, results: Path, artifacts: Path | None = None) -> Evidence:
+    """Everything on disk about the plan's cells; an unreadable record is evidence, not an error.
+
+    Without `artifacts` the records alone count, as in a checkout that has no ONNX files.
+    """
+    return Evidence(plan, {cell.id: _entry(plan.profile, cell, results, artifacts) for cell in plan.cells})
+
+
+def _entry(profile: str, cell: Cell, results: Path, artifacts: Path | None) -> Entry:
+    found: dict[Stage, Record] = {}
+    unreadable: dict[Stage, str] = {}
+    for stage, kind in KINDS.items():
+        path = record_path(results, profile, stage, cell.id)
+        if path.exists():
+            try:
+                found[stage] = load(path, kind)
+            except HarnessError as error:
+                unreadable[stage] = str(error)
+    file = cell.artifacts(artifacts, profile) / "model.onnx" if artifacts else None
+    sha256 = file_sha256(file) if file and file.is_file() else None
+    return Entry(cell, profile, found, unreadable, sha256)

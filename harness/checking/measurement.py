@@ -1,0 +1,155 @@
+"""Was each latency measured as it should be: enough of it, pinned, with the right runtime, undisturbed?"""
+
+import math
+import statistics
+from collections.abc import Iterator
+from typing import Any
+
+from harness.checking import limits
+from harness.checking.evidence import Evidence
+from harness.checking.fault import Fault
+from harness.records import Interval, LatencyRecord
+from harness.statistics import LEAST_SAMPLES
+
+
+def wrong_runtime(evidence: Evidence) -> Iterator[Fault]:
+    """Figures from another runtime than the pinned one."""
+    expected = " or ".join(limits.RUNTIMES)
+    for entry in evidence.entries.values():
+        for record in (entry.latency, entry.accuracy):
+            if record and record.runtime not in limits.RUNTIMES:
+                yield Fault(entry, record.stage, f"{record.stage} was measured with {record.runtime}, not {expected}")
+
+
+def too_few_samples(evidence: Evidence) -> Iterator[Fault]:
+    """Fewer processes, or fewer samples in one, than were asked for or than a median needs."""
+    for entry, record in evidence.latencies():
+        asked: dict[str, Any] = record.settings.get("bench", {})
+        processes = max(limits.LEAST_PROCESSES, asked.get("blocks", 0))
+        rounds = max(LEAST_SAMPLES[50], asked.get("rounds", 0))
+        fewest = min((len(process.samples_ms) for process in record.processes), default=rounds)
+        if len(record.processes) < processes:
+            yield Fault(entry, "latency", f"{len(record.processes)} processes, where {processes} are needed")
+        elif fewest < rounds:
+            yield Fault(entry, "latency", f"a process with {fewest} samples, where {rounds} are needed")
+
+
+def wrong_threads(evidence: Evidence) -> Iterator[Fault]:
+    """The runtime's default number of threads, or another than the session was given or than matrix.toml asks for."""
+    wanted = evidence.plan.settings.bench.threads
+    for entry, record in evidence.latencies():
+        session = record.settings.get("session", {}).get("intra_op_num_threads", record.threads)
+        if min(record.threads, session) < 1:
+            yield Fault(entry, "latency", "measured with the runtime's default number of threads (0)")
+        elif session != record.threads:
+            yield Fault(entry, "latency", f"the record says {record.threads} threads, its session had {session}")
+        elif record.threads != wanted:
+            yield Fault(entry, "latency", f"measured with {record.threads} threads, matrix.toml asks for {wanted}")
+
+
+def wrong_cpuset(evidence: Evidence) -> Iterator[Fault]:
+    """Processes that ran on different CPUs, on CPUs other than those chosen, or not on one for each thread."""
+    for entry, record in evidence.latencies():
+        sets = sorted({tuple(sorted(set(process.cpus))) for process in record.processes})
+        chosen = record.environment.get("measured_cpus")
+        if len(sets) > 1:
+            yield Fault(entry, "latency", f"processes ran on different CPUs: {' and '.join(map(_cpus, sets))}")
+        elif sets and len(sets[0]) != max(record.threads, 1):
+            yield Fault(entry, "latency", f"{record.threads} thread(s) on CPUs {_cpus(sets[0])}, not one CPU for each")
+        elif sets and chosen is not None and sorted(chosen) != list(sets[0]):
+            yield Fault(entry, "latency", f"ran on CPUs {_cpus(sets[0])}, where {_cpus(tuple(chosen))} were chosen")
+
+
+def _cpus(cpus: tuple[int, ...]) -> str:
+    return ",".join(map(str, cpus)) or "none"
+
+
+def repeated_input(evidence: Evidence) -> Iterator[Fault]:
+    """Processes that timed one input over and over: caches and branch predictors then know the answer."""
+    for entry, record in evidence.latencies():
+        counts = [
+            (process.distinct_inputs, len(process.samples_ms))
+            for process in record.processes
+            if process.distinct_inputs is not None
+        ]
+        repeated = [(inputs, rounds) for inputs, rounds in counts if inputs < 2 <= rounds]
+        if repeated:
+            yield Fault(entry, "latency", f"{len(repeated)} processes timed one input {repeated[0][1]} times")
+
+
+def impossible_latency(evidence: Evidence) -> Iterator[Fault]:
+    """Latencies that are not positive numbers, or do not follow from the samples beside them."""
+    for entry, record in evidence.latencies():
+        reason = _impossible(record)
+        if reason:
+            yield Fault(entry, "latency", reason)
+
+
+def _impossible(record: LatencyRecord) -> str | None:
+    if record.latency_ms is None:
+        return "the record is done and has no latency"
+    intervals = [record.latency_ms] + ([record.ratio_to_teacher] if record.ratio_to_teacher else [])
+    samples = [sample for process in record.processes for sample in process.samples_ms]
+    values = [*samples, *(value for one in intervals for value in (one.low, one.value, one.high))]
+    bad = next((value for value in values if not (math.isfinite(value) and value > 0)), None)
+    if bad is not None:
+        return f"{bad} is not a time or a ratio"
+    for one in intervals:
+        if not one.low <= one.value <= one.high:
+            return f"{one.value:.4g} lies outside its own interval [{one.low:.4g}, {one.high:.4g}]"
+    if samples and not min(samples) <= record.latency_ms.value <= max(samples):
+        return f"{record.latency_ms.value:.4g} ms lies outside the samples, {min(samples):.4g} to {max(samples):.4g} ms"
+    for process in record.processes:
+        if process.samples_ms and not math.isclose(process.median_ms, statistics.median(process.samples_ms)):
+            return f"the median of block {process.block} is not that of its samples"
+    return None
+
+
+def throttled_run(evidence: Evidence) -> Iterator[Fault]:
+    """A run that its cgroup's CPU quota stopped at times."""
+    for entry, record in evidence.latencies():
+        count = record.environment.get("nr_throttled") or 0
+        if count > 0:
+            yield Fault(entry, "latency", f"the CPU quota stopped the run {count:g} times (cgroup nr_throttled)")
+
+
+def stolen_run(evidence: Evidence) -> Iterator[Fault]:
+    """A run during which the hypervisor gave much of the CPU time to others."""
+    for entry, record in evidence.latencies():
+        stolen = record.environment.get("steal_pct") or 0.0
+        if stolen > limits.STEAL_PCT:
+            yield Fault(
+                entry, "latency", f"{stolen:.1f} % of the CPU time was stolen, {limits.STEAL_PCT:g} % is let pass"
+            )
+
+
+def missing_teacher(evidence: Evidence) -> Iterator[Fault]:
+    """A latency without its ratio to the teacher, because no teacher was measured in its run."""
+    for entry, record in evidence.latencies():
+        if record.ratio_to_teacher is None:
+            yield Fault(entry, "latency", "no ratio: the teacher was not measured in the same run")
+
+
+def unusable_interval(evidence: Evidence) -> Iterator[Fault]:
+    """A ratio whose interval is so wide that it says next to nothing."""
+    for entry, record in evidence.latencies():
+        width = _halfwidth_pct(record.ratio_to_teacher)
+        if width > limits.USABLE_HALFWIDTH_PCT:
+            reason = f"the ratio is known to ±{width:.1f} %, {limits.USABLE_HALFWIDTH_PCT:g} % is let pass"
+            yield Fault(entry, "latency", reason)
+
+
+def wide_interval(evidence: Evidence) -> Iterator[Fault]:
+    """A ratio that is known less precisely than wanted."""
+    for entry, record in evidence.latencies():
+        width = _halfwidth_pct(record.ratio_to_teacher)
+        if limits.WANTED_HALFWIDTH_PCT < width <= limits.USABLE_HALFWIDTH_PCT:
+            reason = f"the ratio is known to ±{width:.1f} %, {limits.WANTED_HALFWIDTH_PCT:g} % is wanted"
+            yield Fault(entry, "latency", reason)
+
+
+def _halfwidth_pct(interval: Interval | None) -> float:
+    """Half an interval's width in percent of its value; 0 where there is nothing to judge."""
+    if interval is None or not interval.value > 0:
+        return 0.0
+    return 100 * (interval.high - interval.low) / 2 / interval.value

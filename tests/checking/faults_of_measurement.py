@@ -1,0 +1,123 @@
+"""Ways to measure a latency wrongly, and who must notice."""
+
+import math
+
+from checking.planted import CELL, Bench, fault
+from harness.records import AccuracyRecord, Interval, LatencyRecord
+
+
+@fault("wrong-runtime", (CELL, "latency"))
+def latency_with_another_runtime(bench: Bench) -> None:
+    bench.change(LatencyRecord, runtime="onnxruntime 1.31.0")
+
+
+@fault("wrong-runtime", (CELL, "accuracy"))
+def accuracy_with_another_runtime(bench: Bench) -> None:
+    bench.change(AccuracyRecord, runtime="onnxruntime 1.31.0")
+
+
+@fault("too-few-samples", (CELL, "latency"))
+def a_process_lost(bench: Bench) -> None:
+    bench.change(LatencyRecord, processes=bench.get(LatencyRecord).processes[1:])
+
+
+@fault("too-few-samples", (CELL, "latency"))
+def samples_lost(bench: Bench) -> None:
+    bench.processes(lambda process: {"samples_ms": process.samples_ms[1:]}, lambda place: place == 3)
+
+
+@fault("too-few-samples", (CELL, "latency"))
+def two_processes_as_asked_for(bench: Bench) -> None:
+    bench.setting("bench", blocks=2)
+    processes = bench.get(LatencyRecord).processes
+    middle = len(processes) // 2
+    bench.change(LatencyRecord, processes=[processes[middle - 1], processes[middle + 1]])
+
+
+@fault("wrong-threads", (CELL, "latency"))
+def default_threads(bench: Bench) -> None:
+    bench.change(LatencyRecord, threads=0)
+
+
+@fault("wrong-threads", (CELL, "latency"))
+def default_threads_of_the_session(bench: Bench) -> None:
+    bench.setting("session", intra_op_num_threads=0)
+
+
+@fault("wrong-threads", (CELL, "latency"))
+def threads_not_as_planned(bench: Bench) -> None:
+    bench.change(LatencyRecord, threads=2)
+    bench.setting("session", intra_op_num_threads=2)
+    bench.processes(lambda _: {"cpus": [0, 1]})
+    bench.environment(LatencyRecord, measured_cpus=[0, 1])
+
+
+@fault("wrong-cpuset", (CELL, "latency"))
+def a_process_on_another_cpu(bench: Bench) -> None:
+    bench.processes(lambda _: {"cpus": [1]}, lambda place: place == 2)
+
+
+@fault("wrong-cpuset", (CELL, "latency"))
+def more_cpus_than_threads(bench: Bench) -> None:
+    bench.processes(lambda _: {"cpus": [0, 1]})
+
+
+@fault("wrong-cpuset", (CELL, "latency"))
+def cpus_not_those_chosen(bench: Bench) -> None:
+    bench.environment(LatencyRecord, measured_cpus=[5])
+
+
+@fault("repeated-input", (CELL, "latency"))
+def a_single_input_repeated(bench: Bench) -> None:
+    bench.processes(lambda _: {"distinct_inputs": 1})
+
+
+@fault("impossible-latency", (CELL, "latency"))
+def nan_latency(bench: Bench) -> None:
+    bench.change(LatencyRecord, latency_ms=Interval(value=math.nan, low=math.nan, high=math.nan))
+
+
+@fault("impossible-latency", (CELL, "latency"))
+def latency_typed_by_hand(bench: Bench) -> None:
+    value = bench.get(LatencyRecord).latency_ms.value / 2
+    bench.change(LatencyRecord, latency_ms=Interval(value=value, low=value, high=value))
+
+
+@fault("impossible-latency", (CELL, "latency"))
+def ratio_outside_its_interval(bench: Bench) -> None:
+    bench.change(LatencyRecord, ratio_to_teacher=Interval(value=0.5, low=0.501, high=0.502))
+
+
+@fault("impossible-latency", (CELL, "latency"))
+def process_median_typed_by_hand(bench: Bench) -> None:
+    bench.processes(lambda process: {"median_ms": process.median_ms * 0.9}, lambda place: place == 0)
+
+
+@fault("impossible-latency", (CELL, "latency"))
+def done_without_a_latency(bench: Bench) -> None:
+    bench.change(LatencyRecord, latency_ms=None)
+
+
+@fault("throttled-run", (CELL, "latency"))
+def throttled(bench: Bench) -> None:
+    bench.environment(LatencyRecord, nr_throttled=17)
+
+
+@fault("stolen-run", (CELL, "latency"))
+def stolen(bench: Bench) -> None:
+    bench.environment(LatencyRecord, steal_pct=12.0)
+
+
+@fault("missing-teacher", (CELL, "latency"))
+def no_teacher_in_the_run(bench: Bench) -> None:
+    bench.change(LatencyRecord, ratio_to_teacher=None)
+
+
+@fault("unusable-interval", (CELL, "latency"))
+def unusable_interval(bench: Bench) -> None:
+    bench.change(LatencyRecord, ratio_to_teacher=Interval(value=0.6, low=0.41, high=0.96))
+
+
+@fault("wide-interval", (CELL, "latency"))
+def wide_interval(bench: Bench) -> None:
+    bench.change(LatencyRecord, ratio_to_teacher=Interval(value=0.6, low=0.59, high=0.61))

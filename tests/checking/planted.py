@@ -1,0 +1,103 @@
+"""Sound results to plant faults in, and what the checks then say."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from synthetic import change, fill_results
+
+from harness.checking.checks import Finding, check_results
+from harness.checking.compare import compare
+from harness.matrix import Cell, Plan
+from harness.records import LatencyRecord, Process, Record, Stage, load, record_path
+
+# A student, and another one.
+CELL, OTHER = "p0.3-bn-gram-s0", "p0.3-l1-base-s0"
+TEACHER = "teacher-s0"
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A results folder and an artifacts folder of one plan."""
+
+    plan: Plan
+    results: Path
+    artifacts: Path
+
+    def cell(self, name: str = CELL) -> Cell:
+        """A planned cell."""
+        return next(cell for cell in self.plan.cells if cell.id == name)
+
+    def path(self, kind: type[Record], cell: str = CELL) -> Path:
+        """Where a record lies."""
+        return record_path(self.results, self.plan.profile, kind.stage, cell)
+
+    def get(self, kind: type[Any], cell: str = CELL) -> Any:
+        """A stored record."""
+        return load(self.path(kind, cell), kind)
+
+    def change(self, kind: type[Record], cell: str = CELL, **fields: Any) -> None:
+        """Rewrite some fields of a stored record."""
+        change(self.results, self.plan, cell, kind, **fields)
+
+    def environment(self, kind: type[Record], cell: str = CELL, **facts: Any) -> None:
+        """Rewrite some facts of a stored record's environment."""
+        self.change(kind, cell, environment={**self.get(kind, cell).environment, **facts})
+
+    def setting(self, part: str, **values: Any) -> None:
+        """Rewrite some of the settings that the cell's latency says it was measured with."""
+        settings = self.get(LatencyRecord).settings
+        self.change(LatencyRecord, settings={**settings, part: {**settings.get(part, {}), **values}})
+
+    def processes(
+        self, edit: Callable[[Process], dict[str, Any]], which: Callable[[int], bool] = lambda _: True
+    ) -> None:
+        """Rewrite some fields of some of the cell's processes."""
+        edited = [
+            process.model_copy(update=edit(process)) if which(place) else process
+            for place, process in enumerate(self.get(LatencyRecord).processes)
+        ]
+        self.change(LatencyRecord, processes=edited)
+
+    def onnx(self, cell: str = CELL) -> Path:
+        """A cell's ONNX file."""
+        return self.cell(cell).artifacts(self.artifacts, self.plan.profile) / "model.onnx"
+
+    def findings(self) -> list[Finding]:
+        """What all checks say."""
+        return check_results(self.plan, self.results, self.artifacts)
+
+
+def make_bench(plan: Plan, folder: Path) -> Bench:
+    """Sound records of every cell, and files with just the hashes that they name."""
+    bench = Bench(plan, folder / "results", folder / "artifacts")
+    fill_results(plan, bench.results)
+    for cell in plan.cells:
+        file = bench.onnx(cell.id)
+        file.parent.mkdir(parents=True)
+        # The text that synthetic's made-up hash is the hash of.
+        file.write_text(json.dumps([cell.key, "onnx"], separators=(",", ":")))
+    return bench
+
+
+Plant = Callable[[Bench], None]
+# Name -> the check that must find it, the rows and stages that it must name, and what plants it.
+FAULTS: dict[str, tuple[str, set[tuple[str, Stage]], Plant]] = {}
+
+
+def fault(check: str, *rows: tuple[str, Stage]) -> Callable[[Plant], Plant]:
+    """Register a way to plant a fault."""
+
+    def register(plant: Plant) -> Plant:
+        assert plant.__name__ not in FAULTS
+        FAULTS[plant.__name__] = (check, set(rows), plant)
+        return plant
+
+    return register
+
+
+def listed(before: Path, after: Path) -> set[tuple[str, str]]:
+    """Which figures of which cells `compare` lists as changed."""
+    return {(change.cell, change.what) for change in compare(before, after).significant}
