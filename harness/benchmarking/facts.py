@@ -97,7 +97,8 @@ def oom_kills(root: Path = Path("/")) -> int:
 
 
 def activity(root: Path = Path("/")) -> dict[str, float]:
-    """What changes during a run: load average over a minute, and clock ticks in all and stolen by the hypervisor."""
+    """What changes during a run: load average over a minute, clock ticks in all and stolen by the hypervisor, and how
+    often a CPU quota has stopped the group."""
     fields = (_text(root / "proc/stat") or "cpu").splitlines()[0].split()[1:]
     ticks = [int(field) for field in fields]
     # guest time (from the ninth field on) is contained in user time already
@@ -105,7 +106,14 @@ def activity(root: Path = Path("/")) -> dict[str, float]:
         "load_average": float((_text(root / "proc/loadavg") or f"{os.getloadavg()[0]}").split()[0]),
         "ticks": float(sum(ticks[:8])),
         "stolen_ticks": float(ticks[7]) if len(ticks) > 7 else 0.0,
+        "throttled": float(_throttled(root)),
     }
+
+
+def _throttled(root: Path) -> int:
+    text = _cgroup_file(root, "", "cpu.stat") or _cgroup_file(root, "cpu", "cpu.stat") or ""
+    counts = dict(line.split() for line in text.splitlines() if len(line.split()) == 2)
+    return int(counts.get("nr_throttled", 0))
 
 
 def steal_pct(before: dict[str, float], after: dict[str, float]) -> float:

@@ -93,6 +93,7 @@ def to_process(entry: dict[str, Any], block: int, order: int, rounds: int, sourc
         cpus=info["cpus"],
         peak_rss_bytes=info["peak_rss_bytes"],
         involuntary_switches=info["involuntary_switches"],
+        distinct_inputs=info["distinct_inputs"],
     )
 
 
@@ -103,6 +104,7 @@ def _save_records(context: Context, all_series: list[Series], before: dict[str, 
         "load_average_before": before["load_average"],
         "load_average_after": after["load_average"],
         "steal_pct": stolen,
+        "nr_throttled": after["throttled"] - before["throttled"],
     }
     warnings = list(context.warnings)
     if stolen >= NOTABLE_STEAL_PCT:

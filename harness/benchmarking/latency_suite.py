@@ -47,6 +47,7 @@ def test_latency(benchmark: Any, assignment: Assignment) -> None:
         session=session_options(settings.threads),
         first_inference_ms=1000 * first_s,
         warmup_rounds=settings.warmup_rounds,
+        distinct_inputs=len({image.tobytes() for image in images[-settings.rounds :]}),
         involuntary_switches=_involuntary_switches() - switches,
         peak_rss_bytes=_peak_rss_bytes(),
         cpus=sorted(os.sched_getaffinity(0)),

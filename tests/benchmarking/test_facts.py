@@ -107,10 +107,23 @@ def test_steal_is_the_share_of_all_time_without_counting_guests_twice(tree: Tree
     before = activity(
         tree({"proc/stat": "cpu  100 0 100 700 0 0 0 100 50 0\ncpu0 1\n", "proc/loadavg": "0.25 0 0 1/9 9"})
     )
-    assert before == {"load_average": 0.25, "ticks": 1000, "stolen_ticks": 100}
+    assert before == {"load_average": 0.25, "ticks": 1000, "stolen_ticks": 100, "throttled": 0}
     after = before | {"ticks": 1200.0, "stolen_ticks": 110.0}
     assert steal_pct(before, after) == 5
     assert steal_pct(before, before) == 0
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        V2 | {"sys/fs/cgroup/cpu.stat": "usage_usec 9\nnr_throttled 7\n"},
+        V1 | {"sys/fs/cgroup/cpu/cpu.stat": "nr_periods 9\nnr_throttled 7\n"},
+    ],
+    ids=["v2", "v1"],
+)
+def test_throttling_is_read_from_both_kinds_of_cgroup(tree: Tree, files: dict[str, str]) -> None:
+    stat = {"proc/stat": "cpu  1 0 1 7 0 0 0 1 0 0\n", "proc/loadavg": "0 0 0 1/9 9"}
+    assert activity(tree(files | stat))["throttled"] == 7
 
 
 def test_this_machine_and_one_that_hides_everything_both_give_facts(tmp_path: Path) -> None:

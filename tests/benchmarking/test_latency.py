@@ -9,6 +9,7 @@ from harness.records import Failure, Process
 
 def entry(samples: list[float]) -> dict[str, Any]:
     info = {"first_inference_ms": 3.0, "warmup_rounds": 2, "cpus": [1], "peak_rss_bytes": 5, "involuntary_switches": 6}
+    info["distinct_inputs"] = len(samples)
     return {"stats": {"data": samples}, "extra_info": info}
 
 

@@ -57,6 +57,7 @@ def test_the_latency_suite_measures_in_a_fresh_pinned_process(
     info = found["extra_info"]
     assert (info["cell"], info["block"], info["cpus"], info["warmup_rounds"]) == ("student", 1, [CPU], 2)
     assert info["runtime"].startswith("onnxruntime ")
+    assert info["distinct_inputs"] == found["stats"]["rounds"], "no image is timed twice"
     assert info["first_inference_ms"] > 0
     assert 10 << 20 < info["peak_rss_bytes"] < 2 << 30
     assert not (workshop.folder / "out.log").exists()
