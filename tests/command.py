@@ -1,0 +1,56 @@
+"""The command line, as a user runs it: in a process of its own, in a folder of its own."""
+
+import os
+import subprocess
+import sys
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+from documents import DOCUMENT, ROOT, as_toml, put
+
+CIFAR = "cifar-100-python"
+TINY = {
+    "precision": "fp32",
+    "profile.quick.data.train_images": 300,
+    "profile.quick.data.image_size": 16,
+    "profile.quick.teacher.epochs": 2,
+    "profile.quick.teacher.batch_size": 50,
+    "profile.quick.student.epochs": 1,
+    "profile.quick.student.batch_size": 50,
+    "profile.quick.pruning.sparse.batch_size": 50,
+    "profile.quick.bench.blocks": 2,
+    "profile.quick.bench.rounds": 11,
+}
+
+
+def environment(data: Path | None = None) -> dict[str, str]:
+    """This process's, with the checkout importable and DATA_DIR as given: an empty folder means the stand-in."""
+    inherited = {name: value for name, value in os.environ.items() if name not in ("DATA_DIR", "MAKEFLAGS", "PROFILE")}
+    extra = {"DATA_DIR": str(data)} if data else {}
+    return {**inherited, **extra, "PYTHONPATH": str(ROOT), "COLUMNS": "200", "NO_COLOR": "1"}
+
+
+def harness(folder: Path, *arguments: str, data: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """`python -m harness ARGUMENTS` in `folder`."""
+    command = [sys.executable, "-m", "harness", *arguments]
+    return subprocess.run(
+        command, cwd=folder, env=environment(data), capture_output=True, text=True, timeout=300, check=False
+    )
+
+
+def tiny_matrix(folder: Path, kd: list[str], methods: list[str] | None = None, **changes: Any) -> Path:
+    """Writes `folder`/matrix.toml: seconds of training, experiment 1 cut down to these methods; changes by place."""
+    document = deepcopy(DOCUMENT)
+    for place, value in {**TINY, **{name.replace("__", "."): value for name, value in changes.items()}}.items():
+        put(document, place, value)
+    document["experiment"][0].update(prune_method=methods or ["bn"], kd_method=kd)
+    path = folder / "matrix.toml"
+    path.write_text(as_toml(document), encoding="utf-8")
+    return path
+
+
+def real_data() -> Path | None:
+    """The folder that holds CIFAR-100, where this machine has it."""
+    roots = [Path(os.environ["DATA_DIR"])] if os.environ.get("DATA_DIR") else []
+    return next((root for root in [*roots, ROOT / "data"] if (root / CIFAR).is_dir()), None)

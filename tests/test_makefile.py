@@ -1,0 +1,38 @@
+import re
+import subprocess
+
+from documents import ROOT
+
+MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def make(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["make", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+
+
+def phony() -> set[str]:
+    return set(re.findall(r"^\.PHONY: (.*)$", MAKEFILE, re.MULTILINE)[0].split())
+
+
+def test_help_lists_every_target() -> None:
+    listed = set(re.findall(r"^  ([a-z-]+) ", make("help").stdout, re.MULTILINE))
+    assert listed == phony()
+
+
+def test_the_readme_names_targets_that_exist() -> None:
+    named = set(re.findall(r"`make ([a-z-]+)", README))
+    assert named <= phony() and {"quickstart", "test", "train-matrix", "bench", "report"} <= named
+
+
+def test_every_verb_that_make_calls_exists() -> None:
+    from harness.cli import app
+
+    verbs = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
+    called = set(re.findall(r"\$\(HARNESS\) ([a-z-]+)", MAKEFILE))
+    assert called <= verbs
+
+
+def test_an_unusable_python_is_one_clear_line() -> None:
+    done = make("-B", ".venvs/uv/.made", "PYTHON=/bin/false", "-n")
+    assert "Python 3.11 or newer is needed" in done.stdout
