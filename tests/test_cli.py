@@ -148,7 +148,7 @@ def test_a_damaged_data_set_is_named(folder: Path) -> None:
 
 def started(folder: Path) -> subprocess.Popen[str]:
     """A training that takes long enough to be stopped, and is at it."""
-    tiny_matrix(folder, ["base"], profile__quick__teacher__epochs=40)
+    tiny_matrix(folder, ["base"], profile__quick__teacher__epochs=12)
     command = [sys.executable, "-m", "harness", "train-matrix", "--profile", "quick"]
     process = subprocess.Popen(
         command,
@@ -160,7 +160,7 @@ def started(folder: Path) -> subprocess.Popen[str]:
     )
     assert process.stdout
     for line in process.stdout:
-        if "epoch 1 of 40" in line:
+        if "epoch 1 of 12" in line:
             return process
     raise AssertionError("training did not begin")
 
@@ -171,12 +171,12 @@ def test_ctrl_c_keeps_the_work_and_says_how_to_go_on(folder: Path) -> None:
     text, _ = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "the same command goes on from here" in text and "Traceback" not in text
-    tiny_matrix(folder, ["base"], profile__quick__teacher__epochs=40)
+    tiny_matrix(folder, ["base"], profile__quick__teacher__epochs=12)
     checkpoints = list(folder.rglob("checkpoint.pt"))
     assert len(checkpoints) == 1
     again = harness(folder, "train-matrix", "--profile", "quick", data=folder / "empty")
     assert again.returncode == 0, again.stderr
-    assert "epoch 1 of 40" not in again.stdout and "epoch 40 of 40" in again.stdout
+    assert "epoch 1 of 12" not in again.stdout and "epoch 12 of 12" in again.stdout
 
 
 def test_a_kill_costs_no_more_than_the_time_since_the_last_checkpoint(folder: Path) -> None:

@@ -17,7 +17,7 @@ import torch
 from harness.errors import HarnessError
 from harness.matrix import Cell, Plan, ancestry
 from harness.paths import Paths
-from harness.records import Epoch, Pruning, digest
+from harness.records import Epoch, Pruning, digest, require_writable
 from harness.training import data
 from harness.training.augment import normalise, resize
 from harness.training.device import Device
@@ -270,12 +270,11 @@ class Maker:
 def alone(paths: Paths, profile: str) -> Iterator[None]:
     """Hold the profile's lock: two runs that train the same cells would overwrite each other's checkpoints."""
     path = paths.artifacts / profile / ".lock"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("w")
-    except OSError as error:
-        raise HarnessError(f"{path.parent}: cannot write here ({error.strerror}); make the folder writable") from error
-    with file:
+    # Found out now, not after an hour of training.
+    for folder in (path.parent, paths.results / profile):
+        require_writable(folder)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
