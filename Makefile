@@ -65,7 +65,7 @@ report: $(HAVE_MAIN)  ## tables and figures from the records
 	@$(HARNESS) report $(OPTIONS)
 
 report-check: $(HAVE_MAIN)  ## fail where the tables in the README are stale
-	@$(HARNESS) report-check $(OPTIONS)
+	@$(HARNESS) report-check
 
 test: $(HAVE_DEV) $(HAVE_BENCH)  ## all tests
 	@echo '==> pytest'

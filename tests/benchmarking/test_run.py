@@ -158,6 +158,8 @@ def test_ctrl_c_keeps_finished_records_and_leaves_no_process(workshop: Workshop)
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # a shell's background jobs inherit an ignored Ctrl-C, and so may these tests
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     first = record_path(job.results, job.profile, "accuracy", "one")
     until = time.monotonic() + 60
