@@ -45,11 +45,11 @@ def train_one(
 ) -> Path | None:
     """Train what is asked for and save it under its title in `out`; None where `keep_going` ended it.
 
-    Checkpoints and records lie in `out`/work, so that the same call goes on. Raises HarnessError on bad options or
+    Checkpoints and records lie in `out`/run, so that the same call goes on. Raises HarnessError on bad options or
     where training fails.
     """
     settings = _settings(request, load_settings(matrix, profile))
-    paths = Paths(out / "work" / "results", out / "work" / "artifacts", data_dir or data_root())
+    paths = Paths(out / "run" / "results", out / "run" / "artifacts", data_dir or data_root())
     plan = make_plan(settings, profile, data.provide(paths.data, allow_stand_in=profile == "quick"), ["one"])
     cell = plan.cells[0 if request.teacher is None else -1]
     device = choose_device(settings.precision)

@@ -70,7 +70,7 @@ def test_the_width_and_the_stem_are_the_checkpoints(train: Train, tmp_path: Path
 
 def test_epochs_and_batch_size_take_the_place_of_the_profiles(train: Train, tmp_path: Path, teacher: Path) -> None:
     train(replace(STUDENT, teacher=teacher, epochs=2, batch_size=100))
-    record = json.loads((tmp_path / "out/work/results/quick/train/p0.3-l1-base-s0.json").read_text())
+    record = json.loads((tmp_path / "out/run/results/quick/train/p0.3-l1-base-s0.json").read_text())
     recipe = record["settings"]["recipe"]
     assert (recipe["epochs"], recipe["batch_size"], len(record["epochs"])) == (2, 100, 2)
 
