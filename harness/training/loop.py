@@ -1,13 +1,14 @@
 """The training loop: any number of learners side by side on the same batches, with one teacher pass for all.
 
-Every learner steps on its own (weights, optimiser, schedule), so on a CPU its result is bit for bit the same alone and
-in company; one that fails or diverges drops out and disturbs nobody. Batches are a function of (seed, epoch, step), so
-a learner that is stopped goes on from its checkpoint to the same weights as if it had not been.
+Every learner steps on its own (weights, optimiser, schedule), so on a CPU its result is bit for bit the same with and
+without company; one that fails or diverges drops out and disturbs nobody. Batches are a function of (seed, epoch,
+step), so a learner that is stopped goes on from its checkpoint to the same weights as if it had not been.
 """
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from harness.records import Epoch, Failure, atomic_path
 from harness.training.augment import normalise, resize
+from harness.training.crew import crew
 from harness.training.data import Images, Stream
 from harness.training.device import Device
 from harness.training.distillation import Phase
@@ -24,6 +26,9 @@ from harness.training.model import Outputs, ResNet50
 
 CHECKPOINT_EVERY_S = 45.0
 EVALUATION_BATCH = 500
+
+Batches = Iterator[tuple[Tensor, Tensor]]
+Lesson = tuple[Tensor, Tensor, Outputs | None]
 
 
 class Watcher(Protocol):
@@ -179,29 +184,56 @@ def train(
     ended: Callable[[Learner], None],
     teacher: ResNet50 | None = None,
     keep_going: Callable[[], bool] = lambda: True,
+    alone: bool = False,
 ) -> bool:
     """Train all learners; True when all have come to their end, False when `keep_going` said stop (all is saved then).
 
     `ended` is called with each learner once, when it is done or has failed. Learners that stand at different places
-    (after a stop, say) are trained from the one furthest behind on, each joining when its place comes.
+    (after a stop, say) are trained from the one furthest behind on, each joining when its place comes. A learner that
+    never has company is trained `alone`, on every core of a CPU; its bits depend on how many there are.
     """
-    saved = time.monotonic()
     for learner in learners:
         if not learner.running:
             ended(learner)
+    with crew(device, alone) as executor:
+        return _train(learners, stream, device, watcher, ended, teacher, keep_going, executor)
+
+
+def _train(
+    learners: Sequence[Learner],
+    stream: Stream,
+    device: Device,
+    watcher: Watcher,
+    ended: Callable[[Learner], None],
+    teacher: ResNet50 | None,
+    keep_going: Callable[[], bool],
+    executor: Executor,
+) -> bool:
+    saved = time.monotonic()
     while running := [learner for learner in learners if learner.running]:
         epoch, first = min((learner.epoch, learner.step) for learner in running)
         company = [learner for learner in running if learner.epoch == epoch]
         started = time.monotonic()
-        for step, (images, labels) in enumerate(stream.batches(epoch, first), start=first):
+        batches = stream.batches(epoch, first)
+
+        def lesson(batches: Batches = batches, company: Sequence[Learner] = company) -> Lesson:
+            """The next batch with the teacher's answers: prepared while the learners are busy with the one before."""
+            images, labels = next(batches)
+            return images, labels, _teach(teacher, images, company, device)
+
+        coming = executor.submit(lesson)
+        for step in range(first, stream.steps):
             company = [learner for learner in company if learner.failure is None]
             if not company:
                 break
-            learning = [learner for learner in company if learner.step == step]
             clock = time.monotonic()
-            outputs = _teach(teacher, images, learning, device)
-            for learner in learning:
-                _learn(learner, images, labels, outputs, device, stream.steps)
+            images, labels, outputs = coming.result()
+            if step + 1 < stream.steps:
+                coming = executor.submit(lesson)
+            learning = [learner for learner in company if learner.step == step]
+            taught = [executor.submit(_learn, one, images, labels, outputs, device, stream.steps) for one in learning]
+            for done in taught:
+                done.result()
             for learner in learning:
                 learner.seconds += (time.monotonic() - clock) / len(learning)
             rate = (step + 1 - first) * stream.batch_size / (time.monotonic() - started)

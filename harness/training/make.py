@@ -110,6 +110,7 @@ class Maker:
             self.reporter,
             lambda ended: self.ledger.end(cell, ended, []),
             keep_going=self.keep_going,
+            alone=True,
         )
         return complete and cell.id not in self.ledger.failures
 

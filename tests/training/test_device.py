@@ -52,16 +52,19 @@ def test_autocast_is_for_forward_passes_of_the_precision(bf16: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("narrowest", "kind", "layout"),
+    ("narrowest", "kind", "bf16", "layout"),
     [
-        (31, "cpu", torch.contiguous_format),
-        (32, "cpu", torch.channels_last),
-        (8, "cuda", torch.channels_last),
+        (31, "cpu", True, torch.contiguous_format),
+        (32, "cpu", True, torch.channels_last),
+        (8, "cpu", False, torch.channels_last),
+        (8, "cuda", True, torch.channels_last),
     ],
 )
-def test_channels_last_where_its_kernels_are_fast(narrowest: int, kind: str, layout: torch.memory_format) -> None:
+def test_channels_last_where_its_kernels_are_fast(
+    narrowest: int, kind: str, bf16: bool, layout: torch.memory_format
+) -> None:
     model = nn.Sequential(nn.Conv2d(3, 64, 3), nn.Conv2d(64, narrowest, 3))
-    assert Device(torch.device(kind), False).layout(model) == layout
+    assert Device(torch.device(kind), bf16).layout(model) == layout
 
 
 def test_placing_a_wide_network_changes_its_layout_and_not_its_answer() -> None:
@@ -74,9 +77,9 @@ def test_placing_a_wide_network_changes_its_layout_and_not_its_answer() -> None:
     torch.testing.assert_close(model(image), before)
 
 
-def test_placing_a_thin_network_leaves_it_as_it_is() -> None:
+def test_placing_a_thin_network_for_bf16_leaves_it_as_it_is() -> None:
     model = network()
-    assert CPU.place(model) is model
+    assert Device(torch.device("cpu"), bf16=True).place(model) is model
     assert model.get_parameter("layer1.0.conv2.weight").is_contiguous()
 
 

@@ -207,6 +207,21 @@ def test_in_company_a_learner_ends_as_it_does_alone(
     assert [len(one.log) for one in company] == [2, 2, 1, 1]
 
 
+@pytest.mark.parametrize("cores", [1, 3])
+def test_the_bits_do_not_depend_on_the_cores(
+    tmp_path: Path,
+    stream: Stream,
+    teacher: ResNet50,
+    alone: dict[str, Learner],
+    cores: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: cores)
+    company = [learner(tmp_path, name, stages=STUDY) for name in "abcd"]
+    assert run(company, stream, teacher)
+    assert all(same_weights(one.model, alone["study"].model) for one in company)
+
+
 def test_every_learner_ends_once_even_one_with_nothing_to_do(tmp_path: Path, stream: Stream) -> None:
     ended = Ended()
     done, failing, short, long = (learner(tmp_path, name, seed=seed) for seed, name in enumerate("dfsl"))
