@@ -10,7 +10,8 @@ PY := .venvs/main/bin/python
 HAVE_UV := .venvs/uv/.made
 HAVE_MAIN := .venvs/main/.made
 HAVE_DEV := .venvs/main/.made-dev
-HAVE_BENCH := .venvs/bench/.made
+HAVE_BENCH := .venvs/bench-1.16.0/.made
+HAVE_BENCHES := $(HAVE_BENCH) .venvs/bench-current/.made
 
 HARNESS = $(PY) -m harness
 OPTIONS = --profile '$(PROFILE)' $(if $(EXPERIMENT),--experiment '$(EXPERIMENT)')
@@ -41,7 +42,7 @@ quickstart: $(HAVE_MAIN) $(HAVE_BENCH)  ## everything in small: set up, fetch da
 	done; \
 	exit $$failed
 
-setup: $(HAVE_MAIN) $(HAVE_BENCH)  ## make the two environments, .venvs/main and .venvs/bench
+setup: $(HAVE_MAIN) $(HAVE_BENCHES)  ## make the environments: .venvs/main and one per runtime that is benched
 
 plan: $(HAVE_MAIN)  ## the cells, and what would run
 	@$(HARNESS) plan $(OPTIONS)
@@ -55,7 +56,7 @@ data: $(HAVE_MAIN)  ## CIFAR-100: found, or fetched and checked
 train-matrix: $(HAVE_MAIN)  ## train and export the missing models
 	@$(HARNESS) train-matrix $(OPTIONS) $(if $(BUDGET),--budget '$(BUDGET)')
 
-bench: $(HAVE_MAIN) $(HAVE_BENCH)  ## measure latency and accuracy of the exported models
+bench: $(HAVE_MAIN) $(HAVE_BENCHES)  ## measure latency and accuracy of the exported models
 	@$(HARNESS) bench $(OPTIONS)
 
 check: $(HAVE_MAIN)  ## named checks of records and ONNX files; fails on errors
@@ -67,7 +68,7 @@ report: $(HAVE_MAIN)  ## tables and figures from the records
 report-check: $(HAVE_MAIN)  ## fail where the tables in the README are stale
 	@$(HARNESS) report-check
 
-test: $(HAVE_DEV) $(HAVE_BENCH)  ## all tests
+test: $(HAVE_DEV) $(HAVE_BENCHES)  ## all tests
 	@echo '==> pytest'
 	@$(PY) -m pytest
 
@@ -80,7 +81,7 @@ lint: $(HAVE_DEV)  ## style, types and import boundaries
 	@echo '==> import boundaries'
 	@.venvs/main/bin/lint-imports --no-logo
 
-benchmarks: $(HAVE_DEV) $(HAVE_BENCH)  ## time the harness itself, into results/benchmarks
+benchmarks: $(HAVE_DEV) $(HAVE_BENCHES)  ## time the harness itself, into results/benchmarks
 	@$(HARNESS) benchmarks
 
 # Existing pins are kept unless UPGRADE=1. No index address gets into the files: any index with these files will do.
@@ -89,8 +90,9 @@ COMPILE = $(UV) pip compile -q --universal --generate-hashes --no-emit-index-url
 lock: $(HAVE_UV)  ## pyproject.toml -> requirements/*.txt [UPGRADE=1]
 	@echo '==> requirements'
 	@$(COMPILE) --extra setup -o requirements/setup.txt
-	@$(COMPILE) --extra bench -o requirements/bench.txt
+	@$(COMPILE) --extra bench -o requirements/bench-1.16.0.txt
 	@$(COMPILE) --extra train -o requirements/train.txt
+	@$(COMPILE) --extra bench-current -c requirements/train.txt -o requirements/bench-current.txt
 	@$(COMPILE) --extra train --extra dev -c requirements/train.txt -o requirements/dev.txt
 
 clean:  ## remove the quick profile's results and all caches
@@ -125,11 +127,17 @@ $(HAVE_DEV): requirements/dev.txt $(HAVE_MAIN)
 	@touch $@
 
 # onnxruntime 1.16.0 has no wheels beyond Python 3.11: python3 where it is one, else one that uv finds or downloads.
-$(HAVE_BENCH): requirements/bench.txt $(HAVE_UV)
-	@echo '==> .venvs/bench: the pinned runtime (Python 3.11, onnxruntime 1.16.0, no torch)'
+$(HAVE_BENCH): requirements/bench-1.16.0.txt $(HAVE_UV)
+	@echo '==> .venvs/bench-1.16.0: the reference study'"'"'s runtime (Python 3.11, onnxruntime 1.16.0, no torch)'
 	@if $(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))'; \
 	  then python="$$(command -v $(PYTHON))"; else python=3.11; fi; \
-	$(UV) venv -q --clear --no-project --python "$$python" .venvs/bench || { \
+	$(UV) venv -q --clear --no-project --python "$$python" .venvs/bench-1.16.0 || { \
 	  echo 'error: the bench needs Python 3.11, and none was found or could be downloaded; install python3.11' >&2; exit 2; }
-	@$(INSTALL) --python .venvs/bench -r requirements/bench.txt
+	@$(INSTALL) --python .venvs/bench-1.16.0 -r requirements/bench-1.16.0.txt
+	@touch $@
+
+.venvs/bench-current/.made: requirements/bench-current.txt $(HAVE_UV)
+	@echo '==> .venvs/bench-current: the current onnxruntime, side by side'
+	@$(UV) venv -q --clear --no-project --python "$$(command -v $(PYTHON))" .venvs/bench-current
+	@$(INSTALL) --python .venvs/bench-current -r requirements/bench-current.txt
 	@touch $@

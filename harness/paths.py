@@ -31,3 +31,8 @@ def data_root() -> Path:
     """DATA_DIR, or ./data; DATA_DIR may also name cifar-100-python itself."""
     root = Path(os.environ.get("DATA_DIR") or "data")
     return root.parent if root.name == CIFAR_FOLDER else root
+
+
+def answers_file(folder: Path) -> Path:
+    """In a cell's folder: the class that torch gives each test image, uint8 [N]."""
+    return folder / "answers.npy"

@@ -118,42 +118,56 @@ class Interval(BaseModel):
 
 
 class Process(BaseModel):
-    """One fresh process that timed one model. All samples are kept; nothing is dropped."""
+    """One fresh process that timed one model. Its raw samples are in pytest-benchmark's JSON, in the raw folder."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     block: int
+    # place in the run
     order: int
     first_inference_ms: float
     warmup_rounds: int
-    samples_ms: list[float]
+    # timed inferences, and what their times were
+    rounds: int
+    low_ms: float
     median_ms: float
+    p90_ms: float | None = None
     cpus: list[int]
     peak_rss_bytes: int
     involuntary_switches: int
-    # How many different images the timed rounds saw, where the bench counted them.
-    distinct_inputs: int | None = None
+    # How many different images the timed rounds saw.
+    distinct_inputs: int
 
 
 class LatencyRecord(Record):
-    """Latency of one ONNX file, batch 1, on pinned cores.
+    """Latency of one ONNX file, batch 1, on pinned cores, under one condition (runtime and threads).
 
-    `latency_ms` is the estimate over process medians; `ratio_to_teacher` is paired by block, and below 1 is faster.
+    `latency_ms` is the estimate over processes (harness.statistics); `ratio_to_teacher` is paired by block, and below
+    1 is faster. `median_ms` and `p90_ms` are the median process's: what a user on such a machine sees. The teacher's
+    record holds the A/A control as well: the same file measured once more as if it were another model.
     """
 
     stage: ClassVar[Stage] = "latency"
+    condition: str
     onnx_sha256: str
     runtime: str
     threads: int
     latency_ms: Interval | None = None
+    median_ms: float | None = None
     p90_ms: float | None = None
     ratio_to_teacher: Interval | None = None
     processes: list[Process] = []
+    control_ratio: Interval | None = None
+    control: list[Process] = []
     settings: dict[str, Any]
     warnings: list[str] = []
 
 
 class AccuracyRecord(Record):
-    """Accuracy of one ONNX file through the bench's own session, on all test images."""
+    """Accuracy of one ONNX file through the bench's own session, on all test images.
+
+    `agreement_pct` is the share of images for which it gives torch's answer, right or wrong. Of the model's
+    `convolutions` that session computes `nchwc_convolutions` in the runtime's fast layout.
+    """
 
     stage: ClassVar[Stage] = "accuracy"
     onnx_sha256: str
@@ -162,6 +176,9 @@ class AccuracyRecord(Record):
     correct: int | None = None
     images: int | None = None
     testset_sha256: str | None = None
+    agreement_pct: float | None = None
+    convolutions: int | None = None
+    nchwc_convolutions: int | None = None
 
 
 R = TypeVar("R", bound=Record)
@@ -220,14 +237,15 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def record_path(results: Path, profile: str, stage: Stage, cell: str) -> Path:
-    """Where the record of one cell and stage lies."""
-    return results / profile / stage / f"{cell}.json"
+def record_path(results: Path, profile: str, stage: Stage, cell: str, condition: str = "") -> Path:
+    """Where the record of one cell and stage lies; latencies have a folder per condition."""
+    return results / profile / stage / condition / f"{cell}.json"
 
 
 def save(results: Path, record: Record) -> Path:
     """Write a record atomically; returns its path."""
-    path = record_path(results, record.profile, record.stage, record.cell)
+    condition = record.condition if isinstance(record, LatencyRecord) else ""
+    path = record_path(results, record.profile, record.stage, record.cell, condition)
     data = record.model_dump(mode="json", exclude_none=True)
     write_text(path, _compact_lists(json.dumps(data, indent=1, sort_keys=True)) + "\n")
     return path
@@ -250,9 +268,9 @@ def load(path: Path, kind: type[R]) -> R:
         ) from error
 
 
-def find(results: Path, profile: str, cell: str, key: str, kind: type[R]) -> R | None:
+def find(results: Path, profile: str, cell: str, key: str, kind: type[R], condition: str = "") -> R | None:
     """The cell's record if there is one and it was made under this key, failed or done; None where missing or stale."""
-    path = record_path(results, profile, kind.stage, cell)
+    path = record_path(results, profile, kind.stage, cell, condition)
     if not path.exists():
         return None
     record = load(path, kind)

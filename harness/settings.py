@@ -43,6 +43,8 @@ Count = Annotated[int, Field(ge=1)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Augmentation = Literal["crop", "flip", "cutout", "study"]
+# onnxruntime: the reference study's version, and the one that is pinned as current
+Runtime = Literal["1.16.0", "current"]
 
 
 class Model(Section):
@@ -121,14 +123,43 @@ class Target(Section):
 
 
 class Bench(Section):
-    """How latency is measured."""
+    """How latency is measured: every model under every combination of runtime and threads, the first one the headline.
 
-    threads: Count = 1
-    blocks: Annotated[int, Field(ge=2)] = 7
-    rounds: Annotated[int, Field(ge=11)] = 60
+    Blocks of fresh processes go on until the headline's ratio to the teacher is known to `precision_pct` (half its 95 %
+    interval) for every model, or `minutes_per_model` are used up. The other combinations are in every fourth block.
+    """
+
+    # Each an environment of its own: .venvs/bench-<name>
+    runtimes: Annotated[list[Runtime], Field(min_length=1)] = ["1.16.0"]
+    # intra-op threads, on as many whole physical cores; "all": as many as the target has, or this machine if fewer
+    threads: Annotated[list[Count | Literal["all"]], Field(min_length=1)] = [1]
+    precision_pct: Positive = 1.0
+    minutes_per_model: Positive = 1.5
+    blocks: Annotated[int, Field(ge=3)] = 12
+    # one process: warmed up and timed for so long and for so many inferences, whichever is more
+    warmup_s: NonNegative = 0.1
     warmup_rounds: Count = 15
+    sampling_s: Positive = 1.0
+    rounds: Annotated[int, Field(ge=11)] = 64
     seed: Annotated[int, Field(ge=0)] = 0
     target: Target
+
+    @field_validator("runtimes", "threads")
+    @classmethod
+    def _distinct(cls, values: list[Any]) -> list[Any]:
+        if len(set(values)) != len(values):
+            raise ValueError("a value is named twice")
+        return values
+
+    @property
+    def conditions(self) -> list[str]:
+        """The names of the combinations, as records are filed under; the headline first."""
+        return [condition_name(runtime, threads) for runtime in self.runtimes for threads in self.threads]
+
+
+def condition_name(runtime: str, threads: int | str) -> str:
+    """A combination's name: "ort-1.16.0-threads-1"."""
+    return f"ort-{runtime}-threads-{threads}"
 
 
 class Protocol(Section):

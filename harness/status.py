@@ -42,10 +42,11 @@ def cell_state(paths: Paths, plan: Plan, cell: Cell) -> CellState:
 
 
 def _benching(paths: Paths, plan: Plan, cell: Cell, export: ExportRecord | None) -> Benching:
-    records = [
-        find(paths.results, plan.profile, cell.id, cell.key, LatencyRecord),
-        find(paths.results, plan.profile, cell.id, cell.key, AccuracyRecord),
+    records: list[LatencyRecord | AccuracyRecord | None] = [
+        find(paths.results, plan.profile, cell.id, cell.key, LatencyRecord, condition)
+        for condition in plan.settings.bench.conditions
     ]
+    records.append(find(paths.results, plan.profile, cell.id, cell.key, AccuracyRecord))
     if export is None or any(record is None or record.onnx_sha256 != export.onnx_sha256 for record in records):
         return "missing"
     return "failed" if any(record and record.failure for record in records) else "done"

@@ -11,28 +11,30 @@ from harness.records import AccuracyRecord, Failure, now, save
 
 def measure_accuracies(context: Context, models: list[Model]) -> None:
     """Measure these models and save their records, done or failed."""
-    progress = Progress("accuracy", len(models))
-    for model in models:
-        progress.at(model.title)
+    progress = Progress("accuracy")
+    for number, model in enumerate(models, start=1):
+        progress.at(f"{number} of {len(models)}: {model.title}")
         record = _measure(context, model)
-        progress.advance()
         if record.failure:
             progress.failed(f"{model.title} failed ({record.failure.kind}): {record.failure.message}")
         else:
-            progress.reached(f"{model.title} {record.accuracy_pct:.2f} %")
+            progress.reached(f"{number} of {len(models)}: {model.title} {record.accuracy_pct:.2f} %")
     progress.close()
 
 
 def _measure(context: Context, model: Model) -> AccuracyRecord:
     started = time.monotonic()
     output = context.job.raw / f"accuracy-{model.cell}.json"
-    entry = measure("accuracy_suite.py", context.assignment(model), output, context.limits.accuracy_s)
+    assignment = context.assignment(model, context.headline)
+    python = context.job.pythons.get(context.headline.runtime)
+    entry = measure("accuracy_suite.py", assignment, output, context.limits.accuracy_s, python)
     seconds = time.monotonic() - started
     if isinstance(entry, Failure):
         return context.fail_accuracy(model, entry, seconds)
-    correct, images = entry["extra_info"]["correct"], entry["extra_info"]["images"]
+    info = entry["extra_info"]
+    correct, images = info["correct"], info["images"]
     record = AccuracyRecord(
-        **context.identity(model),
+        **context.identity(model, context.headline),
         status="done",
         finished_at=now(),
         seconds=seconds,
@@ -40,6 +42,9 @@ def _measure(context: Context, model: Model) -> AccuracyRecord:
         correct=correct,
         images=images,
         testset_sha256=context.testset_sha256,
+        agreement_pct=None if info["agreeing"] is None else 100 * info["agreeing"] / images,
+        convolutions=info["convolutions"],
+        nchwc_convolutions=info["nchwc_convolutions"],
     )
     save(context.job.results, record)
     return record

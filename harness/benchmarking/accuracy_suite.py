@@ -1,38 +1,55 @@
 """Accuracy of one model on all test images, through the same session and options as its latency."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from harness.benchmarking.host import require_affinity
 from harness.benchmarking.images import Testset, load_testset, preprocess
 from harness.benchmarking.job import Assignment
-from harness.benchmarking.session import INPUT, OUTPUT, RUNTIME, Opened, open_model, session_options
+from harness.benchmarking.layout import convolutions
+from harness.benchmarking.session import (
+    INPUT,
+    OUTPUT,
+    RUNTIME,
+    Opened,
+    build_options,
+    open_model,
+    read_checked,
+    session_options,
+)
 from harness.errors import HarnessError
 
 BATCH = 100
+Answers = npt.NDArray[np.int64]
 
 
 def test_accuracy(benchmark: Any, assignment: Assignment) -> None:
     """One pass over the test set, timed as one round for what it is worth."""
     require_affinity(assignment.cpus)
-    opened = open_model(assignment.model, assignment.settings.threads)
+    opened = open_model(assignment.model, assignment.threads)
     testset = load_testset(assignment.testset)
-    correct = benchmark.pedantic(count_correct, args=(opened, testset), rounds=1, iterations=1, warmup_rounds=0)
+    in_all, fast = convolutions(read_checked(assignment.model), build_options(assignment.threads))
+    given = benchmark.pedantic(answer, args=(opened, testset), rounds=1, iterations=1, warmup_rounds=0)
     benchmark.extra_info.update(
         cell=assignment.model.cell,
         key=assignment.model.key,
         onnx_sha256=assignment.model.onnx_sha256,
         runtime=RUNTIME,
-        session=session_options(assignment.settings.threads),
-        correct=correct,
+        session=session_options(assignment.threads),
+        correct=int((given == testset.labels).sum()),
+        agreeing=agreeing(given, assignment.model.answers),
         images=len(testset.labels),
+        convolutions=in_all,
+        nchwc_convolutions=fast,
     )
 
 
-def count_correct(opened: Opened, testset: Testset) -> int:
-    """How many images have their largest logit at their label. Logits that are not finite are an error, not a miss."""
-    correct = 0
+def answer(opened: Opened, testset: Testset) -> Answers:
+    """The class with the largest logit for each image, [N]. Logits that are not finite are an error, not a miss."""
+    given = []
     for start in range(0, len(testset.labels), BATCH):
         labels = testset.labels[start : start + BATCH]
         images = preprocess(testset.images[start : start + BATCH], opened.image_size, opened.mean, opened.std)
@@ -41,5 +58,18 @@ def count_correct(opened: Opened, testset: Testset) -> int:
             raise HarnessError(f"output is {logits.shape} for {len(labels)} images with labels to {labels.max()}")
         if not np.isfinite(logits).all():
             raise HarnessError(f"logits are not finite (first in images {start} to {start + len(labels) - 1})")
-        correct += int((logits.argmax(axis=1) == labels).sum())
-    return correct
+        given.append(logits.argmax(axis=1))
+    return np.concatenate(given)
+
+
+def agreeing(given: Answers, path: Path | None) -> int | None:
+    """For how many images torch gave the same answer; None where its answers are not known."""
+    if path is None:
+        return None
+    try:
+        torchs = np.load(path, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise HarnessError(f"{path}: not readable ({error}); delete it to bench without torch's answers") from error
+    if torchs.shape != given.shape:
+        raise HarnessError(f"{path}: {torchs.shape} answers for {len(given)} images; delete it to bench without them")
+    return int((given == torchs).sum())

@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from harness.benchmarking.job import Assignment, Job, Model
-from harness.benchmarking.session import RUNTIME, session_options
+from harness.benchmarking.plan import Condition
+from harness.benchmarking.session import session_options
 from harness.records import AccuracyRecord, Failure, LatencyRecord, Record, failed, find, save
+from harness.statistics import ESTIMATOR
 
 R = TypeVar("R", bound=Record)
 
@@ -21,60 +23,79 @@ class Limits:
 
 @dataclass(frozen=True)
 class Context:
-    """What all stages of one run share. `warnings` are about the run as a whole; `scratch` goes when it ends."""
+    """What all stages of one run share. `warnings` are about the run as a whole; `scratch` goes when it ends.
+
+    `runtimes` maps a runtime's name in matrix.toml to what it says of itself: "onnxruntime 1.16.0".
+    """
 
     job: Job
     limits: Limits
-    cpus: list[int]
-    warnings: list[str]
+    conditions: list[Condition]
+    runtimes: dict[str, str]
     testset_sha256: str
     environment: dict[str, Any]
     scratch: Path
 
     @property
-    def settings(self) -> dict[str, Any]:
-        """What a latency depends on beside model, runtime and machine; a record with others is out of date."""
-        session = session_options(self.job.settings.threads)
-        return {"bench": self.job.settings.model_dump(), "session": session, "estimator": "median of process medians"}
+    def headline(self) -> Condition:
+        """The condition that tables show, and that accuracy is measured under."""
+        return self.conditions[0]
 
-    def identity(self, model: Model) -> dict[str, Any]:
+    def settings(self, condition: Condition) -> dict[str, Any]:
+        """What a latency depends on beside model, runtime and machine; a record with others is out of date."""
+        session = session_options(condition.threads)
+        return {"bench": self.job.settings.model_dump(mode="json"), "session": session, "estimator": ESTIMATOR}
+
+    def identity(self, model: Model, condition: Condition) -> dict[str, Any]:
         """The fields that every record of this model has, done or failed."""
+        facts = {"measured_cpus": list(condition.cpus), "session": session_options(condition.threads)}
         return {
             "cell": model.cell,
             "title": model.title,
             "profile": self.job.profile,
             "key": model.key,
             "onnx_sha256": model.onnx_sha256,
-            "runtime": RUNTIME,
-            "environment": self.environment,
+            "runtime": self.runtimes[condition.runtime],
+            "environment": {**self.environment, **facts},
         }
 
-    def assignment(self, model: Model, block: int = 0) -> Assignment:
+    def assignment(self, model: Model, condition: Condition, block: int = 0) -> Assignment:
         """What one process for this model gets to know."""
         return Assignment(
             model=model,
             testset=self.job.testset,
             settings=self.job.settings,
             harness_revision=self.job.harness_revision,
-            cpus=self.cpus,
+            threads=condition.threads,
+            cpus=list(condition.cpus),
             block=block,
             failure=self.scratch / f"{model.cell}.failure.json",
         )
 
-    def find(self, model: Model, kind: type[R]) -> R | None:
-        """The model's record on disk under its present key, if there is one."""
-        return find(self.job.results, self.job.profile, model.cell, model.key, kind)
+    def latency(self, model: Model, condition: Condition) -> LatencyRecord | None:
+        """The model's latency record on disk under its present key, if there is one."""
+        return find(self.job.results, self.job.profile, model.cell, model.key, LatencyRecord, condition.name)
 
-    def fail_latency(self, model: Model, failure: Failure, seconds: float) -> LatencyRecord:
+    def accuracy(self, model: Model) -> AccuracyRecord | None:
+        """The model's accuracy record on disk under its present key, if there is one."""
+        return find(self.job.results, self.job.profile, model.cell, model.key, AccuracyRecord)
+
+    def fail_latency(self, model: Model, condition: Condition, failure: Failure, seconds: float) -> LatencyRecord:
         """Put on record that a latency could not be measured, and why."""
-        threads = self.job.settings.threads
-        fields = {**self.identity(model), "settings": self.settings, "threads": threads, "seconds": seconds}
-        record = failed(LatencyRecord, failure, **fields)
+        record = failed(
+            LatencyRecord,
+            failure,
+            **self.identity(model, condition),
+            condition=condition.name,
+            settings=self.settings(condition),
+            threads=condition.threads,
+            seconds=seconds,
+        )
         save(self.job.results, record)
         return record
 
     def fail_accuracy(self, model: Model, failure: Failure, seconds: float) -> AccuracyRecord:
         """Put on record that an accuracy could not be measured, and why."""
-        record = failed(AccuracyRecord, failure, **self.identity(model), seconds=seconds)
+        record = failed(AccuracyRecord, failure, **self.identity(model, self.headline), seconds=seconds)
         save(self.job.results, record)
         return record

@@ -6,6 +6,7 @@ sandboxes hide much, and a bench that stopped for that would be of no use.
 
 import os
 import platform
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ ISA_FLAGS = ("avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "avx_vnni",
 UNLIMITED_BYTES = 1 << 62
 
 
-def environment(cpus: list[int], root: Path = Path("/")) -> dict[str, Any]:
+def environment(cpus: Sequence[int], root: Path = Path("/")) -> dict[str, Any]:
     """Facts that stay the same during a run, for measuring on these logical CPUs."""
     system = root / "sys/devices/system/cpu"
     topology = read_topology(system)
@@ -27,7 +28,7 @@ def environment(cpus: list[int], root: Path = Path("/")) -> dict[str, Any]:
         "logical_cpus": len(topology.siblings),
         "physical_cores": topology.physical_cores,
         "allowed_cpus": sorted(topology.allowed),
-        "measured_cpus": cpus,
+        "measured_cpus": list(cpus),
         "caches_kib": caches(system / f"cpu{cpus[0]}"),
         "governor": _text(system / f"cpu{cpus[0]}/cpufreq/scaling_governor"),
         "turbo": turbo(system),
@@ -92,28 +93,72 @@ def cgroup_limits(root: Path) -> dict[str, Any]:
 def oom_kills(root: Path = Path("/")) -> int:
     """How many processes of this cgroup the kernel has killed for memory so far; 0 where it does not say."""
     text = _cgroup_file(root, "", "memory.events") or _cgroup_file(root, "memory", "memory.oom_control") or ""
-    counts = dict(line.split() for line in text.splitlines() if len(line.split()) == 2)
-    return int(counts.get("oom_kill", 0))
+    return _counts(text).get("oom_kill", 0)
 
 
 def activity(root: Path = Path("/")) -> dict[str, float]:
-    """What changes during a run: load average over a minute, clock ticks in all and stolen by the hypervisor, and how
-    often a CPU quota has stopped the group."""
+    """What changes during a run: load average over a minute, clock ticks in all and stolen by the hypervisor, how often
+    a CPU quota has stopped the group and heat has slowed the cores, pages swapped, and how long (us) tasks have waited
+    for CPU and memory. What the kernel does not say is 0."""
     fields = (_text(root / "proc/stat") or "cpu").splitlines()[0].split()[1:]
     ticks = [int(field) for field in fields]
+    swaps = _counts(_text(root / "proc/vmstat") or "")
     # guest time (from the ninth field on) is contained in user time already
     return {
         "load_average": float((_text(root / "proc/loadavg") or f"{os.getloadavg()[0]}").split()[0]),
         "ticks": float(sum(ticks[:8])),
         "stolen_ticks": float(ticks[7]) if len(ticks) > 7 else 0.0,
         "throttled": float(_throttled(root)),
+        "thermal_throttled": float(_thermal(root / "sys/devices/system/cpu")),
+        "swapped_pages": float(swaps.get("pswpin", 0) + swaps.get("pswpout", 0)),
+        "cpu_pressure_us": _pressure_us(root / "proc/pressure/cpu"),
+        "memory_pressure_us": _pressure_us(root / "proc/pressure/memory"),
+        "khz": _mean_khz(root / "sys/devices/system/cpu"),
+    }
+
+
+def disturbances(before: dict[str, float], after: dict[str, float]) -> dict[str, float | None]:
+    """What went on between two activities, in words of a record; None where the kernel does not say."""
+    grown = {name: after[name] - before[name] for name in before}
+    return {
+        "thermal_throttles": grown["thermal_throttled"],
+        "swapped_pages": grown["swapped_pages"],
+        "cpu_pressure_s": grown["cpu_pressure_us"] / 1e6,
+        "memory_pressure_s": grown["memory_pressure_us"] / 1e6,
+        "mhz_before": before["khz"] / 1e3 or None,
+        "mhz_after": after["khz"] / 1e3 or None,
+    }
+
+
+def _thermal(system: Path) -> int:
+    """How often heat has slowed any core."""
+    return sum(int(_text(path) or 0) for path in system.glob("cpu[0-9]*/thermal_throttle/core_throttle_count"))
+
+
+def _mean_khz(system: Path) -> float:
+    """Mean clock of all CPUs at this moment."""
+    clocks = [int(_text(path) or 0) for path in system.glob("cpu[0-9]*/cpufreq/scaling_cur_freq")]
+    return sum(clocks) / len(clocks) if clocks else 0.0
+
+
+def _pressure_us(path: Path) -> float:
+    """Time in which at least one task waited (PSI, "some ... total=")."""
+    for line in (_text(path) or "").splitlines():
+        if line.startswith("some"):
+            return float(line.rpartition("total=")[2] or 0)
+    return 0.0
+
+
+def _counts(text: str) -> dict[str, int]:
+    """Lines of "name number"."""
+    return {
+        name: int(value) for name, _, value in (line.partition(" ") for line in text.splitlines()) if value.isdigit()
     }
 
 
 def _throttled(root: Path) -> int:
     text = _cgroup_file(root, "", "cpu.stat") or _cgroup_file(root, "cpu", "cpu.stat") or ""
-    counts = dict(line.split() for line in text.splitlines() if len(line.split()) == 2)
-    return int(counts.get("nr_throttled", 0))
+    return _counts(text).get("nr_throttled", 0)
 
 
 def steal_pct(before: dict[str, float], after: dict[str, float]) -> float:

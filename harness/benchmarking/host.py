@@ -4,9 +4,11 @@ The choice is a pure function of a picture of the machine, so that it can be tes
 """
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from harness.errors import HarnessError
 
@@ -16,15 +18,44 @@ SYSTEM_CPUS = Path("/sys/devices/system/cpu")
 @dataclass(frozen=True)
 class Topology:
     """A picture of the machine. `allowed`: logical CPUs that this process may use, which is less than there are
-    where a cpuset says so. `siblings`: for every online logical CPU, all logical CPUs of its physical core."""
+    where a cpuset says so. `siblings`: for every online logical CPU, all logical CPUs of its physical core. `node`:
+    its NUMA node, `speed`: how fast its kind of core is (cpu_capacity, or else the highest clock in kHz), each where
+    the kernel says so."""
 
     allowed: frozenset[int]
     siblings: Mapping[int, frozenset[int]]
+    node: Mapping[int, int] = field(default_factory=dict)
+    speed: Mapping[int, int] = field(default_factory=dict)
 
     @property
     def physical_cores(self) -> int:
         """Physical cores that are online, allowed or not."""
         return len(set(self.siblings.values()))
+
+    @property
+    def cores(self) -> list["Core"]:
+        """The physical cores that this process may use at least a part of, by their first logical CPU."""
+        groups = {self.siblings.get(cpu, frozenset({cpu})) for cpu in self.allowed}
+        return [self._core(group) for group in sorted(groups, key=min)]
+
+    def _core(self, group: frozenset[int]) -> "Core":
+        cpu = min(group & self.allowed)
+        return Core(cpu, group <= self.allowed, 0 in group, self.node.get(cpu, 0), self.speed.get(cpu, 0))
+
+    @property
+    def usable_cores(self) -> int:
+        """Cores of the fastest kind on the NUMA node that has most of them: as many as one session may spread over."""
+        return max(Counter((core.speed, core.node) for core in _fastest(self.cores)).values(), default=1)
+
+
+class Core(NamedTuple):
+    """A physical core: the logical CPU to use, whether all its siblings are ours, whether it has CPU 0."""
+
+    cpu: int
+    whole: bool
+    first: bool
+    node: int
+    speed: int
 
 
 @dataclass(frozen=True)
@@ -38,23 +69,52 @@ class Choice:
 def choose_cpus(topology: Topology, threads: int) -> Choice:
     """One logical CPU on each of `threads` physical cores.
 
-    Cores come in the kernel's order (on hybrid CPUs the fast ones are first) with the core of CPU 0 last, because it
-    serves most interrupts. A core of which only some siblings are allowed is taken last and with a warning: somebody
-    else may use the rest of it. HarnessError where there are fewer cores than threads.
+    All of one kind, the fastest that is there often enough (hybrid CPUs), and on one NUMA node where one has enough of
+    them. Cores of which only some siblings are allowed come last, with a warning: somebody else may use the rest; and
+    before them the core of CPU 0, because it serves most interrupts. HarnessError where there are fewer cores than
+    threads.
     """
-    cores = sorted({topology.siblings.get(cpu, frozenset({cpu})) for cpu in topology.allowed}, key=min)
+    cores = topology.cores
     if len(cores) < threads:
         raise HarnessError(
             f"bench.threads is {threads}, but this process may use {len(cores)} physical "
             f"core{'' if len(cores) == 1 else 's'}; set bench.threads to at most {len(cores)} or allow more CPUs"
         )
-    cores.sort(key=lambda core: (not core <= topology.allowed, 0 in core))
-    chosen = [min(core & topology.allowed) for core in cores[:threads]]
-    shared = [cpu for cpu, core in zip(chosen, cores, strict=False) if not core <= topology.allowed]
-    warnings = [
-        f"CPU {cpu} shares its physical core with CPUs outside the cpuset, which others may keep busy" for cpu in shared
+    warnings = []
+    alike = [core for core in cores if core.speed == _speed(cores, threads)]
+    if len(alike) < threads:
+        alike = sorted(cores, key=lambda core: -core.speed)
+        warnings.append("the threads run on cores of different speeds: no kind of core is there often enough")
+    near = _on_one_node(alike, threads)
+    if len({core.node for core in near[:threads]}) > 1:
+        warnings.append("the threads run on several NUMA nodes: none has enough cores")
+    chosen = near[:threads]
+    warnings += [
+        f"CPU {core.cpu} shares its physical core with CPUs outside the cpuset, which others may keep busy"
+        for core in chosen
+        if not core.whole
     ]
-    return Choice(cpus=sorted(chosen), warnings=warnings)
+    return Choice(cpus=sorted(core.cpu for core in chosen), warnings=warnings)
+
+
+def _fastest(cores: Sequence[Core]) -> list[Core]:
+    top = max((core.speed for core in cores), default=0)
+    return [core for core in cores if core.speed == top]
+
+
+def _speed(cores: Sequence[Core], threads: int) -> int:
+    """The fastest speed that enough cores have; 0 where none has."""
+    counts = Counter(core.speed for core in cores)
+    return max((speed for speed, count in counts.items() if count >= threads), default=0)
+
+
+def _on_one_node(cores: Sequence[Core], threads: int) -> list[Core]:
+    """The cores in the order to take them: those of the node with most whole ones first, if it has enough."""
+    whole = Counter(core.node for core in cores if core.whole)
+    there = Counter(core.node for core in cores)
+    best = max(there, key=lambda node: (there[node] >= threads, whole[node] >= threads, whole[node], -node))
+    # sorting is stable: within a group the order that came in stays, by speed or by number
+    return sorted(cores, key=lambda core: (core.node != best, not core.whole, core.first))
 
 
 def parse_cpu_list(text: str) -> frozenset[int]:
@@ -67,12 +127,41 @@ def parse_cpu_list(text: str) -> frozenset[int]:
     return frozenset(cpus)
 
 
-def read_topology(root: Path = SYSTEM_CPUS) -> Topology:
-    """The picture of this machine. Where the kernel shows no siblings (some sandboxes), each CPU counts as a core."""
-    siblings = {}
-    for path in root.glob("cpu[0-9]*/topology/thread_siblings_list"):
-        siblings[int(path.parts[-3].removeprefix("cpu"))] = parse_cpu_list(path.read_text())
-    return Topology(allowed=frozenset(os.sched_getaffinity(0)), siblings=siblings)
+def read_topology(root: Path = SYSTEM_CPUS, allowed: frozenset[int] | None = None) -> Topology:
+    """The picture of this machine, or of a recorded one. Where the kernel shows no siblings (some sandboxes), each CPU
+    counts as a core."""
+    siblings, node = {}, {}
+    capacity: dict[int, int] = {}
+    clock: dict[int, int] = {}
+    for folder in root.glob("cpu[0-9]*"):
+        cpu = int(folder.name.removeprefix("cpu"))
+        if listed := _read(folder / "topology/thread_siblings_list"):
+            siblings[cpu] = parse_cpu_list(listed)
+        for number in folder.glob("node[0-9]*"):
+            node[cpu] = int(number.name.removeprefix("node"))
+        for found, name in ((capacity, "cpu_capacity"), (clock, "cpufreq/cpuinfo_max_freq")):
+            if value := _read(folder / name):
+                found[cpu] = int(value)
+    # Newer kernels show a capacity everywhere; on hybrid x86 CPUs with SMT it is the same for both kinds of core.
+    speed = capacity if len(set(capacity.values())) > 1 else clock
+    mine = frozenset(os.sched_getaffinity(0)) if allowed is None else allowed
+    return Topology(allowed=mine, siblings=siblings, node=node, speed=_kinds(speed))
+
+
+def _kinds(speed: Mapping[int, int]) -> dict[int, int]:
+    """Speeds with favoured cores put among their kind: a tenth more clock is turbo, not another kind of core."""
+    kinds: list[int] = []
+    for value in sorted(set(speed.values()), reverse=True):
+        if not kinds or value < 0.85 * kinds[-1]:
+            kinds.append(value)
+    return {cpu: next(kind for kind in kinds if value >= 0.85 * kind) for cpu, value in speed.items()}
+
+
+def _read(path: Path) -> str | None:
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return None
 
 
 def require_affinity(cpus: list[int]) -> None:

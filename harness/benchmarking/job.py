@@ -24,6 +24,8 @@ class Model(Strict):
     onnx: Path
     onnx_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     is_teacher: bool
+    # the class that torch gave each test image, uint8 [N] as .npy, where it is known
+    answers: Path | None = None
 
 
 class Job(Strict):
@@ -39,6 +41,8 @@ class Job(Strict):
     harness_revision: str
     # Docker image id, or null on the bare machine.
     image: str | None = None
+    # The interpreter that has each runtime of the settings; one that is not named is this process's.
+    pythons: dict[str, Path] = {}
     models: Annotated[list[Model], Field(min_length=1)]
 
     @model_validator(mode="after")
@@ -64,6 +68,7 @@ class Assignment(Strict):
     testset: Path
     settings: Bench
     harness_revision: str
+    threads: Annotated[int, Field(ge=1)]
     cpus: Annotated[list[int], Field(min_length=1)]
     block: Annotated[int, Field(ge=0)] = 0
     # Written when the measurement fails: a harness.records.Failure.

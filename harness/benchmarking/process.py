@@ -26,8 +26,12 @@ ASSIGNMENT = "HARNESS_ASSIGNMENT"
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
-def measure(suite: str, assignment: Assignment, output: Path, timeout_s: float) -> dict[str, Any] | Failure:
+def measure(
+    suite: str, assignment: Assignment, output: Path, timeout_s: float, python: Path | None = None
+) -> dict[str, Any] | Failure:
     """Run a suite in a fresh process; its one entry of pytest-benchmark's JSON, which stays in `output`.
+
+    `python` is the interpreter that has the runtime, by default this process's.
 
     A failure is returned rather than raised, so that the other models go on; what the process printed is then kept
     beside `output` as .log. This process sleeps until the other one ends: it must not disturb it.
@@ -40,7 +44,8 @@ def measure(suite: str, assignment: Assignment, output: Path, timeout_s: float) 
         file = Path(folder) / "assignment.json"
         file.write_text(assignment.model_dump_json(), encoding="utf-8")
         kills_before = oom_kills()
-        code, text = _run(_command(suite, assignment.cpus, output, folder), {ASSIGNMENT: str(file)}, timeout_s)
+        command = _command(str(python or sys.executable), suite, assignment.cpus, output, folder)
+        code, text = _run(command, {ASSIGNMENT: str(file)}, timeout_s)
         if code != 0:
             log.write_text(text, encoding="utf-8")
             return _failure(code, timeout_s, oom_kills() > kills_before, assignment.failure, log)
@@ -53,7 +58,19 @@ def measure(suite: str, assignment: Assignment, output: Path, timeout_s: float) 
     return dict(entry)
 
 
-def _command(suite: str, cpus: list[int], output: Path, store: str) -> list[str]:
+def runtime_of(python: Path | None, name: str) -> str:
+    """What the runtime in an environment says of itself: "onnxruntime 1.16.0". HarnessError where there is none."""
+    code = "import onnxruntime; print('onnxruntime', onnxruntime.__version__)"
+    command = [str(python or sys.executable), "-c", code]
+    try:
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise HarnessError(
+            f"bench.runtimes: {name}: {command[0]} cannot import onnxruntime; run: make setup"
+        ) from error
+
+
+def _command(python: str, suite: str, cpus: list[int], output: Path, store: str) -> list[str]:
     pytest = [
         "-m",
         "pytest",
@@ -68,7 +85,7 @@ def _command(suite: str, cpus: list[int], output: Path, store: str) -> list[str]
     benchmark = ["-p", "pytest_benchmark.plugin", "--benchmark-disable-gc", f"--benchmark-json={output.absolute()}"]
     # Its store is not used, yet made at start: not in the working directory, which may be read-only.
     benchmark.append(f"--benchmark-storage=file://{store}")
-    launcher = [sys.executable, "-m", "harness.benchmarking.pinned", ",".join(map(str, cpus))]
+    launcher = [python, "-m", "harness.benchmarking.pinned", ",".join(map(str, cpus))]
     return [*launcher, *pytest, *benchmark]
 
 

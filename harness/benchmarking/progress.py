@@ -1,7 +1,7 @@
 """What a person sees while the bench runs: one updating line on a terminal, else a line per block, on stderr."""
 
 import sys
-import time
+from collections import Counter
 from collections.abc import Sequence
 from typing import TextIO
 
@@ -11,25 +11,22 @@ from harness.records import AccuracyRecord, LatencyRecord
 
 
 class Progress:
-    """Counts equal steps of one stage, to say how much time is left."""
+    """One line about what is happening, on terminals replaced by the next; milestones stay in a log."""
 
-    def __init__(self, stage: str, steps: int, stream: TextIO | None = None) -> None:
-        self.stage, self.steps, self.done = stage, steps, 0
+    def __init__(self, stage: str, stream: TextIO | None = None) -> None:
+        self.stage = stage
         self.stream = stream or sys.stderr
         self.live = self.stream.isatty()
-        self.started = time.monotonic()
+        self.milestone = ""
 
     def at(self, what: str) -> None:
-        """Before a step: what comes, for terminals."""
+        """Before a step: what comes, for terminals, beside the last milestone."""
         if self.live:
-            self._print(what, "")
-
-    def advance(self, steps: int = 1) -> None:
-        """After a step, or after steps that fell away."""
-        self.done += steps
+            self._print(what + (f" ({self.milestone})" if self.milestone else ""), "")
 
     def reached(self, what: str) -> None:
-        """After a step worth a line in a log."""
+        """A milestone: a line in a log."""
+        self.milestone = what
         if not self.live:
             self._print(what, "\n")
 
@@ -43,12 +40,8 @@ class Progress:
             self._write("\r\x1b[K")
 
     def _print(self, what: str, end: str) -> None:
-        left = f", {duration(self._left())} left" if 0 < self.done < self.steps else ""
         start = "\r\x1b[K" if self.live else ""
-        self._write(f"{start}{self.stage} {self.done}/{self.steps}{left}: {what}{end}")
-
-    def _left(self) -> float:
-        return (time.monotonic() - self.started) / self.done * (self.steps - self.done)
+        self._write(f"{start}{self.stage}: {what}{end}")
 
     def _write(self, text: str) -> None:
         self.stream.write(text)
@@ -65,25 +58,38 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
-def summary(latencies: Sequence[LatencyRecord], accuracies: Sequence[AccuracyRecord]) -> str:
-    """A short table of the run, model by model, with the reasons of failures below it."""
-    rows, reasons = [], []
-    for latency, accuracy in zip(latencies, accuracies, strict=True):
-        took, ratio = latency.latency_ms, latency.ratio_to_teacher
+def summary(latencies: Sequence[LatencyRecord], accuracies: Sequence[AccuracyRecord], several: bool = False) -> str:
+    """A short table of one condition, model by model, with the reasons of failures and the warnings below it."""
+    right = {record.cell: record for record in accuracies}
+    rows, reasons, warned = [], [], Counter[str]()
+    for latency in latencies:
+        accuracy, took, ratio = right.get(latency.cell), latency.latency_ms, latency.ratio_to_teacher
+        known = accuracy is not None and accuracy.accuracy_pct is not None
         rows.append(
             [
                 latency.title,
-                f"{took.value:.2f} [{took.low:.2f}, {took.high:.2f}]" if took else "failed",
+                f"{took.value:.3f} [{took.low:.3f}, {took.high:.3f}]" if took else "failed",
                 f"{ratio.value:.3f} [{ratio.low:.3f}, {ratio.high:.3f}]" if ratio else "-",
-                f"{accuracy.accuracy_pct:.2f}" if accuracy.accuracy_pct is not None else "failed",
+                f"{accuracy.accuracy_pct:.2f}" if accuracy and known else "failed",
             ]
         )
+        if latency.control_ratio:
+            aa = latency.control_ratio
+            rows.append([f"{latency.title}, again", "", f"{aa.value:.3f} [{aa.low:.3f}, {aa.high:.3f}]", ""])
         reasons += [
             f"{record.cell}: {record.stage} failed ({record.failure.kind}): {record.failure.message}"
             for record in (latency, accuracy)
-            if record.failure
+            if record and record.failure
         ]
-        reasons += [f"{latency.cell}: {warning}" for warning in latency.warnings]
+        warned.update(latency.warnings)
     headers = ["Model", "Latency (ms) [95 %]", "Ratio to teacher [95 %]", "Accuracy (%)"]
     table = tabulate(rows, headers, disable_numparse=True, colalign=("left", "right", "right", "right"))
-    return "\n".join([table, *reasons])
+    title = [f"{latencies[0].runtime}, {_count(latencies[0].threads, 'thread')}"] if several and latencies else []
+    told = [
+        f"{'all rows' if count == len(latencies) else _count(count, 'row')}: {text}" for text, count in warned.items()
+    ]
+    return "\n".join([*title, table, *reasons, *told])
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"

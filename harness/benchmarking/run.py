@@ -12,16 +12,16 @@ from pathlib import Path
 from harness.benchmarking.accuracy import measure_accuracies
 from harness.benchmarking.context import Context, Limits
 from harness.benchmarking.facts import environment
-from harness.benchmarking.host import choose_cpus, read_topology
+from harness.benchmarking.host import read_topology
 from harness.benchmarking.images import load_testset
 from harness.benchmarking.job import Job, Model
 from harness.benchmarking.latency import measure_latencies
-from harness.benchmarking.plan import accuracy_is_current, latencies_are_current
-from harness.benchmarking.process import describe
+from harness.benchmarking.plan import accuracy_is_current, conditions, latencies_are_current
+from harness.benchmarking.process import describe, runtime_of
 from harness.benchmarking.progress import summary
-from harness.benchmarking.session import RUNTIME, read_checked, session_options
+from harness.benchmarking.session import read_checked, session_options
 from harness.errors import HarnessError
-from harness.records import AccuracyRecord, LatencyRecord, file_sha256, now, record_path
+from harness.records import file_sha256, now, record_path
 
 
 def run(job: Job, limits: Limits | None = None) -> int:
@@ -30,21 +30,20 @@ def run(job: Job, limits: Limits | None = None) -> int:
     Raises HarnessError, before anything is measured, where the job as a whole cannot be done.
     """
     load_testset(job.testset)
-    choice = choose_cpus(read_topology(), job.settings.threads)
+    found = conditions(job.settings, read_topology())
     facts = {
-        **environment(choice.cpus),
+        **environment(found[0].cpus),
         # Records of one run, whose ratios are to the same teacher's processes, share this.
         "run": f"{now()} {secrets.token_hex(4)}",
         "harness_revision": job.harness_revision,
         "image": job.image,
-        "session": session_options(job.settings.threads),
     }
     with tempfile.TemporaryDirectory(prefix="harness-bench-") as scratch:
         context = Context(
             job=job,
             limits=limits or Limits(),
-            cpus=choice.cpus,
-            warnings=choice.warnings,
+            conditions=found,
+            runtimes={name: runtime_of(job.pythons.get(name), name) for name in job.settings.runtimes},
             testset_sha256=file_sha256(job.testset),
             environment=facts,
             scratch=Path(scratch),
@@ -56,28 +55,40 @@ def _measure_all(context: Context) -> int:
     models = context.job.models
     problems = {model.cell: problem for model in models if (problem := _problem(model))}
     sound = [model for model in models if model.cell not in problems]
-    session = session_options(context.job.settings.threads)
-    stale = [
-        model
-        for model in sound
-        if not accuracy_is_current(model, context.find(model, AccuracyRecord), RUNTIME, context.testset_sha256, session)
-    ]
-    latencies = [context.find(model, LatencyRecord) for model in sound]
-    again = sound if not latencies_are_current(sound, latencies, RUNTIME, context.settings) else []
+    stale = [model for model in sound if not _accuracy_is_current(context, model)]
+    again = sound if not _latencies_are_current(context, sound) else []
     if not problems and not stale and not again:
         print(f"Nothing to bench: {len(sound)} {'model is' if len(sound) == 1 else 'models are'} up to date.")
         return 0
-    _require_writable(context.job)
+    _require_writable(context)
     for model in models:
         if model.cell in problems:
             failure = describe(problems[model.cell])
             context.fail_accuracy(model, failure, 0.0)
-            context.fail_latency(model, failure, 0.0)
+            for condition in context.conditions:
+                context.fail_latency(model, condition, failure, 0.0)
     if stale:
         measure_accuracies(context, stale)
     if again:
         measure_latencies(context, again)
     return _close(context)
+
+
+def _accuracy_is_current(context: Context, model: Model) -> bool:
+    runtime, session = context.runtimes[context.headline.runtime], session_options(context.headline.threads)
+    return accuracy_is_current(model, context.accuracy(model), runtime, context.testset_sha256, session)
+
+
+def _latencies_are_current(context: Context, models: list[Model]) -> bool:
+    """All conditions and models, or none: one missing or changed has all measured again, in one run."""
+    runs = set()
+    for condition in context.conditions:
+        records = [context.latency(model, condition) for model in models]
+        runs |= {record.environment.get("run") for record in records if record}
+        runtime = context.runtimes[condition.runtime]
+        if not latencies_are_current(models, records, runtime, context.settings(condition)):
+            return False
+    return len(runs) <= 1
 
 
 def _problem(model: Model) -> HarnessError | None:
@@ -89,10 +100,13 @@ def _problem(model: Model) -> HarnessError | None:
     return None
 
 
-def _require_writable(job: Job) -> None:
+def _require_writable(context: Context) -> None:
     """Find out now, not after an hour of measuring, that results cannot be kept."""
-    folders = [record_path(job.results, job.profile, stage, "x").parent for stage in ("latency", "accuracy")]
-    for folder in [*folders, job.raw]:
+    job = context.job
+    latencies = [
+        record_path(job.results, job.profile, "latency", "x", condition.name).parent for condition in context.conditions
+    ]
+    for folder in [*latencies, record_path(job.results, job.profile, "accuracy", "x").parent, job.raw]:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -103,11 +117,12 @@ def _require_writable(job: Job) -> None:
 
 def _close(context: Context) -> int:
     """Print how all models of the job stand now; the exit code that goes with it."""
-    latencies, accuracies = [], []
-    for model in context.job.models:
-        latency, accuracy = context.find(model, LatencyRecord), context.find(model, AccuracyRecord)
-        assert latency is not None and accuracy is not None, "every model has just got its records"
-        latencies.append(latency)
-        accuracies.append(accuracy)
-    print(summary(latencies, accuracies))
-    return int(any(record.status == "failed" for record in [*latencies, *accuracies]))
+    accuracies = [context.accuracy(model) for model in context.job.models]
+    failed = any(record is None or record.status == "failed" for record in accuracies)
+    for condition in context.conditions:
+        latencies = [context.latency(model, condition) for model in context.job.models]
+        failed |= any(record is None or record.status == "failed" for record in latencies)
+        print(
+            summary([one for one in latencies if one], [one for one in accuracies if one], len(context.conditions) > 1)
+        )
+    return int(failed)

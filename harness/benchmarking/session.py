@@ -46,12 +46,10 @@ def session_options(threads: int) -> dict[str, Any]:
     }
 
 
-def open_model(model: Model, threads: int) -> Opened:
-    """Open exactly the file that the job means: same bytes, same key. Anything else is a HarnessError naming it."""
-    data = read_checked(model)
-    chosen = session_options(threads)
+def build_options(threads: int) -> onnxruntime.SessionOptions:
+    """The same as the runtime takes them."""
     options = onnxruntime.SessionOptions()
-    for name, value in chosen.items():
+    for name, value in session_options(threads).items():
         if name.startswith("session."):
             options.add_session_config_entry(name, value)
         elif name == "execution_mode":
@@ -60,8 +58,15 @@ def open_model(model: Model, threads: int) -> Opened:
             options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, value)
         elif name != "provider":
             setattr(options, name, value)
+    return options
+
+
+def open_model(model: Model, threads: int) -> Opened:
+    """Open exactly the file that the job means: same bytes, same key. Anything else is a HarnessError naming it."""
+    data = read_checked(model)
+    provider = session_options(threads)["provider"]
     try:
-        session = onnxruntime.InferenceSession(data, options, providers=[chosen["provider"]])
+        session = onnxruntime.InferenceSession(data, build_options(threads), providers=[provider])
     except MemoryError:
         raise
     except Exception as error:

@@ -9,7 +9,7 @@ from harness.checking import agreement, chain, measurement, plausibility
 from harness.checking.evidence import Evidence, read_evidence
 from harness.checking.fault import Fault, Find
 from harness.matrix import Plan
-from harness.records import Stage
+from harness.records import Stage, record_path
 
 Severity = Literal["error", "warning"]
 
@@ -18,8 +18,8 @@ Severity = Literal["error", "warning"]
 class Check:
     """A named check. Its name is its function's; what it finds is its function's docstring.
 
-    `remedy` is what the user does about it; {profile}, {cell}, {stage} and {verb} (the make target that writes the
-    stage's record) are filled in.
+    `remedy` is what the user does about it; {profile}, {cell}, {stage}, {record} (its file) and {verb} (the make
+    target that writes it) are filled in.
     """
 
     find: Find
@@ -51,7 +51,7 @@ class Finding:
 
 
 MAKE_AGAIN = "make {verb} PROFILE={profile}"
-DELETE = "delete results/{profile}/{stage}/{cell}.json, then: " + MAKE_AGAIN
+DELETE = "delete {record}, then: " + MAKE_AGAIN
 # The bench keeps what looks up to date to it, so what is to be measured again has to go first.
 MEASURE_ALL = "delete results/{profile}/latency, then: make bench PROFILE={profile}"
 MEASURE_ALIKE = "delete results/{profile}/{stage}, then measure all rows in one place: make bench PROFILE={profile}"
@@ -76,9 +76,12 @@ CHECKS: Sequence[Check] = (
     Check(measurement.throttled_run, "give the container whole cores or a larger CPU quota; " + MEASURE_ALL),
     Check(measurement.stolen_run, "wait until the host is quieter; " + MEASURE_ALL),
     Check(measurement.missing_teacher, "see that the teacher is exported; " + MEASURE_ALL),
-    Check(measurement.unusable_interval, "raise bench.blocks or use a quieter machine; " + MEASURE_ALL),
+    Check(measurement.control_off, "raise bench.minutes_per_model or use a quieter machine; " + MEASURE_ALL),
+    Check(measurement.unusable_interval, "raise bench.minutes_per_model or use a quieter machine; " + MEASURE_ALL),
     Check(
-        measurement.wide_interval, "raise bench.blocks in matrix.toml, then: make bench PROFILE={profile}", "warning"
+        measurement.wide_interval,
+        "raise bench.minutes_per_model in matrix.toml, then: make bench PROFILE={profile}",
+        "warning",
     ),
     Check(agreement.mixed_machines, MEASURE_ALIKE),
     Check(agreement.mixed_images, MEASURE_ALIKE),
@@ -103,6 +106,7 @@ CHECKS: Sequence[Check] = (
         plausibility.differs_from_torch,
         DELETE + "; where it stays, the test set or the exported file is not the trained model's",
     ),
+    Check(plausibility.other_answers, DELETE + "; where it stays, the exported file is not the trained model's"),
     Check(
         plausibility.above_teacher,
         "look at the teacher's training: its recipe may be too short for a teacher",
@@ -134,6 +138,8 @@ def errors(findings: Sequence[Finding]) -> Iterator[Finding]:
 def _finding(plan: Plan, check: Check, fault: Fault) -> Finding:
     cell = fault.entry.cell
     verb = "train-matrix" if fault.stage in ("train", "export") else "bench"
+    condition = plan.settings.bench.conditions[0] if fault.stage == "latency" else ""
+    record = record_path(Path("results"), plan.profile, fault.stage, cell.id, condition)
     return Finding(
         check=check.name,
         severity=check.severity,
@@ -141,5 +147,5 @@ def _finding(plan: Plan, check: Check, fault: Fault) -> Finding:
         title=cell.title,
         stage=fault.stage,
         reason=fault.reason,
-        remedy=check.remedy.format(profile=plan.profile, cell=cell.id, stage=fault.stage, verb=verb),
+        remedy=check.remedy.format(profile=plan.profile, cell=cell.id, stage=fault.stage, record=record, verb=verb),
     )

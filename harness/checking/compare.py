@@ -4,7 +4,6 @@ Every cell is several questions at once (latency, latency by the teacher's, accu
 cells. So the intervals are widened (Bonferroni): all together, not each, are wrong by chance one time in twenty.
 """
 
-import statistics
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +14,18 @@ from tabulate import tabulate
 from harness.checking.agreement import image, machine
 from harness.errors import HarnessError
 from harness.records import AccuracyRecord, Interval, LatencyRecord, Record, load
-from harness.statistics import CONFIDENCE_PCT, change_of_medians, change_of_shares
+from harness.statistics import (
+    CONFIDENCE_PCT,
+    change_of_estimates,
+    change_of_ratios,
+    change_of_shares,
+    estimate,
+    paired_ratio,
+)
 
 R = TypeVar("R", bound=Record)
-# Process medians before and after.
-Series = tuple[list[float], list[float]]
+# Block -> a process's observation.
+Observations = dict[int, float]
 SEED = 0
 # One of two equal models is the faster one in every process one time in 1,700 with seven processes each. With four it
 # is one time in 35, and no interval from so few can be held to less: a matrix would always list some.
@@ -85,7 +91,7 @@ def compare(before: Path, after: Path) -> Comparison:
     confidence = 100 - (100 - CONFIDENCE_PCT) / max(questions, 1)
     changes = [
         *(_latency_change(one, two, confidence) for one, two in latency_pairs),
-        *(_change(record, "latency by teacher's", "", series, confidence) for record, series in by_teacher),
+        *(_ratio_change(*one, confidence) for one in by_teacher),
         *(_accuracy_change(one, two, confidence) for one, two in accuracy_pairs),
     ]
     return Comparison(tuple(changes), tuple(left_out), confidence)
@@ -120,7 +126,11 @@ def _spelled(change: Change) -> str:
 
 
 def _read(folder: Path, kind: type[R]) -> dict[str, R]:
-    return {path.stem: load(path, kind) for path in sorted((folder / kind.stage).glob("*.json"))}
+    """Records by their place below the stage's folder: the cell, and for latencies the condition before it."""
+    root = folder / kind.stage
+    return {
+        path.relative_to(root).with_suffix("").as_posix(): load(path, kind) for path in sorted(root.rglob("*.json"))
+    }
 
 
 def _pairs(before: dict[str, R], after: dict[str, R]) -> list[tuple[R, R]]:
@@ -183,38 +193,46 @@ def _accuracy_gap(record: AccuracyRecord) -> str | None:
     return None if record.correct is not None and record.images else "has no counts"
 
 
-def _teacher(records: dict[str, LatencyRecord]) -> str | None:
-    """The cell that the others' ratios are to: its own is exactly 1, without an interval."""
-    return next((cell for cell, record in records.items() if record.ratio_to_teacher == ITSELF), None)
+def _teachers(records: dict[str, LatencyRecord]) -> dict[str, LatencyRecord]:
+    """Condition -> the record that the others' ratios are to: its own is exactly 1, without an interval."""
+    return {record.condition: record for record in records.values() if record.ratio_to_teacher == ITSELF}
+
+
+def _observations(record: LatencyRecord) -> Observations:
+    return {process.block: process.low_ms for process in record.processes}
 
 
 def _latency_change(one: LatencyRecord, two: LatencyRecord, confidence_pct: float) -> Change:
-    first, second = ([process.median_ms for process in record.processes] for record in (one, two))
-    return _change(one, "latency", "ms", (first, second), confidence_pct)
+    before, after = (list(_observations(record).values()) for record in (one, two))
+    by = change_of_estimates(before, after, SEED, confidence_pct)
+    return Change(_name(one), one.title, "latency", "ms", estimate(before), estimate(after), by, unchanged=1.0)
+
+
+Paired = tuple[Observations, Observations]
 
 
 def _ratio_pairs(
     pairs: list[tuple[LatencyRecord, LatencyRecord]], before: dict[str, LatencyRecord], after: dict[str, LatencyRecord]
-) -> Iterator[tuple[Record, Series]]:
-    """Students with their latencies by the teacher's, before and after, where there are enough of both."""
-    first, second = (records.get(_teacher(records) or "") for records in (before, after))
+) -> Iterator[tuple[LatencyRecord, Paired, Paired]]:
+    """Students with their and their teacher's observations, before and after, where there are enough common blocks."""
+    earlier, later = _teachers(before), _teachers(after)
     for one, two in pairs:
+        first, second = earlier.get(one.condition), later.get(two.condition)
         if first and second and one.cell != first.cell:
-            series = _by_teacher(one, first), _by_teacher(two, second)
-            if min(map(len, series)) >= LEAST_PROCESSES:
-                yield one, series
+            paired = ((_observations(one), _observations(first)), (_observations(two), _observations(second)))
+            if min(len(own.keys() & teachers.keys()) for own, teachers in paired) >= LEAST_PROCESSES:
+                yield one, *paired
 
 
-def _by_teacher(record: LatencyRecord, teacher: LatencyRecord) -> list[float]:
-    """Process medians by the teacher's of the same block: what slowed a whole run cancels."""
-    by_block = {process.block: process.median_ms for process in teacher.processes}
-    return [process.median_ms / by_block[process.block] for process in record.processes if process.block in by_block]
+def _ratio_change(record: LatencyRecord, before: Paired, after: Paired, confidence_pct: float) -> Change:
+    by = change_of_ratios(before, after, SEED, confidence_pct)
+    first, second = (paired_ratio(*paired, seed=SEED, resamples=1) for paired in (before, after))
+    assert by and first and second, "there are common blocks"
+    return Change(_name(record), record.title, "latency by teacher's", "", first.value, second.value, by, unchanged=1.0)
 
 
-def _change(record: Record, what: str, unit: str, series: Series, confidence_pct: float) -> Change:
-    by = change_of_medians(*series, seed=SEED, confidence_pct=confidence_pct)
-    first, second = (statistics.median(values) for values in series)
-    return Change(record.cell, record.title, what, unit, first, second, by, unchanged=1.0)
+def _name(record: LatencyRecord) -> str:
+    return f"{record.condition}/{record.cell}"
 
 
 def _accuracy_change(one: AccuracyRecord, two: AccuracyRecord, confidence_pct: float) -> Change:

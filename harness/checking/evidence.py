@@ -39,6 +39,8 @@ class Entry:
     found: Mapping[Stage, Record]
     unreadable: Mapping[Stage, str]
     onnx_file_sha256: str | None = None
+    # latencies under the conditions beside the headline; `found` has that
+    beside: tuple[LatencyRecord, ...] = ()
 
     def own(self, kind: type[R]) -> R | None:
         """The stage's record if it is this cell's, under whatever key and however it ended."""
@@ -67,7 +69,18 @@ class Entry:
     def latency(self) -> LatencyRecord | None:
         """The standing latency record."""
         latency = self.done(LatencyRecord)
-        return latency if latency and self.export and latency.onnx_sha256 == self.export.onnx_sha256 else None
+        return latency if latency and self.fits(latency) else None
+
+    @property
+    def latencies(self) -> list[LatencyRecord]:
+        """The standing latency records under all conditions, the headline first."""
+        headline = [self.latency] if self.latency else []
+        return headline + [one for one in self.beside if one.status == "done" and self.fits(one)]
+
+    def fits(self, latency: LatencyRecord) -> bool:
+        """Whether a latency is of this cell under its present key, and of the file that was exported."""
+        named = (latency.cell, latency.profile, latency.key) == (self.cell.id, self.profile, self.cell.key)
+        return named and self.export is not None and latency.onnx_sha256 == self.export.onnx_sha256
 
     @cached_property
     def accuracy(self) -> AccuracyRecord | None:
@@ -93,8 +106,8 @@ class Evidence:
         return self.entries[self.plan.teacher.id]
 
     def latencies(self) -> Iterator[tuple[Entry, LatencyRecord]]:
-        """Entries whose latency record stands, with it."""
-        return ((entry, entry.latency) for entry in self.entries.values() if entry.latency)
+        """Entries with each of their latency records that stands, under whatever condition."""
+        return ((entry, latency) for entry in self.entries.values() for latency in entry.latencies)
 
     def accuracies(self) -> Iterator[tuple[Entry, AccuracyRecord]]:
         """Entries whose accuracy record stands, with it."""
@@ -106,19 +119,28 @@ def read_evidence(plan: Plan, results: Path, artifacts: Path | None = None) -> E
 
     Without `artifacts` the records alone count, as in a checkout that has no ONNX files.
     """
-    return Evidence(plan, {cell.id: _entry(plan.profile, cell, results, artifacts) for cell in plan.cells})
+    return Evidence(plan, {cell.id: _entry(plan, cell, results, artifacts) for cell in plan.cells})
 
 
-def _entry(profile: str, cell: Cell, results: Path, artifacts: Path | None) -> Entry:
+def _entry(plan: Plan, cell: Cell, results: Path, artifacts: Path | None) -> Entry:
+    profile, (headline, *others) = plan.profile, plan.settings.bench.conditions
     found: dict[Stage, Record] = {}
     unreadable: dict[Stage, str] = {}
     for stage, kind in KINDS.items():
-        path = record_path(results, profile, stage, cell.id)
+        path = record_path(results, profile, stage, cell.id, headline if kind is LatencyRecord else "")
         if path.exists():
             try:
                 found[stage] = load(path, kind)
             except HarnessError as error:
                 unreadable[stage] = str(error)
+    beside = []
+    for condition in others:
+        path = record_path(results, profile, "latency", cell.id, condition)
+        if path.exists():
+            try:
+                beside.append(load(path, LatencyRecord))
+            except HarnessError as error:
+                unreadable["latency"] = str(error)
     file = cell.artifacts(artifacts, profile) / "model.onnx" if artifacts else None
     sha256 = file_sha256(file) if file and file.is_file() else None
-    return Entry(cell, profile, found, unreadable, sha256)
+    return Entry(cell, profile, found, unreadable, sha256, tuple(beside))

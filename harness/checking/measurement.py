@@ -1,33 +1,41 @@
 """Was each latency measured as it should be: enough of it, pinned, with the right runtime, undisturbed?"""
 
 import math
-import statistics
 from collections.abc import Iterator
 from typing import Any
 
 from harness.checking import limits
-from harness.checking.evidence import Evidence
+from harness.checking.evidence import Entry, Evidence
 from harness.checking.fault import Fault
-from harness.records import Interval, LatencyRecord
-from harness.statistics import LEAST_SAMPLES
+from harness.records import AccuracyRecord, Interval, LatencyRecord
+from harness.statistics import LEAST_SAMPLES, estimate, halfwidth_pct
 
 
 def wrong_runtime(evidence: Evidence) -> Iterator[Fault]:
-    """Figures from another runtime than the pinned one."""
-    expected = " or ".join(limits.RUNTIMES)
-    for entry in evidence.entries.values():
-        for record in (entry.latency, entry.accuracy):
-            if record and record.runtime not in limits.RUNTIMES:
-                yield Fault(entry, record.stage, f"{record.stage} was measured with {record.runtime}, not {expected}")
+    """Figures from another runtime than the pinned one that their condition names."""
+    headline = evidence.plan.settings.bench.runtimes[0]
+    for entry, record in evidence.latencies():
+        named = next((name for name in limits.RUNTIMES if f"-{name}-" in record.condition), headline)
+        yield from _runtime(entry, record, named)
+    for entry, accuracy in evidence.accuracies():
+        yield from _runtime(entry, accuracy, headline)
+
+
+def _runtime(entry: Entry, record: LatencyRecord | AccuracyRecord, named: str) -> Iterator[Fault]:
+    expected = limits.RUNTIMES[named]
+    if record.runtime != expected:
+        yield Fault(entry, record.stage, f"{record.stage} was measured with {record.runtime}, not {expected}")
 
 
 def too_few_samples(evidence: Evidence) -> Iterator[Fault]:
-    """Fewer processes, or fewer samples in one, than were asked for or than a median needs."""
+    """Fewer processes, or fewer samples in one, than were asked for or than a percentile needs."""
+    headline = evidence.plan.settings.bench.conditions[0]
     for entry, record in evidence.latencies():
         asked: dict[str, Any] = record.settings.get("bench", {})
-        processes = max(limits.LEAST_PROCESSES, asked.get("blocks", 0))
+        # only the headline is in every block
+        processes = max(limits.LEAST_PROCESSES, asked.get("blocks", 0) if record.condition == headline else 0)
         rounds = max(LEAST_SAMPLES[50], asked.get("rounds", 0))
-        fewest = min((len(process.samples_ms) for process in record.processes), default=rounds)
+        fewest = min((process.rounds for process in record.processes), default=rounds)
         if len(record.processes) < processes:
             yield Fault(entry, "latency", f"{len(record.processes)} processes, where {processes} are needed")
         elif fewest < rounds:
@@ -36,14 +44,15 @@ def too_few_samples(evidence: Evidence) -> Iterator[Fault]:
 
 def wrong_threads(evidence: Evidence) -> Iterator[Fault]:
     """The runtime's default number of threads, or another than the session was given or than matrix.toml asks for."""
-    wanted = evidence.plan.settings.bench.threads
     for entry, record in evidence.latencies():
         session = record.settings.get("session", {}).get("intra_op_num_threads", record.threads)
+        # a condition is named by what was asked for: a number, or "all", which every machine reads in its own way
+        wanted = record.condition.rpartition("-")[2]
         if min(record.threads, session) < 1:
             yield Fault(entry, "latency", "measured with the runtime's default number of threads (0)")
         elif session != record.threads:
             yield Fault(entry, "latency", f"the record says {record.threads} threads, its session had {session}")
-        elif record.threads != wanted:
+        elif wanted.isdigit() and record.threads != int(wanted):
             yield Fault(entry, "latency", f"measured with {record.threads} threads, matrix.toml asks for {wanted}")
 
 
@@ -67,18 +76,13 @@ def _cpus(cpus: tuple[int, ...]) -> str:
 def repeated_input(evidence: Evidence) -> Iterator[Fault]:
     """Processes that timed one input over and over: caches and branch predictors then know the answer."""
     for entry, record in evidence.latencies():
-        counts = [
-            (process.distinct_inputs, len(process.samples_ms))
-            for process in record.processes
-            if process.distinct_inputs is not None
-        ]
-        repeated = [(inputs, rounds) for inputs, rounds in counts if inputs < 2 <= rounds]
+        repeated = [process for process in record.processes if process.distinct_inputs < 2 <= process.rounds]
         if repeated:
-            yield Fault(entry, "latency", f"{len(repeated)} processes timed one input {repeated[0][1]} times")
+            yield Fault(entry, "latency", f"{len(repeated)} processes timed one input {repeated[0].rounds} times")
 
 
 def impossible_latency(evidence: Evidence) -> Iterator[Fault]:
-    """Latencies that are not positive numbers, or do not follow from the samples beside them."""
+    """Latencies that are not positive numbers, or do not follow from the processes beside them."""
     for entry, record in evidence.latencies():
         reason = _impossible(record)
         if reason:
@@ -88,21 +92,32 @@ def impossible_latency(evidence: Evidence) -> Iterator[Fault]:
 def _impossible(record: LatencyRecord) -> str | None:
     if record.latency_ms is None:
         return "the record is done and has no latency"
-    intervals = [record.latency_ms] + ([record.ratio_to_teacher] if record.ratio_to_teacher else [])
-    samples = [sample for process in record.processes for sample in process.samples_ms]
-    values = [*samples, *(value for one in intervals for value in (one.low, one.value, one.high))]
+    intervals = [one for one in (record.latency_ms, record.ratio_to_teacher, record.control_ratio) if one]
+    observed = [process.low_ms for process in record.processes]
+    values = [*observed, *(value for one in intervals for value in (one.low, one.value, one.high))]
     bad = next((value for value in values if not (math.isfinite(value) and value > 0)), None)
     if bad is not None:
         return f"{bad} is not a time or a ratio"
     for one in intervals:
         if not one.low <= one.value <= one.high:
             return f"{one.value:.4g} lies outside its own interval [{one.low:.4g}, {one.high:.4g}]"
-    if samples and not min(samples) <= record.latency_ms.value <= max(samples):
-        return f"{record.latency_ms.value:.4g} ms lies outside the samples, {min(samples):.4g} to {max(samples):.4g} ms"
+    if observed and not math.isclose(estimate(observed), record.latency_ms.value):
+        return f"{record.latency_ms.value:.4g} ms is not the estimate from its processes, {estimate(observed):.4g} ms"
     for process in record.processes:
-        if process.samples_ms and not math.isclose(process.median_ms, statistics.median(process.samples_ms)):
-            return f"the median of block {process.block} is not that of its samples"
+        if not process.low_ms <= process.median_ms <= (process.p90_ms or process.median_ms):
+            return f"the percentiles of block {process.block} are out of order"
     return None
+
+
+def control_off(evidence: Evidence) -> Iterator[Fault]:
+    """A run whose teacher, measured twice under two names, did not come out the same: it tells nothing finer apart."""
+    for entry, record in evidence.latencies():
+        control = record.control_ratio
+        if control and not abs(control.value - 1) <= limits.CONTROL_PCT / 100:
+            off = f"{100 * abs(control.value - 1):.1f} %"
+            yield Fault(
+                entry, "latency", f"the teacher differs from itself by {off}, {limits.CONTROL_PCT:g} % is let pass"
+            )
 
 
 def throttled_run(evidence: Evidence) -> Iterator[Fault]:
@@ -140,16 +155,17 @@ def unusable_interval(evidence: Evidence) -> Iterator[Fault]:
 
 
 def wide_interval(evidence: Evidence) -> Iterator[Fault]:
-    """A ratio that is known less precisely than wanted."""
+    """A ratio that is known less precisely than matrix.toml asks for."""
+    wanted = evidence.plan.settings.bench.precision_pct
     for entry, record in evidence.latencies():
         width = _halfwidth_pct(record.ratio_to_teacher)
-        if limits.WANTED_HALFWIDTH_PCT < width <= limits.USABLE_HALFWIDTH_PCT:
-            reason = f"the ratio is known to ±{width:.1f} %, {limits.WANTED_HALFWIDTH_PCT:g} % is wanted"
-            yield Fault(entry, "latency", reason)
+        if wanted < width <= limits.USABLE_HALFWIDTH_PCT:
+            # an interval narrows with the square root of the number of processes
+            processes = math.ceil(len(record.processes) * (width / wanted) ** 2)
+            reason = f"the ratio is known to ±{width:.1f} %, {wanted:g} % is wanted: about {processes} processes"
+            yield Fault(entry, "latency", f"{reason} instead of {len(record.processes)}")
 
 
 def _halfwidth_pct(interval: Interval | None) -> float:
     """Half an interval's width in percent of its value; 0 where there is nothing to judge."""
-    if interval is None or not interval.value > 0:
-        return 0.0
-    return 100 * (interval.high - interval.low) / 2 / interval.value
+    return halfwidth_pct(interval) if interval and interval.value > 0 else 0.0

@@ -68,6 +68,15 @@ def differs_from_torch(evidence: Evidence) -> Iterator[Fault]:
             yield Fault(entry, "accuracy", f"{ours:.2f} % in the bench, {torchs:.2f} % in torch; {limit}")
 
 
+def other_answers(evidence: Evidence) -> Iterator[Fault]:
+    """A model that answers otherwise in the bench than in torch, however many it gets right."""
+    for entry, record in evidence.accuracies():
+        same = record.agreement_pct
+        if same is not None and not same >= limits.AGREEMENT_PCT:
+            reason = f"answers {same:.2f} % of the images as torch does, {limits.AGREEMENT_PCT:g} % is needed"
+            yield Fault(entry, "accuracy", reason)
+
+
 def above_teacher(evidence: Evidence) -> Iterator[Fault]:
     """A student far better than its teacher."""
     teacher = evidence.teacher.accuracy

@@ -8,13 +8,14 @@ from pathlib import Path
 from harness.benchmarking.job import Job, Model
 from harness.errors import HarnessError
 from harness.matrix import Cell, Plan
-from harness.paths import Paths
+from harness.paths import Paths, answers_file
 from harness.records import ExportRecord, find
 from harness.revision import revision
 from harness.status import cell_state
 
 ROOT = Path(__file__).parents[2]
-BENCH_PYTHON = Path(".venvs/bench/bin/python")
+# The bench itself runs where the reference study's runtime is; each runtime has an environment of its own.
+HOME = "1.16.0"
 
 
 def matrix_job(plan: Plan, paths: Paths) -> Job:
@@ -34,6 +35,7 @@ def matrix_job(plan: Plan, paths: Paths) -> Job:
         testset=paths.testset(plan.profile, plan.data).resolve(),
         settings=plan.settings.bench,
         harness_revision=revision(),
+        pythons=bench_pythons(plan.settings.bench.runtimes),
         models=models,
     )
 
@@ -41,19 +43,22 @@ def matrix_job(plan: Plan, paths: Paths) -> Job:
 def _model(plan: Plan, paths: Paths, cell: Cell) -> Model:
     export = find(paths.results, plan.profile, cell.id, cell.key, ExportRecord)
     assert export and export.onnx_sha256, "a cell that is done has its export on record"
+    folder = cell.artifacts(paths.artifacts, plan.profile).resolve()
+    answers = answers_file(folder)
     return Model(
         cell=cell.id,
         title=cell.title,
         key=cell.key,
-        onnx=(cell.artifacts(paths.artifacts, plan.profile) / "model.onnx").resolve(),
+        onnx=folder / "model.onnx",
         onnx_sha256=export.onnx_sha256,
         is_teacher=cell.is_teacher,
+        answers=answers if answers.is_file() else None,
     )
 
 
 def run_bench(job: Job) -> int:
     """Run a job to its end and return its exit code: 0 all done, 1 some failed, 2 bad input, 130 stopped."""
-    python = bench_python()
+    python = bench_python(HOME)
     with tempfile.TemporaryDirectory(prefix="harness-job-") as folder:
         file = Path(folder) / "job.json"
         file.write_text(job.model_dump_json(), encoding="utf-8")
@@ -66,12 +71,18 @@ def run_bench(job: Job) -> int:
                 continue
 
 
-def bench_python() -> Path:
-    """The interpreter of the bench's environment; HarnessError where it has not been made."""
+def bench_pythons(runtimes: Sequence[str]) -> dict[str, Path]:
+    """The interpreter of each runtime's environment."""
+    return {runtime: bench_python(runtime) for runtime in runtimes}
+
+
+def bench_python(runtime: str) -> Path:
+    """The interpreter of a runtime's environment; HarnessError where that has not been made."""
+    python = Path(".venvs") / f"bench-{runtime}" / "bin/python"
     for root in (Path.cwd(), ROOT):
-        if (root / BENCH_PYTHON).is_file():
-            return root / BENCH_PYTHON
-    raise HarnessError(f"{BENCH_PYTHON}: not there; run: make setup")
+        if (root / python).is_file():
+            return (root / python).absolute()
+    raise HarnessError(f"{python}: not there; run: make setup")
 
 
 def untrained(plan: Plan, paths: Paths) -> Sequence[Cell]:

@@ -10,7 +10,7 @@ from onnx import numpy_helper
 
 from harness.benchmarking.job import Job, Model
 from harness.errors import HarnessError
-from harness.launching.local import run_bench
+from harness.launching.local import bench_pythons, run_bench
 from harness.paths import data_root
 from harness.records import AccuracyRecord, Interval, LatencyRecord, file_sha256, load, record_path
 from harness.revision import revision
@@ -43,6 +43,7 @@ def measure_one(path: Path, matrix: Path, profile: str) -> Measured:
     if "key" not in metadata:
         raise HarnessError(f"{path}: has no provenance in its metadata; export it with `harness export`")
     weights = [numpy_helper.to_array(tensor) for tensor in model.graph.initializer]
+    bench = load_settings(matrix, profile).bench
     name = data.provide(data_root(), allow_stand_in=metadata.get("data") == "stand-in")
     with tempfile.TemporaryDirectory(prefix="harness-test-") as folder:
         here = Path(folder)
@@ -52,8 +53,10 @@ def measure_one(path: Path, matrix: Path, profile: str) -> Measured:
             results=here / "results",
             raw=here / "raw",
             testset=here / "testset.npz",
-            settings=load_settings(matrix, profile).bench,
+            # the headline condition alone
+            settings=bench.model_copy(update={"runtimes": bench.runtimes[:1], "threads": bench.threads[:1]}),
             harness_revision=revision(),
+            pythons=bench_pythons(bench.runtimes[:1]),
             models=[
                 Model(
                     cell=CELL,
@@ -66,7 +69,7 @@ def measure_one(path: Path, matrix: Path, profile: str) -> Measured:
             ],
         )
         run_bench(job)
-        latency = load(record_path(job.results, profile, "latency", CELL), LatencyRecord)
+        latency = load(record_path(job.results, profile, "latency", CELL, bench.conditions[0]), LatencyRecord)
         accuracy = load(record_path(job.results, profile, "accuracy", CELL), AccuracyRecord)
     for record in (latency, accuracy):
         if record.failure:

@@ -48,6 +48,8 @@ class Row:
     latency: LatencyRecord | None
     accuracy: AccuracyRecord | None
     problems: tuple[Problem, ...]
+    # standing latencies under the conditions beside the headline
+    beside: tuple[LatencyRecord, ...] = ()
 
     @property
     def accuracy_pct(self) -> float | None:
@@ -56,7 +58,7 @@ class Row:
 
     @property
     def latency_ms(self) -> float | None:
-        """Median latency (ms) at batch 1."""
+        """Latency (ms) at batch 1 under the headline condition, undisturbed (harness.statistics)."""
         return self.latency.latency_ms.value if self.latency and self.latency.latency_ms else None
 
     @property
@@ -95,7 +97,7 @@ def read_rows(plan: Plan, table: Table, results: Path) -> list[Row]:
 
     Only this table's records count, and no file but them: the table is the same in every checkout and every report.
     """
-    rows = [read_row(results, plan.profile, cell) for cell in table.cells]
+    rows = [read_row(results, plan, cell) for cell in table.cells]
     failing: dict[str, list[Problem]] = {cell.id: [] for cell in table.cells}
     for finding in errors(check_results(replace(plan, tables=(table,)), results)):
         detail = f"fails the check {finding.check}: {finding.reason}"
@@ -114,12 +116,14 @@ def in_order(rows: Sequence[Row]) -> list[Row]:
     return sorted(rows, key=lambda row: (not row.cell.is_teacher, row.accuracy_pct is None, -(row.accuracy_pct or 0)))
 
 
-def read_row(results: Path, profile: str, cell: Cell) -> Row:
+def read_row(results: Path, plan: Plan, cell: Cell) -> Row:
     """One cell's records, each checked against the one before it."""
+    headline, *others = plan.settings.bench.conditions
     problems: list[Problem] = []
 
-    def look(kind: type[R], fits: Callable[[R], bool], source: str) -> R | None:
-        found = _look(results, profile, cell, kind, fits, source)
+    def look(kind: type[R], fits: Callable[[R], bool], source: str, condition: str = "") -> R | None:
+        path = record_path(results, plan.profile, kind.stage, cell.id, condition)
+        found = _look(path, cell, kind, fits, source)
         if isinstance(found, Problem):
             problems.append(found)
             return None
@@ -128,15 +132,21 @@ def read_row(results: Path, profile: str, cell: Cell) -> Row:
     train = look(TrainRecord, lambda _: True, "")
     # Without the stage before, a later record has nothing to belong to: the first gap is the one worth naming.
     export = look(ExportRecord, lambda it: it.weights_sha256 == train.weights_sha256, "weights") if train else None
-    latency = look(LatencyRecord, lambda it: it.onnx_sha256 == export.onnx_sha256, "ONNX file") if export else None
-    accuracy = look(AccuracyRecord, lambda it: it.onnx_sha256 == export.onnx_sha256, "ONNX file") if export else None
-    return Row(cell, train, export, latency, accuracy, tuple(problems))
+    if export is None:
+        return Row(cell, train, None, None, None, tuple(problems))
+
+    def of_this_file(record: LatencyRecord | AccuracyRecord) -> bool:
+        return record.onnx_sha256 == export.onnx_sha256
+
+    latency = look(LatencyRecord, of_this_file, "ONNX file", headline)
+    accuracy = look(AccuracyRecord, of_this_file, "ONNX file")
+    # a condition beside the headline is a figure more or none: its absence does not make the row incomplete
+    known = tuple(problems)
+    beside = [look(LatencyRecord, of_this_file, "ONNX file", condition) for condition in others]
+    return Row(cell, train, export, latency, accuracy, known, tuple(one for one in beside if one))
 
 
-def _look(
-    results: Path, profile: str, cell: Cell, kind: type[R], fits: Callable[[R], bool], source: str
-) -> R | Problem:
-    path = record_path(results, profile, kind.stage, cell.id)
+def _look(path: Path, cell: Cell, kind: type[R], fits: Callable[[R], bool], source: str) -> R | Problem:
     name = kind.stage
     if not path.exists():
         return Problem(name, "missing", f"no {name} record", f"no {name} record yet")

@@ -7,7 +7,7 @@ from statistics import fmean, stdev
 
 from tabulate import tabulate
 
-from harness.records import Interval
+from harness.records import Interval, LatencyRecord
 from harness.reporting.published import Published, published_means, published_rows
 from harness.reporting.rows import Row
 
@@ -39,7 +39,7 @@ def columns(rows: Sequence[Row]) -> list[Column]:
         _figures("Parameters (M)", params, _decimals(params, digits=2, least=1)),
         Column("Pruning", [row.pruning for row in rows], figures=False),
         Column("KD", [row.kd for row in rows], figures=False),
-        Column("Latency ratio", [ratio(row) for row in rows]),
+        Column("Latency ratio", [ratio(row.latency, noise(rows)) for row in rows]),
         _figures("MACs ratio", [_macs_ratio(row, teacher_macs) for row in rows], 2),
     ]
     if any(notes):
@@ -69,19 +69,47 @@ def note(row: Row) -> str:
     return ", ".join([*row.labels, *(problem.short for problem in row.problems)])
 
 
-def ratio(row: Row) -> str:
-    """Latency by the teacher's, with its 95 % interval; "≈" where the interval covers 1: no difference was shown."""
-    if row.latency is None or row.latency.ratio_to_teacher is None:
+def conditions(rows: Sequence[Row]) -> list[Column]:
+    """Latency and ratio to the teacher under the other runtimes and thread counts; no columns where there are none."""
+    known = {record.condition: _condition_text(record) for row in rows for record in row.beside}
+    if not known:
+        return []
+    table = [Column("Model Name", [row.cell.title for row in rows], figures=False)]
+    for condition, text in known.items():
+        found = [next((one for one in row.beside if one.condition == condition), None) for row in rows]
+        teacher = next((one for one, row in zip(found, rows, strict=True) if row.cell.is_teacher), None)
+        values = [one.latency_ms.value if one and one.latency_ms else None for one in found]
+        table.append(_figures(f"{text}: latency (ms)", values, _decimals(values, digits=3, least=2)))
+        table.append(Column(f"{text}: ratio", [ratio(one, _off(teacher)) for one in found]))
+    return table
+
+
+def _condition_text(record: LatencyRecord) -> str:
+    return f"{record.runtime}, {record.threads} thread{'' if record.threads == 1 else 's'}"
+
+
+def noise(rows: Sequence[Row]) -> float:
+    """What the teacher differed by from itself in the A/A control: smaller differences are none."""
+    return _off(next((row.latency for row in rows if row.cell.is_teacher), None))
+
+
+def _off(teacher: LatencyRecord | None) -> float:
+    return abs(teacher.control_ratio.value - 1) if teacher and teacher.control_ratio else 0.0
+
+
+def ratio(latency: LatencyRecord | None, noise: float) -> str:
+    """Latency by the teacher's, with its 95 % interval; "≈" where no difference was shown."""
+    if latency is None or latency.ratio_to_teacher is None:
         return ABSENT
-    if row.cell.is_teacher:
+    if latency.ratio_to_teacher == Interval(value=1, low=1, high=1):
         return "1"
-    return interval_text(row.latency.ratio_to_teacher)
+    return interval_text(latency.ratio_to_teacher, noise)
 
 
-def interval_text(interval: Interval) -> str:
-    """0.62 [0.61, 0.63], or ≈ 0.99 [0.97, 1.02] where the interval covers 1."""
-    mark = "≈ " if interval.low <= 1 <= interval.high else ""
-    return f"{mark}{interval.value:.2f} [{interval.low:.2f}, {interval.high:.2f}]"
+def interval_text(interval: Interval, noise: float = 0.0) -> str:
+    """0.62 [0.61, 0.63]; ≈ 0.99 [0.97, 1.02] where the interval covers 1 or the difference is within the noise."""
+    same = interval.low <= 1 <= interval.high or abs(interval.value - 1) <= noise
+    return f"{'≈ ' if same else ''}{interval.value:.2f} [{interval.low:.2f}, {interval.high:.2f}]"
 
 
 def seed_means(rows: Sequence[Row]) -> list[Column]:

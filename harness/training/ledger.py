@@ -9,19 +9,21 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 import torch_pruning as tp
 from torch import Tensor
 
 from harness.errors import HarnessError
 from harness.matrix import Cell, Plan
-from harness.paths import Paths
+from harness.paths import Paths, answers_file
 from harness.records import (
     Epoch,
     ExportRecord,
     Failure,
     Pruning,
     TrainRecord,
+    atomic_path,
     failed,
     file_sha256,
     find,
@@ -34,7 +36,7 @@ from harness.status import cell_state
 from harness.training import data
 from harness.training.device import Device
 from harness.training.export import IR_VERSION, OPSET, PARITY_IMAGES, export
-from harness.training.loop import Learner, Watcher, accuracy_pct
+from harness.training.loop import Learner, Watcher, accuracy_pct, answers
 from harness.training.model import ResNet50, load_weights, parameter_count, save_weights, widths_of
 
 
@@ -97,7 +99,10 @@ class Ledger:
 
     def evaluate(self, model: ResNet50) -> float:
         """Accuracy (%) on the test images."""
-        return accuracy_pct(model, self.test, self.image_size, self.device)
+        return accuracy_pct(self._answers(model), self.test)
+
+    def _answers(self, model: ResNet50) -> Tensor:
+        return answers(model, self.test, self.image_size, self.device)
 
     def end(self, cell: Cell, learner: Learner, log: list[Epoch], pruning: Pruning | None = None) -> None:
         """A learner has come to its end; `log` is what its network went through before."""
@@ -128,15 +133,18 @@ class Ledger:
     ) -> None:
         """Evaluate, store and export a trained model."""
         started = time.monotonic()
-        accuracy = self.evaluate(model)
+        given = self._answers(model)
         path = self.weights(cell)
         save_weights(path, model, {"cell": cell.id, "key": cell.key, "image_size": self.image_size})
+        # what the bench holds its own answers against
+        with atomic_path(answers_file(self.folder(cell))) as temporary, temporary.open("wb") as file:
+            np.save(file, given.to(torch.uint8).numpy())
         record = TrainRecord(
             status="done",
             finished_at=now(),
             settings=cell.settings,
             weights_sha256=file_sha256(path),
-            accuracy_pct=accuracy,
+            accuracy_pct=accuracy_pct(given, self.test),
             params=parameter_count(model),
             macs=pruning.macs_after if pruning else self._macs(model),
             widths=widths_of(model),

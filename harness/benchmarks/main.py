@@ -1,4 +1,4 @@
-"""`make benchmarks`: times the harness as a newcomer meets it, in a fresh clone, and keeps the figures."""
+"""main.json: the harness as a newcomer meets it, timed in a fresh clone."""
 
 import json
 import os
@@ -12,19 +12,15 @@ from pathlib import Path
 
 from harness.errors import HarnessError
 from harness.paths import data_root
-from harness.records import now, write_text
-from harness.revision import revision
 
-ROOT = Path(__file__).parents[1]
-TARGET = Path("results/benchmarks/main.json")
+ROOT = Path(__file__).parents[2]
 # 10,000 students: one axis made long enough.
 SEEDS = 1112
 
 
-def run_all() -> None:
-    """Measure every figure of main.json and write it; prints each as it comes."""
-    figures: dict[str, float | str | int] = {"measured_at": now(), "harness_revision": revision()}
-    figures["cores"] = len(os.sched_getaffinity(0))
+def measure() -> dict[str, float]:
+    """Every figure; prints each as it comes."""
+    figures: dict[str, float] = {}
     with tempfile.TemporaryDirectory(prefix="harness-benchmarks-") as folder:
         clone = Path(folder) / "clone"
         _seconds(["git", "clone", "--quiet", str(ROOT), str(clone)], ROOT)
@@ -44,8 +40,7 @@ def run_all() -> None:
         figures["plan_10000_cells_s"] = statistics.median(_seconds(plan_command, clone, environment) for _ in range(3))
     for name in ("help_s", "plan_10000_cells_s"):
         print(f"{name}: {figures[name]:.2f}")
-    write_text(TARGET, json.dumps(figures, indent=1) + "\n")
-    print(f"Written: {TARGET}")
+    return figures
 
 
 def _newcomer() -> Mapping[str, str]:

@@ -1,0 +1,43 @@
+"""`make benchmarks`: the harness measured by itself, one flat JSON object per subject under results/benchmarks."""
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from harness.errors import HarnessError
+from harness.records import now, write_text
+from harness.revision import revision
+
+FOLDER = Path("results/benchmarks")
+Figures = Mapping[str, float | str | None]
+
+
+def _main() -> Figures:
+    from harness.benchmarks import main
+
+    return main.measure()
+
+
+def _measurement() -> Figures:
+    from harness.benchmarks import measurement
+
+    return measurement.measure()
+
+
+SUBJECTS: dict[str, Callable[[], Figures]] = {"main": _main, "measurement": _measurement}
+
+
+def run(subjects: Sequence[str]) -> list[Path]:
+    """Measure these subjects (none named: all) and write their figures; HarnessError where one is unknown."""
+    unknown = set(subjects) - set(SUBJECTS)
+    if unknown:
+        raise HarnessError(f"no benchmark {', '.join(sorted(unknown))}; there are {', '.join(SUBJECTS)}")
+    written = []
+    for subject in subjects or SUBJECTS:
+        print(f"==> {subject}")
+        about = {"measured_at": now(), "harness_revision": revision(), "cores": len(os.sched_getaffinity(0))}
+        path = FOLDER / f"{subject}.json"
+        write_text(path, json.dumps({**about, **SUBJECTS[subject]()}, indent=1) + "\n")
+        written.append(path)
+    return written
