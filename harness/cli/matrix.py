@@ -200,13 +200,14 @@ def report(
     from harness.reporting.report import write_report
     from harness.settings import profile_names
 
-    paths = _paths(results, artifacts)
-    planned = _plan(matrix, profile, experiment, paths)
+    planned = _plan(matrix, profile, experiment, _paths(results, artifacts))
     # A failing row is shown as failed; what else is wrong, and what to do about it, is said here.
     print(outcome.as_text(planned, check_results(planned, results, artifacts)) + "\n", file=sys.stderr)
-    written = write_report(planned, results, readme, profile_names(matrix))
-    print(written.text)
-    print("\nWritten: " + ", ".join(str(path) for path in written.paths))
+    made = write_report(planned, results, readme, profile_names(matrix))
+    print(made.text + "\n")
+    for said, paths in {"Written": made.written, "Unchanged": made.unchanged}.items():
+        if paths:
+            print(f"{said}: {', '.join(map(str, paths))}")
 
 
 def report_check(matrix: Matrix = MATRIX, results: Results = RESULTS, readme: Readme = README) -> None:

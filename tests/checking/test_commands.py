@@ -85,6 +85,17 @@ def test_report_checks_first_and_shows_the_failing_row(run: Run, bench: Bench, t
     assert len([line for line in table.splitlines() if line.startswith("| P(")]) == 9
 
 
+def test_report_names_what_it_wrote_and_what_was_the_same(run: Run, bench: Bench, tmp_path: Path) -> None:
+    readme = tmp_path / "README.md"
+    readme.write_text("# Nothing to fill\n")
+    lite = bench.results / "lite"
+    files = f"{lite / 'figures/prune-0.3.png'}, {lite / 'tables/prune-0.3.md'}"
+    first = run("report", "--readme", str(readme)).stdout.splitlines()
+    assert first[-2:] == [f"Written: {files}", f"Unchanged: {readme}"]
+    again = run("report", "--readme", str(readme)).stdout.splitlines()
+    assert again[-2:] == ["", f"Unchanged: {readme}, {files}"]
+
+
 def test_compare_prints_its_table_and_refuses_other_machines(run: Run, sound: Bench, bench: Bench) -> None:
     before, after = str(sound.results / "lite"), str(bench.results / "lite")
     result = CliRunner().invoke(app, ["compare", before, after])
