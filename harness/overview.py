@@ -56,15 +56,18 @@ def as_text(plan: Plan, states: list[CellState], only_counts: bool) -> str:
         if found.get(state):
             lines.append(f"{found[state]:>5} {meaning}")
     lines.append(f"{found['benched']:>5} benched")
-    lines += [f"failed: {s.cell.id}: {s.reason}" for s in states if s.training == "failed"]
+    if found["bench_failed"]:
+        lines.append(f"{found['bench_failed']:>5} failed in the bench")
+    lines += [f"failed: {s.cell.id}: {s.reason}" for s in states if "failed" in (s.training, s.benching)]
     if not only_counts:
         lines += ["", _would_run(plan, states)]
     return "\n".join(lines)
 
 
 def _would_run(plan: Plan, states: list[CellState]) -> str:
-    todo = [state for state in states if state.training != "done"]
-    if not todo:
+    todo = [state for state in states if state.training not in ("trained", "done")]
+    to_export = sum(state.training == "trained" for state in states)
+    if not todo and not to_export:
         return "Nothing to train."
     settings = plan.settings
     sparse = {digest(part) for s in todo for part in ancestry(s.cell.settings) if part["kind"] == "sparse"}
@@ -82,4 +85,6 @@ def _would_run(plan: Plan, states: list[CellState]) -> str:
     students = len(todo) - teacher
     if students:
         parts.append(f"distil {students} students, {settings.student.epochs} epoch(s) a stage")
+    if to_export:
+        parts.append(f"export {to_export} models that are trained already")
     return "train-matrix would " + ", ".join(parts) + "."

@@ -3,7 +3,7 @@
 import tomllib
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -17,6 +17,7 @@ from pydantic import (
 )
 
 from harness.errors import HarnessError
+from harness.settings_errors import explain
 
 METHODS = Path(__file__).parent / "training"
 
@@ -340,17 +341,7 @@ def _resolve(path: Path, document: dict[str, Any], name: str, overlay: dict[str,
     try:
         return Settings.model_validate(merged)
     except ValidationError as error:
-        # An unknown key explains a missing one better than the other way round.
-        first = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
-        location = _in_document(merged, first)
-        # Where several types are allowed, pydantic reports one error for each.
-        alike = [found for found in error.errors() if _in_document(merged, found) == location]
-        where = _spell(merged, location)
-        if location and _has(overlay, location):
-            where = f"profile.{name}.{where}"
-        elif first["type"] == "missing":
-            where = f"profile {name}: {where}"
-        raise HarnessError(f"{path}: {where + ': ' if where else ''}{_explain(alike, location)}") from error
+        raise HarnessError(f"{path}: {explain(error, Settings, merged, name, overlay)}") from error
 
 
 def _merge(base: dict[str, Any], overlay: dict[str, Any]) -> dict[str, Any]:
@@ -359,65 +350,3 @@ def _merge(base: dict[str, Any], overlay: dict[str, Any]) -> dict[str, Any]:
         below = merged.get(key)
         merged[key] = _merge(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
     return merged
-
-
-def _has(document: Any, location: tuple[Any, ...]) -> bool:
-    for part in location:
-        if not isinstance(document, dict) or part not in document:
-            return False
-        document = document[part]
-    return True
-
-
-def _in_document(document: Any, error: Any) -> tuple[Any, ...]:
-    """An error's place as the file has it, without the names that pydantic adds for unions and for keys."""
-    location = error["loc"]
-    if error["type"] in ("extra_forbidden", "missing"):
-        return tuple(location)
-    place = []
-    for part in location:
-        inside = (
-            part in document if isinstance(document, dict) else isinstance(document, list) and isinstance(part, int)
-        )
-        if not inside:
-            break
-        place.append(part)
-        document = document[part]
-    return tuple(place)
-
-
-def _spell(document: Any, location: tuple[Any, ...]) -> str:
-    """`experiment[seeds].prune_amount[0]`: tables in a list go by their name, other items by number from 0."""
-    text = ""
-    for part in location:
-        document = document[part] if isinstance(document, list) or part in document else None
-        name = document.get("name", part) if isinstance(document, dict) else part
-        text += f"[{name}]" if isinstance(part, int) else f".{part}"
-    return text.removeprefix(".")
-
-
-def _explain(errors: list[Any], location: tuple[Any, ...]) -> str:
-    kind = errors[0]["type"]
-    if kind == "extra_forbidden":
-        return f"unknown key; allowed: {', '.join(_allowed_keys(location[:-1])) or 'none'}"
-    if kind == "missing":
-        return "is missing"
-    if kind in ("model_type", "dict_type"):
-        return "must be a table"
-    messages = [error["msg"].removeprefix("Value error, ") for error in errors]
-    message = ", or ".join(dict.fromkeys(text[0].lower() + text[1:] for text in messages))
-    given = errors[0].get("input")
-    shown = f" (got {given!r})" if kind != "value_error" and isinstance(given, str | int | float | bool) else ""
-    return message + shown
-
-
-def _allowed_keys(location: tuple[Any, ...]) -> list[str]:
-    """The keys of the table at this place of the document."""
-    here: Any = Settings
-    for part in location:
-        if isinstance(here, type) and issubclass(here, BaseModel):
-            here = here.model_fields[str(part)].annotation
-        else:
-            # a list of tables or a table of tables: step into what it holds
-            here = get_args(here)[-1]
-    return list(here.model_fields) if isinstance(here, type) and issubclass(here, BaseModel) else []

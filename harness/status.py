@@ -15,7 +15,7 @@ Benching = Literal["missing", "failed", "done"]
 
 @dataclass(frozen=True)
 class CellState:
-    """Where a cell stands, and why where it failed."""
+    """Where a cell stands, and why where its training or its bench failed."""
 
     cell: Cell
     training: Training
@@ -35,21 +35,22 @@ def cell_state(paths: Paths, plan: Plan, cell: Cell) -> CellState:
     if export and export.failure:
         return CellState(cell, "failed", "missing", export.failure.message)
     if not (folder / "weights.safetensors").is_file():
-        return CellState(cell, "recorded", _benching(paths, plan, cell, export))
+        return CellState(cell, "recorded", *_benching(paths, plan, cell, export))
     if export is None or export.weights_sha256 != train.weights_sha256 or not (folder / "model.onnx").is_file():
         return CellState(cell, "trained", "missing")
-    return CellState(cell, "done", _benching(paths, plan, cell, export))
+    return CellState(cell, "done", *_benching(paths, plan, cell, export))
 
 
-def _benching(paths: Paths, plan: Plan, cell: Cell, export: ExportRecord | None) -> Benching:
+def _benching(paths: Paths, plan: Plan, cell: Cell, export: ExportRecord | None) -> tuple[Benching, str | None]:
     records: list[LatencyRecord | AccuracyRecord | None] = [
         find(paths.results, plan.profile, cell.id, cell.key, LatencyRecord, condition)
         for condition in plan.settings.bench.conditions
     ]
     records.append(find(paths.results, plan.profile, cell.id, cell.key, AccuracyRecord))
     if export is None or any(record is None or record.onnx_sha256 != export.onnx_sha256 for record in records):
-        return "missing"
-    return "failed" if any(record and record.failure for record in records) else "done"
+        return "missing", None
+    failures = [record.failure for record in records if record and record.failure]
+    return ("failed", failures[0].message) if failures else ("done", None)
 
 
 def states(paths: Paths, plan: Plan) -> list[CellState]:
@@ -58,5 +59,10 @@ def states(paths: Paths, plan: Plan) -> list[CellState]:
 
 
 def counts(found: list[CellState]) -> dict[str, int]:
-    """How many cells are in which state of training, and how many are benched."""
-    return {**Counter(state.training for state in found), "benched": sum(s.benching == "done" for s in found)}
+    """How many cells are in which state of training, and how many are benched or failed in the bench."""
+    benching = Counter(state.benching for state in found)
+    return {
+        **Counter(state.training for state in found),
+        "benched": benching["done"],
+        "bench_failed": benching["failed"],
+    }

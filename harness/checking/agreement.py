@@ -1,16 +1,19 @@
-"""Do the rows of one table come from one machine, image and run, and from the same test images?"""
+"""Were the rows of one table trained alike, measured on one machine, in one image and run, on the same test images?"""
 
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, TypeVar
 
 from harness.checking.evidence import Entry, Evidence
 from harness.checking.fault import Fault
-from harness.records import AccuracyRecord, LatencyRecord, Record
+from harness.records import AccuracyRecord, LatencyRecord, Record, TrainRecord
 
 R = TypeVar("R", bound=Record)
 # What makes two machines different ones for a latency, and the words for it. The kernel may be updated between runs.
 MACHINE = {"cpu": "{}", "machine": "{}", "physical_cores": "{} physical cores", "isa": "{}"}
+# What a trained model's numbers depend on beside its key, and the words for it. The other packages go with torch.
+TRAINING = {"device": "training device", "precision": "training precision", "torch": "torch version"}
 
 
 def machine(record: Record) -> str:
@@ -26,6 +29,12 @@ def machine(record: Record) -> str:
 def image(record: Record) -> str:
     """The container image that a record was made in."""
     return str(record.environment.get("image") or "none")
+
+
+def mixed_training(evidence: Evidence) -> Iterator[Fault]:
+    """Models of one table trained on different devices, in different precisions or by different versions of torch."""
+    for name, what in TRAINING.items():
+        yield from _odd_ones(evidence, _train, partial(_fact, name), what)
 
 
 def mixed_machines(evidence: Evidence) -> Iterator[Fault]:
@@ -51,6 +60,14 @@ def mixed_test_images(evidence: Evidence) -> Iterator[Fault]:
 def mixed_accuracy_machines(evidence: Evidence) -> Iterator[Fault]:
     """Accuracies of one table from different machines or images, which may tip a few answers."""
     return _odd_ones(evidence, _accuracy, lambda record: f"{machine(record)}; image {image(record)}", "machine")
+
+
+def _fact(name: str, record: Record) -> Any:
+    return record.environment.get(name, "unknown")
+
+
+def _train(entry: Entry) -> TrainRecord | None:
+    return entry.train
 
 
 def _latency(entry: Entry) -> LatencyRecord | None:

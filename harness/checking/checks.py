@@ -55,6 +55,11 @@ DELETE = "delete {record}, then: " + MAKE_AGAIN
 # The bench keeps what looks up to date to it, so what is to be measured again has to go first.
 MEASURE_ALL = "delete results/{profile}/latency, then: make bench PROFILE={profile}"
 MEASURE_ALIKE = "delete results/{profile}/{stage}, then measure all rows in one place: make bench PROFILE={profile}"
+# Sparsely trained networks are kept as well, for all cells that start from one.
+TRAIN_ALIKE = (
+    "delete results/{profile}/train and artifacts/{profile}/stages, then train all rows alike: "
+    "make train-matrix bench PROFILE={profile}"
+)
 TRAIN_AGAIN = "delete results/{profile}/train/{cell}.json, then: make train-matrix bench PROFILE={profile}"
 
 # From the bottom up: is it there, does it fit, was it measured well, do the rows go together, can it be true.
@@ -83,6 +88,7 @@ CHECKS: Sequence[Check] = (
         "raise bench.minutes_per_model in matrix.toml, then: make bench PROFILE={profile}",
         "warning",
     ),
+    Check(agreement.mixed_training, TRAIN_ALIKE, "warning"),
     Check(agreement.mixed_machines, MEASURE_ALIKE),
     Check(agreement.mixed_images, MEASURE_ALIKE),
     Check(agreement.mixed_runs, MEASURE_ALL),

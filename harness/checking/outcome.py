@@ -9,6 +9,8 @@ from harness.checking.checks import CHECKS, Finding, errors
 from harness.matrix import Plan
 
 WIDTH = 116
+# Reasons that are listed for one check; errors list all of theirs.
+MOST_WARNINGS = 3
 
 
 def as_document(plan: Plan, findings: Sequence[Finding]) -> dict[str, Any]:
@@ -25,11 +27,10 @@ def as_document(plan: Plan, findings: Sequence[Finding]) -> dict[str, Any]:
 
 
 def as_text(plan: Plan, findings: Sequence[Finding]) -> str:
-    """A list, errors first: cells and check, then the reason, then the remedy; and the summary line."""
-    groups: dict[tuple[str, str, str], list[Finding]] = {}
+    """A group for each check, errors first: its rows with their reasons, then the remedy; and the summary line."""
+    groups: dict[tuple[str, str], list[Finding]] = {}
     for finding in sorted(findings, key=lambda finding: finding.severity != "error"):
-        # One cause often hits every row: it is said once, with the first row's remedy.
-        groups.setdefault((finding.severity, finding.check, finding.reason), []).append(finding)
+        groups.setdefault((finding.severity, finding.check), []).append(finding)
     return "\n".join([*(_group(group) for group in groups.values()), summary(plan, findings)])
 
 
@@ -43,14 +44,20 @@ def summary(plan: Plan, findings: Sequence[Finding]) -> str:
 
 def _group(group: Sequence[Finding]) -> str:
     first = group[0]
-    cells = ", ".join(finding.cell for finding in group)
-    remedies = list(dict.fromkeys(finding.remedy for finding in group))
-    more = f" (and alike for the other {len(group) - 1})" if len(remedies) > 1 else ""
+    # One cause often hits every row with one reason, which is said once.
+    by_reason: dict[str, list[str]] = {}
+    for finding in group:
+        by_reason.setdefault(finding.reason, []).append(finding.cell)
+    lines = [f"{', '.join(dict.fromkeys(cells))}: {reason}" for reason, cells in by_reason.items()]
+    if first.severity == "warning" and len(lines) > MOST_WARNINGS:
+        rest = {cell for cells in list(by_reason.values())[MOST_WARNINGS:] for cell in cells}
+        lines[MOST_WARNINGS:] = [f"and {_count(len(rest), 'more row')}; check --json lists all"]
+    others = " (and alike for the others)" if len({finding.remedy for finding in group}) > 1 else ""
     return "\n".join(
         [
-            _wrap(f"{first.severity}: {cells}: {first.check}", ""),
-            _wrap(first.reason, "  "),
-            _wrap(f"remedy: {remedies[0]}{more}", "  "),
+            f"{first.severity}: {first.check} ({_count(len({finding.cell for finding in group}), 'row')})",
+            *(_wrap(line, "  ") for line in lines),
+            _wrap(f"remedy: {first.remedy}{others}", "  "),
         ]
     )
 

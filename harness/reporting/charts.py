@@ -4,9 +4,8 @@ The same rows give the same bytes: no dates or versions are written into the fil
 """
 
 from collections.abc import Sequence
-from pathlib import Path
+from io import BytesIO
 
-from harness.records import atomic_path
 from harness.reporting import seeds_chart, trade_off_chart
 from harness.reporting.chart_style import STUDY, STYLE
 from harness.reporting.rows import Row
@@ -20,8 +19,8 @@ def drawable(rows: Sequence[Row]) -> bool:
     return any(trade_off_chart.plottable(row) and not row.cell.is_teacher for row in rows)
 
 
-def draw(rows: Sequence[Row], title: str, subtitle: str, path: Path) -> Path:
-    """Draw the table's chart as PNG at `path`, atomically; the subtitle may have two lines."""
+def draw(rows: Sequence[Row], title: str, subtitle: str) -> bytes:
+    """The table's chart as PNG; the subtitle may have two lines."""
     # Half a second that no other verb should pay for.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -36,6 +35,6 @@ def draw(rows: Sequence[Row], title: str, subtitle: str, path: Path) -> Path:
         figure.subplots_adjust(left=0.07, right=0.985, top=0.79, bottom=0.215, wspace=0.2)
         figure.text(0.015, 0.945, title, va="center", fontsize=14, fontweight="bold")
         figure.text(0.015, 0.915, subtitle, va="top", fontsize=9, color=STUDY, linespacing=1.3)
-        with atomic_path(path) as temporary:
-            figure.savefig(temporary, dpi=150, metadata={"Software": None})
-    return path
+        png = BytesIO()
+        figure.savefig(png, dpi=150, metadata={"Software": None})
+    return png.getvalue()

@@ -5,7 +5,6 @@ from collections.abc import Iterable, Sequence
 
 from harness.matrix import Plan, Table
 from harness.records import Record
-from harness.reporting.agreement import disagreements
 from harness.reporting.machine import bench_machine, target_differences
 from harness.reporting.rows import Row, width_text
 from harness.settings import Target
@@ -71,16 +70,13 @@ def how_to_read(rows: Sequence[Row]) -> list[str]:
 
 
 def warnings(rows: Sequence[Row]) -> list[str]:
-    """Rows without figures and why, rows that disagree with the others, and what the bench said about rows."""
+    """Rows without figures and why, rows that fail a check, and what the bench said about rows."""
     said: dict[str, list[str]] = {}
     for row in rows:
         from_bench = row.latency.warnings if row.latency else []
         for text in [*(problem.detail for problem in row.problems), *from_bench]:
             said.setdefault(one_line(text), []).append(row.cell.title)
-    return [
-        *(f"{'all rows' if len(titles) == len(rows) else ', '.join(titles)}: {text}" for text, titles in said.items()),
-        *(one_line(text) for text in disagreements(rows)),
-    ]
+    return [f"{'all rows' if len(titles) == len(rows) else ', '.join(titles)}: {text}" for text, titles in said.items()]
 
 
 def foot(plan: Plan, table: Table, rows: Sequence[Row]) -> str:
@@ -102,7 +98,7 @@ def _epochs(count: int) -> str:
 
 
 def _compared(records: Sequence[Record], target: Target) -> str:
-    # Rows from several machines are a warning of their own; the first stands for them here.
+    # Rows from several machines fail a check, which is a warning of its own; the first stands for them here.
     differences = target_differences(records[0].environment, target)
     return f"Not the target, {target.name}: {', '.join(differences)}." if differences else "This is the target."
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from harness.errors import HarnessError
 from harness.matrix import Plan, Table
-from harness.records import write_text
+from harness.records import atomic_path, write_text
 from harness.reporting import charts
 from harness.reporting.foot import foot, measured_lines, network_line, recipe_line, warnings
 from harness.reporting.readme import Marker, fill, read_document
@@ -18,34 +18,39 @@ from harness.reporting.tables import columns, markdown, seed_means, terminal
 
 @dataclass(frozen=True)
 class Report:
-    """The files of a report, and its tables as text for a terminal."""
+    """The files of a report, by whether they were written or held the same already, and its tables as text."""
 
-    paths: tuple[Path, ...]
+    written: tuple[Path, ...]
+    unchanged: tuple[Path, ...]
     text: str
 
 
 def write_report(plan: Plan, results: Path, readme: Path | None, profiles: Collection[str]) -> Report:
     """Write the plan's tables and charts under results/<profile>/, and fill the README's markers of this profile.
 
-    `profiles` are the names that markers may have. Raises HarnessError on an unwritable folder or a marker of an
-    unknown profile or experiment.
+    A file that would be the same is left alone. `profiles` are the names that markers may have. Raises HarnessError on
+    an unwritable folder or a marker of an unknown profile or experiment.
     """
     rows = {table.name: read_rows(plan, table, results) for table in plan.tables}
+    written: dict[Path, bool] = {}
     # The README comes first: a fault in it should show before anything is written.
     if readme:
-        _fill_readme(plan, rows, results, readme, profiles)
-    paths: list[Path] = [readme] if readme else []
+        written[readme] = _fill_readme(plan, rows, results, readme, profiles)
     texts: list[str] = []
     for table in plan.tables:
         own = rows[table.name]
         if charts.drawable(own):
             subtitle = f"{network_line(plan)}\n{recipe_line(plan, table)}"
-            paths.append(charts.draw(own, table.title, subtitle, figure_path(results, plan, table)))
+            figure = figure_path(results, plan, table)
+            written[figure] = _write(figure, charts.draw(own, table.title, subtitle))
         place = table_path(results, plan, table)
-        write_text(place, _document(plan, table, own, results, place.parent, "#"))
-        paths.append(place)
+        written[place] = _write(place, _document(plan, table, own, results, place.parent, "#").encode())
         texts.append(_text(plan, table, own, place))
-    return Report(tuple(paths), "\n\n".join(texts))
+    return Report(
+        tuple(path for path, new in written.items() if new),
+        tuple(path for path, new in written.items() if not new),
+        "\n\n".join(texts),
+    )
 
 
 def check_report(readme: Path, results: Path, plan_of: Callable[[str], Plan]) -> list[str]:
@@ -78,9 +83,19 @@ def figure_path(results: Path, plan: Plan, table: Table) -> Path:
     return results / plan.profile / "figures" / f"{table.name}.png"
 
 
+def _write(path: Path, content: bytes) -> bool:
+    """Write a file unless it holds just this; returns whether it was written."""
+    if path.is_file() and path.read_bytes() == content:
+        return False
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content)
+    return True
+
+
 def _fill_readme(
     plan: Plan, rows: dict[str, list[Row]], results: Path, readme: Path, profiles: Collection[str]
-) -> None:
+) -> bool:
+    """Write the README's tables of this profile; returns whether any of them changed."""
     tables = {table.name: table for table in plan.tables}
 
     def table_of(marker: Marker) -> str | None:
@@ -96,6 +111,7 @@ def _fill_readme(
     filled, changed = fill(read_document(readme), readme.name, table_of)
     if changed:
         write_text(readme, filled)
+    return bool(changed)
 
 
 def _require_experiment(marker: Marker, plan: Plan) -> None:

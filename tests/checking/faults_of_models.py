@@ -6,6 +6,21 @@ from checking.planted import CELL, TEACHER, Bench, fault
 from harness.records import AccuracyRecord, ExportRecord, Interval, LatencyRecord, TrainRecord
 
 
+@fault("mixed-training", (CELL, "train"))
+def another_training_device(bench: Bench) -> None:
+    bench.environment(TrainRecord, device="Another GPU")
+
+
+@fault("mixed-training", (CELL, "train"))
+def another_training_precision(bench: Bench) -> None:
+    bench.environment(TrainRecord, precision="fp32")
+
+
+@fault("mixed-training", (TEACHER, "train"))
+def the_teacher_by_another_torch(bench: Bench) -> None:
+    bench.environment(TrainRecord, TEACHER, torch="2.12.0")
+
+
 @fault("mixed-machines", (CELL, "latency"))
 def another_machine(bench: Bench) -> None:
     bench.environment(LatencyRecord, cpu="Another CPU")

@@ -49,7 +49,7 @@ def test_check_fails_on_errors_and_names_the_row(run: Run, bench: Bench) -> None
     bench.onnx().write_bytes(b"cut short")
     result = run("check")
     assert result.exit_code == 1
-    assert f"error: {CELL}: changed-file" in result.stdout
+    assert f"error: changed-file (1 row)\n  {CELL}: " in result.stdout
 
 
 def test_check_does_not_fail_on_warnings(run: Run, bench: Bench) -> None:
@@ -77,12 +77,23 @@ def test_report_checks_first_and_shows_the_failing_row(run: Run, bench: Bench, t
     path.write_text(path.read_text()[:100])
     result = run("report", "--readme", str(readme))
     assert result.exit_code == 0
-    assert f"error: {CELL}: denormal-weights" in result.stderr
+    assert f"error: denormal-weights (1 row)\n  {CELL}: " in result.stderr
     table = (bench.results / "lite" / "tables" / "prune-0.3.md").read_text()
     (row,) = [line for line in table.splitlines() if line.startswith("| P(0.3_BN)_KD(3)_SEED(0)")]
     assert "latency record is unreadable" in row
     assert "failed: denormal-weights" in row
     assert len([line for line in table.splitlines() if line.startswith("| P(")]) == 9
+
+
+def test_report_names_what_it_wrote_and_what_was_the_same(run: Run, bench: Bench, tmp_path: Path) -> None:
+    readme = tmp_path / "README.md"
+    readme.write_text("# Nothing to fill\n")
+    lite = bench.results / "lite"
+    files = f"{lite / 'figures/prune-0.3.png'}, {lite / 'tables/prune-0.3.md'}"
+    first = run("report", "--readme", str(readme)).stdout.splitlines()
+    assert first[-2:] == [f"Written: {files}", f"Unchanged: {readme}"]
+    again = run("report", "--readme", str(readme)).stdout.splitlines()
+    assert again[-2:] == ["", f"Unchanged: {readme}, {files}"]
 
 
 def test_compare_prints_its_table_and_refuses_other_machines(run: Run, sound: Bench, bench: Bench) -> None:

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from synthetic import TRAINING, change, fill_results, plan_for
+from synthetic import BENCH, TRAINING, change, fill_results, plan_for
 
 from harness.matrix import Plan
 from harness.records import LatencyRecord, TrainRecord
@@ -52,15 +52,23 @@ def test_joint_training_is_counted_in_whole_epochs() -> None:
     )
 
 
-def test_what_is_missing_and_what_the_bench_said_are_warnings(tmp_path: Path) -> None:
+def test_what_is_missing_what_fails_a_check_and_what_the_bench_said_are_warnings(tmp_path: Path) -> None:
     plan = plan_for("lite", experiments=["prune-0.3"])
     fill_results(plan, tmp_path, skip={"p0.3-l1-base-s0"})
-    change(tmp_path, plan, CELL, LatencyRecord, warnings=["CV 12 %"])
-    change(tmp_path, plan, CELL, TrainRecord, environment={**TRAINING, "torch": "1.0"})
+    change(tmp_path, plan, CELL, LatencyRecord, warnings=["CV 12 %"], environment={**BENCH, "run": "run-2"})
     found = warnings(read_rows(plan, plan.tables[0], tmp_path))
     assert f"{TITLE}: CV 12 %" in found
     assert "P(0.3_L1)_KD(0)_SEED(0): no train record yet" in found
-    assert any("disagree on torch" in text for text in found)
+    assert f"{TITLE}: fails the check mixed-runs: bench run is run-2; run-1 in other rows of the table" in found
+
+
+def test_rows_trained_apart_are_said_as_facts_and_not_as_a_warning(tmp_path: Path) -> None:
+    plan = plan_for("lite", experiments=["prune-0.3"])
+    fill_results(plan, tmp_path)
+    change(tmp_path, plan, CELL, TrainRecord, environment={**TRAINING, "device": "Other GPU", "torch": "2.12.0"})
+    text = foot_of(plan, tmp_path)
+    assert "Trained on Other GPU (bf16), Some GPU (bf16), torch 2.12.0 and 2.13.0" in text
+    assert "Warning" not in text
 
 
 def test_what_holds_for_all_rows_is_said_once(tmp_path: Path) -> None:

@@ -5,9 +5,10 @@ from synthetic import change, fill_results, plan_for
 
 from harness.errors import HarnessError
 from harness.matrix import Plan
-from harness.records import AccuracyRecord, Interval, LatencyRecord
+from harness.records import AccuracyRecord, ExportRecord, Interval, LatencyRecord
 from harness.reporting.readme import find_markers
 from harness.reporting.report import check_report, figure_path, table_path, write_report
+from harness.reporting.rows import width_text
 from harness.settings import load_settings
 
 PROFILES = ["quick", "lite", "full", "reference"]
@@ -46,9 +47,9 @@ def plan(results: Path) -> Plan:
 def test_it_writes_tables_and_charts_and_returns_them(plan: Plan, results: Path) -> None:
     report = write_report(plan, results, None, PROFILES)
     for table in plan.tables:
-        assert {table_path(results, plan, table), figure_path(results, plan, table)} <= set(report.paths)
+        assert {table_path(results, plan, table), figure_path(results, plan, table)} <= set(report.written)
         assert table.title in report.text
-    assert all(path.is_file() for path in report.paths)
+    assert all(path.is_file() for path in report.written)
     text = table_path(results, plan, plan.tables[0]).read_text()
     assert "(../figures/prune-0.3.png)" in text
     assert text.startswith("# Experiment 1")
@@ -70,11 +71,32 @@ def test_a_report_of_one_experiment_leaves_the_other_table(plan: Plan, results: 
     assert readme.read_text() == before
 
 
-def test_writing_again_changes_no_byte(plan: Plan, results: Path, readme: Path) -> None:
-    paths = write_report(plan, results, readme, PROFILES).paths
-    before = [path.read_bytes() for path in paths]
+def test_writing_again_changes_no_byte_and_says_so(plan: Plan, results: Path, readme: Path) -> None:
+    first = write_report(plan, results, readme, PROFILES)
+    assert (len(first.written), first.unchanged) == (5, ())
+    before = [(path.read_bytes(), path.stat().st_mtime_ns) for path in first.written]
+    again = write_report(plan, results, readme, PROFILES)
+    assert (again.written, again.unchanged) == ((), first.written)
+    assert [(path.read_bytes(), path.stat().st_mtime_ns) for path in first.written] == before
+
+
+def test_only_what_changed_is_written(plan: Plan, results: Path, readme: Path) -> None:
     write_report(plan, results, readme, PROFILES)
-    assert [path.read_bytes() for path in paths] == before
+    change(results, plan, "p0.4-bn-gram-s0", ExportRecord, params=123_456)
+    report = write_report(plan, results, readme, PROFILES)
+    # The chart does not show parameters.
+    assert report.written == (readme, table_path(results, plan, plan.tables[1]))
+    assert set(report.unchanged) == {
+        table_path(results, plan, plan.tables[0]),
+        *(figure_path(results, plan, table) for table in plan.tables),
+    }
+
+
+def test_a_readme_without_this_profiles_tables_is_unchanged(plan: Plan, results: Path, readme: Path) -> None:
+    readme.write_bytes(b"# Nothing to fill\r\n")
+    report = write_report(plan, results, readme, PROFILES)
+    assert report.unchanged == (readme,)
+    assert readme.read_bytes() == b"# Nothing to fill\r\n"
 
 
 def full_check(readme: Path, results: Path) -> list[str]:
@@ -131,7 +153,7 @@ def test_the_text_for_the_terminal_has_the_warnings_and_the_place(results: Path)
     plan = plan_for("quick", "stand-in")
     fill_results(plan, results, skip={"p0.3-l1-base-s0"})
     text = write_report(plan, results, None, PROFILES).text
-    assert "1/16 width, stand-in data, no train record" in text
+    assert f"{width_text(plan.settings.model.width)} width, stand-in data, no train record" in text
     assert "Warning: P(0.3_L1)_KD(0)_SEED(0): no train record yet" in text
     assert text.endswith(f"Full table: {table_path(results, plan, plan.tables[0])}")
 
@@ -139,7 +161,7 @@ def test_the_text_for_the_terminal_has_the_warnings_and_the_place(results: Path)
 def test_a_report_of_nothing_has_a_row_for_everything(results: Path) -> None:
     plan = plan_for("lite")
     report = write_report(plan, results, None, PROFILES)
-    assert [path.suffix for path in report.paths] == [".md", ".md"]
+    assert [path.suffix for path in report.written] == [".md", ".md"]
     assert report.text.count("no train record") >= len(plan.cells)
 
 

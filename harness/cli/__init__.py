@@ -1,0 +1,59 @@
+"""Commands: parse, call, print. What a command needs is imported inside it, so that --help stays instant."""
+
+import sys
+from collections.abc import Callable, Sequence
+
+import typer
+
+from harness.cli import matrix, single
+from harness.cli.stopping import STOPPED
+from harness.errors import HarnessError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Compressed networks from matrix.toml: train, export, measure, report.",
+)
+
+
+def main() -> None:
+    """Run the command line; a HarnessError is one line on stderr and exit code 2."""
+    # Whoever reads a log file wants the lines as they come.
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    try:
+        app()
+    except HarnessError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        sys.exit(STOPPED)
+
+
+def benchmarks() -> None:
+    """Time the harness itself in a fresh clone, into results/benchmarks/main.json."""
+    from harness.benchmarks import run_all
+
+    run_all()
+
+
+# Each goes by its function's name, in the order in which --help lists them: the matrix as it comes to be, one model.
+VERBS: Sequence[Callable[..., None]] = (
+    matrix.plan,
+    matrix.status,
+    matrix.data,
+    matrix.train_matrix,
+    matrix.bench,
+    matrix.check,
+    matrix.compare,
+    matrix.report,
+    matrix.report_check,
+    single.train,
+    single.export,
+    single.test,
+    benchmarks,
+)
+for verb in VERBS:
+    app.command()(verb)

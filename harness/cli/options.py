@@ -1,0 +1,16 @@
+"""Options that several commands share, and their defaults."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Matrix = Annotated[Path, typer.Option(help="The matrix file.")]
+Profile = Annotated[str, typer.Option(help="quick, lite, full or reference.")]
+Experiment = Annotated[list[str] | None, typer.Option(help="Only this experiment; may be repeated.")]
+Results = Annotated[Path, typer.Option(help="Where records and tables are written.")]
+Artifacts = Annotated[Path, typer.Option(help="Where weights, ONNX files and checkpoints are written.")]
+Readme = Annotated[Path, typer.Option(help="The file whose marked tables are filled in.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+
+MATRIX, RESULTS, ARTIFACTS, README = Path("matrix.toml"), Path("results"), Path("artifacts"), Path("README.md")

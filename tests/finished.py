@@ -1,0 +1,33 @@
+"""A plan that has come to its end on this machine: records, weights and ONNX files of every cell, to be damaged."""
+
+from pathlib import Path
+
+from checking.planted import Bench, make_bench
+from synthetic import plan_for
+
+from harness.overview import as_text
+from harness.paths import Paths
+from harness.status import CellState, states
+
+
+def finish(folder: Path) -> Bench:
+    """Everything there in profile lite, experiment 1."""
+    bench = make_bench(plan_for("lite", experiments=["prune-0.3"]), folder)
+    for cell in bench.plan.cells:
+        weights(bench, cell.id).write_bytes(b"weights")
+    return bench
+
+
+def weights(bench: Bench, cell: str) -> Path:
+    """A cell's trained weights."""
+    return bench.onnx(cell).with_name("weights.safetensors")
+
+
+def states_of(bench: Bench) -> list[CellState]:
+    """Where all cells stand."""
+    return states(Paths(bench.results, bench.artifacts, bench.results.parent / "data"), bench.plan)
+
+
+def text_of(bench: Bench, only_counts: bool) -> str:
+    """What `plan` or, with only counts, `status` prints."""
+    return as_text(bench.plan, states_of(bench), only_counts)
