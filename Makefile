@@ -81,8 +81,8 @@ lint: $(HAVE_DEV)  ## style, types and import boundaries
 	@echo '==> import boundaries'
 	@.venvs/main/bin/lint-imports --no-logo
 
-benchmarks: $(HAVE_DEV) $(HAVE_BENCHES)  ## time the harness itself, into results/benchmarks
-	@$(HARNESS) benchmarks
+benchmarks: $(HAVE_DEV) $(HAVE_BENCHES)  ## measure the harness itself, into results/benchmarks [SUBJECT=main|measurement]
+	@$(HARNESS) benchmarks $(SUBJECT)
 
 # Existing pins are kept unless UPGRADE=1. No index address gets into the files: any index with these files will do.
 COMPILE = $(UV) pip compile -q --universal --generate-hashes --no-emit-index-url --no-emit-find-links \

@@ -19,7 +19,10 @@ TINY = {
     "profile.quick.student.epochs": 1,
     "profile.quick.student.batch_size": 50,
     "profile.quick.pruning.sparse.batch_size": 50,
-    "profile.quick.bench.blocks": 2,
+    "profile.quick.bench.precision_pct": 1000.0,
+    "profile.quick.bench.blocks": 3,
+    "profile.quick.bench.warmup_s": 0.0,
+    "profile.quick.bench.sampling_s": 0.01,
     "profile.quick.bench.rounds": 11,
 }
 

@@ -14,10 +14,11 @@ from harness.records import AccuracyRecord, ExportRecord, LatencyRecord, TrainRe
 from harness.settings import load_settings
 
 TITLES = ["ResNet50", "P(0.3_BN)_KD(0)_SEED(0)", "P(0.3_BN)_KD(3)_SEED(0)"]
+HEADLINE = "ort-1.16.0-threads-1"
 README = "# Results\n\n<!-- table: quick prune-0.3 -->\n<!-- end -->\n\nThe end.\n"
 
 pytestmark = pytest.mark.skipif(
-    not (ROOT / ".venvs/bench/bin/python").is_file(), reason="no .venvs/bench: `make setup` makes it"
+    not (ROOT / ".venvs/bench-1.16.0/bin/python").is_file(), reason="no .venvs/bench-1.16.0: `make setup` makes it"
 )
 
 
@@ -76,7 +77,7 @@ def test_every_number_is_that_of_the_records(done: Done, rows: list[dict[str, st
     for cell in plan_of(done).cells:
         row = next(row for row in rows if row["Model Name"] == cell.title)
         export = load(record_path(results, "quick", "export", cell.id), ExportRecord)
-        latency = load(record_path(results, "quick", "latency", cell.id), LatencyRecord)
+        latency = load(record_path(results, "quick", "latency", cell.id, HEADLINE), LatencyRecord)
         accuracy = load(record_path(results, "quick", "accuracy", cell.id), AccuracyRecord)
         assert latency.latency_ms and latency.ratio_to_teacher and export.params
         for text, value in {
@@ -88,7 +89,7 @@ def test_every_number_is_that_of_the_records(done: Done, rows: list[dict[str, st
             assert value is not None and text == f"{value:.{decimals}f}"
         if not cell.is_teacher:
             assert row["Latency ratio"].removeprefix("≈ ").startswith(f"{latency.ratio_to_teacher.value:.2f}")
-            assert "1/16 width" in row["Note"]
+            assert "1/8 width" in row["Note"]
 
 
 def test_the_chain_from_row_to_settings_holds(done: Done) -> None:
@@ -141,7 +142,7 @@ def copied(done: Done, tmp_path: Path) -> Done:
 
 def test_a_deleted_record_leaves_a_row_that_says_so(done: Done, tmp_path: Path) -> None:
     other = copied(done, tmp_path)
-    (other.folder / "results/quick/latency/p0.3-bn-gram-s0.json").unlink()
+    record_path(other.folder / "results", "quick", "latency", "p0.3-bn-gram-s0", HEADLINE).unlink()
     run(other, "report", "--profile", "quick")
     found = table(other.folder / "results/quick/tables/prune-0.3.md")
     row = next(row for row in found if row["Model Name"] == TITLES[2])

@@ -214,7 +214,9 @@ CHANGES: list[tuple[str, Any, Callable[[Cell], bool]]] = [
     ("protocol.study.keep_for", ["gram"], lambda cell: cell.protocol == "study" and cell.kd_method != "gram"),
     ("protocol.study.sparse_for", ["bn"], lambda cell: cell.protocol == "study" and cell.prune_method == "gn"),
     # what does not decide a model's numbers does not touch its key
-    ("bench.threads", 4, nobody),
+    ("bench.threads", [4, "all"], nobody),
+    ("bench.runtimes", ["current"], nobody),
+    ("bench.precision_pct", 3.0, nobody),
     ("bench.rounds", 99, nobody),
     ("bench.seed", 5, nobody),
     ("bench.target.name", "another", nobody),
@@ -373,7 +375,7 @@ def test_a_given_rounding_is_taken_as_it_is(load: Load, narrowest: int, given_mu
 
 
 @pytest.mark.parametrize(
-    ("profile", "multiple"), [("quick", 2), ("lite", 4), ("full", 8), ("reference", 8)], ids=PROFILES
+    ("profile", "multiple"), [("quick", 4), ("lite", 4), ("full", 8), ("reference", 8)], ids=PROFILES
 )
 def test_rounding_of_the_projects_own_profiles(profile: str, multiple: int) -> None:
     assert rounding(load_settings(ROOT / "matrix.toml", profile)) == multiple

@@ -62,12 +62,16 @@ PROCESSES = st.builds(
     order=COUNTS,
     first_inference_ms=NUMBERS,
     warmup_rounds=COUNTS,
-    samples_ms=st.lists(NUMBERS, max_size=6),
+    rounds=COUNTS,
+    low_ms=NUMBERS,
     median_ms=NUMBERS,
+    p90_ms=st.none() | NUMBERS,
     cpus=st.lists(COUNTS, max_size=3),
     peak_rss_bytes=COUNTS,
     involuntary_switches=COUNTS,
+    distinct_inputs=COUNTS,
 )
+CONDITIONS = st.sampled_from(["ort-1.16.0-threads-1", "ort-current-threads-all"])
 PRUNINGS = st.builds(
     Pruning, amount=NUMBERS, kept_layers=st.lists(st.text(max_size=5), max_size=3), accuracy_after_pct=NUMBERS
 )
@@ -84,11 +88,14 @@ ANY_RECORD = st.one_of(
     records(ExportRecord, onnx_bytes=st.none() | COUNTS, parity_max_abs_diff=st.none() | NUMBERS),
     records(
         LatencyRecord,
+        condition=CONDITIONS,
         onnx_sha256=st.text(max_size=5),
         runtime=st.text(max_size=5),
         threads=COUNTS,
         latency_ms=st.none() | INTERVALS,
         processes=st.lists(PROCESSES, max_size=2),
+        control_ratio=st.none() | INTERVALS,
+        control=st.lists(PROCESSES, max_size=2),
         settings=TABLES,
         warnings=st.lists(st.text(max_size=5), max_size=2),
     ),
@@ -122,32 +129,49 @@ def accuracy(**changes: Any) -> AccuracyRecord:
 def test_what_is_saved_is_what_is_loaded(tmp_path_factory: pytest.TempPathFactory, record: Record) -> None:
     results = tmp_path_factory.getbasetemp() / "round-trip"
     path = save(results, record)
-    assert path == record_path(results, "quick", record.stage, "p0.3-bn-gram-s0")
+    condition = record.condition if isinstance(record, LatencyRecord) else ""
+    assert path == record_path(results, "quick", record.stage, "p0.3-bn-gram-s0", condition)
     assert load(path, type(record)) == record
     again = path.read_bytes()
     save(results, load(path, type(record)))
     assert path.read_bytes() == again
 
 
-def test_numbers_are_stored_unrounded_and_samples_on_one_line(tmp_path: Path) -> None:
-    samples = [0.1 + 0.2, 1 / 3, 1e-17]
+def latency(condition: str) -> LatencyRecord:
     process = Process(
         block=0,
         order=1,
-        first_inference_ms=2.5,
+        first_inference_ms=1e-17,
         warmup_rounds=1,
-        samples_ms=samples,
+        rounds=64,
+        low_ms=0.1 + 0.2,
         median_ms=1 / 3,
         cpus=[0, 1],
         peak_rss_bytes=1,
         involuntary_switches=0,
+        distinct_inputs=64,
     )
-    common = accuracy().model_dump(exclude={"accuracy_pct", "correct", "images", "testset_sha256"})
-    path = save(tmp_path, LatencyRecord(**common, threads=1, settings={}, processes=[process]))
-    text = path.read_text()
-    assert json.loads(text)["processes"][0]["samples_ms"] == samples
-    assert '"samples_ms": [0.30000000000000004, 0.3333333333333333, 1e-17]' in text
-    assert '"cpus": [0, 1]' in text
+    common = accuracy().model_dump(include=set(Record.model_fields) | {"onnx_sha256", "runtime"})
+    return LatencyRecord(**common, condition=condition, threads=2, settings={}, processes=[process])
+
+
+def test_numbers_are_stored_unrounded_and_lists_of_them_on_one_line(tmp_path: Path) -> None:
+    text = save(tmp_path, latency("ort-1.16.0-threads-1")).read_text()
+    for part in ('"low_ms": 0.30000000000000004', '"median_ms": 0.3333333333333333', "1e-17", '"cpus": [0, 1]'):
+        assert part in text
+
+
+def test_latencies_under_two_conditions_are_two_records(tmp_path: Path) -> None:
+    one, other = latency("ort-1.16.0-threads-1"), latency("ort-current-threads-all")
+    for record in (one, other):
+        save(tmp_path, record)
+
+    def found(condition: str) -> LatencyRecord | None:
+        return find(tmp_path, "quick", one.cell, one.key, LatencyRecord, condition)
+
+    assert found(one.condition) == one
+    assert found(other.condition) == other
+    assert found("ort-current-threads-1") is None
 
 
 def test_a_record_is_readable_by_others(tmp_path: Path) -> None:

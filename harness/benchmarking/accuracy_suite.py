@@ -68,7 +68,7 @@ def agreeing(given: Answers, path: Path | None) -> int | None:
         return None
     try:
         torchs = np.load(path, allow_pickle=False)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError) as error:
         raise HarnessError(f"{path}: not readable ({error}); delete it to bench without torch's answers") from error
     if torchs.shape != given.shape:
         raise HarnessError(f"{path}: {torchs.shape} answers for {len(given)} images; delete it to bench without them")

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Sequence
+from typing import Annotated
 
 import typer
 
@@ -32,11 +33,14 @@ def main() -> None:
         sys.exit(STOPPED)
 
 
-def benchmarks() -> None:
-    """Time the harness itself in a fresh clone, into results/benchmarks/main.json."""
-    from harness.benchmarks import run_all
+def benchmarks(
+    subject: Annotated[list[str] | None, typer.Argument(help="main, measurement; none named: all.")] = None,
+) -> None:
+    """Measure the harness itself, into results/benchmarks; main takes minutes, measurement more than an hour."""
+    from harness.benchmarks import run
 
-    run_all()
+    for path in run(subject or []):
+        print(f"Written: {path}")
 
 
 # Each goes by its function's name, in the order in which --help lists them: the matrix as it comes to be, one model.

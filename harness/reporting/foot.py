@@ -8,6 +8,7 @@ from harness.records import Record
 from harness.reporting.machine import bench_machine, target_differences
 from harness.reporting.rows import Row, width_text
 from harness.settings import Target
+from harness.statistics import ESTIMATOR
 
 ALL_IMAGES = 50_000
 
@@ -52,7 +53,22 @@ def measured_lines(plan: Plan, rows: Sequence[Row]) -> list[str]:
             f"Benched on {machines}, {runtimes}, {threads}, batch 1, {_dates(benched)}, harness {_revisions(benched)}. "
             f"{_compared(benched, plan.settings.bench.target)}"
         )
+        counts = [len(record.processes) for record in benched]
+        lines.append(f"Processes per model: {_range(counts)}.{_control(rows)}")
     return lines
+
+
+def _range(counts: Sequence[int]) -> str:
+    return f"{min(counts)}" if min(counts) == max(counts) else f"{min(counts)} to {max(counts)}"
+
+
+def _control(rows: Sequence[Row]) -> str:
+    """The A/A control: the teacher measured twice in the same run."""
+    teacher = next((row.latency for row in rows if row.cell.is_teacher and row.latency), None)
+    if teacher is None or teacher.control_ratio is None:
+        return ""
+    found = teacher.control_ratio
+    return f" Control, the teacher by itself: {found.value:.3f} [{found.low:.3f}, {found.high:.3f}]."
 
 
 def how_to_read(rows: Sequence[Row]) -> list[str]:
@@ -62,8 +78,9 @@ def how_to_read(rows: Sequence[Row]) -> list[str]:
         f"Accuracy: the ONNX file on {', '.join(f'{count:,}' for count in images)} test images. " if images else ""
     )
     return [
-        f"{counted}Latency ratio: latency by the teacher's, from one bench run, with its 95 % interval; "
-        "≈ where the interval covers 1 and so shows no difference. MACs ratio: multiply-adds by the teacher's.",
+        f"{counted}Latency: of an undisturbed core ({ESTIMATOR}). Latency ratio: latency by the teacher's, from one "
+        "bench run, with its 95 % interval; ≈ where it shows no difference.",
+        "MACs ratio: multiply-adds by the teacher's.",
         "Study: as published for ckdghk77/Network-Compression-Gram (full width, 224 px, i9-9900K); "
         "its latency ratios follow from its latencies.",
     ]

@@ -11,9 +11,12 @@ from harness.matrix import Plan, Table
 from harness.records import atomic_path, write_text
 from harness.reporting import charts
 from harness.reporting.foot import foot, measured_lines, network_line, recipe_line, warnings
+from harness.reporting.models import model_facts
 from harness.reporting.readme import Marker, fill, read_document
 from harness.reporting.rows import Row, read_rows
-from harness.reporting.tables import columns, markdown, seed_means, terminal
+from harness.reporting.tables import columns, conditions, markdown, seed_means, terminal
+
+MODELS = "## The models"
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,10 @@ def write_report(plan: Plan, results: Path, readme: Path | None, profiles: Colle
             figure = figure_path(results, plan, table)
             written[figure] = _write(figure, charts.draw(own, table.title, subtitle))
         place = table_path(results, plan, table)
-        written[place] = _write(place, _document(plan, table, own, results, place.parent, "#").encode())
+        document = (
+            f"{_document(plan, table, own, results, place.parent, '#')}\n{MODELS}\n\n{markdown(model_facts(own))}\n"
+        )
+        written[place] = _write(place, document.encode())
         texts.append(_text(plan, table, own, place))
     return Report(
         tuple(path for path, new in written.items() if new),
@@ -125,9 +131,7 @@ def _require_experiment(marker: Marker, plan: Plan) -> None:
 def _document(plan: Plan, table: Table, rows: list[Row], results: Path, folder: Path, heading: str) -> str:
     """A table as Markdown in a file of `folder`: title, chart, table, means over seeds, foot."""
     parts = [f"{heading} {table.title} (profile {plan.profile})", markdown(columns(rows))]
-    means = seed_means(rows)
-    if means:
-        parts.append(markdown(means))
+    parts += [markdown(more) for more in (seed_means(rows), conditions(rows)) if more]
     if charts.drawable(rows):
         figure = os.path.relpath(figure_path(results, plan, table), folder)
         parts.append(f"![{table.title}, profile {plan.profile}]({Path(figure).as_posix()})")
@@ -136,7 +140,6 @@ def _document(plan: Plan, table: Table, rows: list[Row], results: Path, folder: 
 
 
 def _text(plan: Plan, table: Table, rows: list[Row], place: Path) -> str:
-    means = seed_means(rows)
     told = [
         network_line(plan),
         recipe_line(plan, table),
@@ -146,7 +149,7 @@ def _text(plan: Plan, table: Table, rows: list[Row], place: Path) -> str:
     parts = [
         table.title,
         terminal(columns(rows)),
-        *([terminal(means)] if means else []),
+        *(terminal(more) for more in (seed_means(rows), conditions(rows)) if more),
         "\n".join(textwrap.fill(line, 110, subsequent_indent="  ") for line in told),
         f"Full table: {place}",
     ]

@@ -25,7 +25,7 @@ from harness.training.distillation import Phase
 from harness.training.model import Outputs, ResNet50
 
 CHECKPOINT_EVERY_S = 45.0
-EVALUATION_BATCH = 500
+EVALUATION_BATCH = 250
 
 Batches = Iterator[tuple[Tensor, Tensor]]
 Lesson = tuple[Tensor, Tensor, Outputs | None]
@@ -284,16 +284,19 @@ def _save(learners: Sequence[Learner]) -> None:
             learner.save()
 
 
-@torch.no_grad()
 def answers(model: ResNet50, images: Images, image_size: int, device: Device) -> Tensor:
     """The class that the model gives each image, int64 [N] on the CPU; computed in fp32 on the device."""
     model.eval()
-    found = []
-    for start in range(0, len(images.labels), EVALUATION_BATCH):
+
+    def answer(start: int) -> Tensor:
         pixels = images.pixels[start : start + EVALUATION_BATCH].to(device.torch)
         batch = normalise(resize(pixels, image_size)).contiguous(memory_format=device.layout(model))
-        found.append(model(batch).argmax(1))
-    return torch.cat(found).cpu()
+        # what a thread of the crew may not record is its own to say
+        with torch.no_grad():
+            return model(batch).argmax(1)
+
+    with crew(device, alone=False) as executor:
+        return torch.cat(list(executor.map(answer, range(0, len(images.labels), EVALUATION_BATCH)))).cpu()
 
 
 def accuracy_pct(given: Tensor, images: Images) -> float:

@@ -1,7 +1,7 @@
 """A tiny model and a tiny test set for which the right answer is known."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from documents import ROOT
 from onnx import TensorProto, helper, numpy_helper
 
+from harness.benchmarking.host import Topology
 from harness.benchmarking.job import Job, Model
 from harness.records import file_sha256
 
@@ -22,8 +24,23 @@ TARGET = {
     "l3_mib": 16.0,
     "base_ghz": 3.6,
 }
-# The fewest that a bench accepts.
-SETTINGS = {"threads": 1, "blocks": 2, "rounds": 11, "warmup_rounds": 2, "seed": 0, "target": TARGET}
+# The fewest that a bench accepts, and so little precision that it has enough after one block more.
+SETTINGS: dict[str, Any] = {
+    "runtimes": ["current"],
+    "threads": [1],
+    "precision_pct": 1000.0,
+    "minutes_per_model": 2.0,
+    "blocks": 3,
+    "warmup_s": 0.0,
+    "warmup_rounds": 2,
+    "sampling_s": 0.001,
+    "rounds": 11,
+    "seed": 0,
+    "target": TARGET,
+}
+HEADLINE = "ort-current-threads-1"
+# These tests run with the current runtime; the other one has an environment of its own.
+OLD_PYTHON = ROOT / ".venvs/bench-1.16.0/bin/python"
 METADATA = {"weights_sha256": "0" * 64, "mean": "[0.5, 0.5, 0.5]", "std": "[0.25, 0.25, 0.25]", "data": "stand-in"}
 
 
@@ -90,6 +107,22 @@ def tiny_network(size: int, weight: float, metadata: dict[str, str]) -> onnx.Mod
     network = helper.make_model(graph, ir_version=9, opset_imports=[helper.make_opsetid("", 17)])
     helper.set_model_props(network, metadata)
     return network
+
+
+def machine(
+    cores: Sequence[Sequence[int]],
+    allowed: Collection[int] | None = None,
+    nodes: Sequence[int] = (),
+    speeds: Sequence[int] = (),
+) -> Topology:
+    """A picture of a machine, core by core: its logical CPUs and, where the kernel says so, its node and speed."""
+    siblings = {cpu: frozenset(core) for core in cores for cpu in core}
+    return Topology(
+        allowed=frozenset(siblings if allowed is None else allowed),
+        siblings=siblings,
+        node={cpu: node for core, node in zip(cores, nodes, strict=False) for cpu in core},
+        speed={cpu: speed for core, speed in zip(cores, speeds, strict=False) for cpu in core},
+    )
 
 
 @pytest.fixture

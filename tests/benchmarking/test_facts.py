@@ -7,6 +7,7 @@ from harness.benchmarking.facts import (
     activity,
     caches,
     cgroup_limits,
+    disturbances,
     environment,
     oom_kills,
     parse_cpuinfo,
@@ -103,14 +104,69 @@ def test_both_kinds_of_cgroup_are_read(
     assert oom_kills(root) == kills
 
 
+STAT = {"proc/stat": "cpu  100 0 100 700 0 0 0 100 50 0\ncpu0 1\n", "proc/loadavg": "0.25 0 0 1/9 9"}
+
+
 def test_steal_is_the_share_of_all_time_without_counting_guests_twice(tree: Tree) -> None:
-    before = activity(
-        tree({"proc/stat": "cpu  100 0 100 700 0 0 0 100 50 0\ncpu0 1\n", "proc/loadavg": "0.25 0 0 1/9 9"})
-    )
-    assert before == {"load_average": 0.25, "ticks": 1000, "stolen_ticks": 100, "throttled": 0}
+    before = activity(tree(STAT))
+    assert (before["load_average"], before["ticks"], before["stolen_ticks"]) == (0.25, 1000, 100)
     after = before | {"ticks": 1200.0, "stolen_ticks": 110.0}
     assert steal_pct(before, after) == 5
     assert steal_pct(before, before) == 0
+
+
+def pressure(some: int, full: int) -> str:
+    """As the kernel writes it, in us; what counts is the time in which some task waited."""
+    return f"some avg10=1.00 avg60=2.00 avg300=3.00 total={some}\nfull avg10=0.00 avg60=0.00 avg300=0.00 total={full}\n"
+
+
+def busy(cpu: int, memory: int, swapped: tuple[int, int], slowed: list[int], khz: list[int]) -> dict[str, str]:
+    """What a machine says that has been through so much."""
+    files = {
+        "proc/pressure/cpu": pressure(cpu, 7),
+        "proc/pressure/memory": pressure(memory, memory // 2),
+        "proc/vmstat": f"nr_free_pages 5\npswpin {swapped[0]}\npswpout {swapped[1]}\npgfault 99\n",
+    }
+    for number, (count, clock) in enumerate(zip(slowed, khz, strict=True)):
+        folder = f"sys/devices/system/cpu/cpu{number}"
+        files[f"{folder}/thermal_throttle/core_throttle_count"] = f"{count}\n"
+        files[f"{folder}/cpufreq/scaling_cur_freq"] = f"{clock}\n"
+    return STAT | files
+
+
+def test_what_went_on_meanwhile_is_the_difference_of_two_activities(tree: Tree) -> None:
+    before = activity(tree(busy(1_000_000, 5_000, (10, 20), [3, 0], [3_000_000, 4_000_000])))
+    after = activity(tree(busy(3_500_000, 5_000, (15, 27), [4, 2], [2_000_000, 2_400_000])))
+    assert disturbances(before, after) == {
+        "thermal_throttles": 3,
+        "swapped_pages": 12,
+        "cpu_pressure_s": 2.5,
+        "memory_pressure_s": 0,
+        "mhz_before": 3500,
+        "mhz_after": 2200,
+    }
+
+
+def test_a_quiet_machine_has_no_disturbances(tree: Tree) -> None:
+    quiet = activity(tree(busy(9, 9, (9, 9), [9], [3_600_000])))
+    found = disturbances(quiet, quiet)
+    assert (found.pop("mhz_before"), found.pop("mhz_after")) == (3600, 3600)
+    assert set(found.values()) == {0}
+
+
+def test_a_machine_that_hides_everything_has_an_activity_all_the_same(tmp_path: Path) -> None:
+    hidden = activity(tmp_path)
+    assert {value for name, value in hidden.items() if name != "load_average"} == {0}
+    found = disturbances(hidden, hidden)
+    assert (found["mhz_before"], found["mhz_after"]) == (None, None)
+    assert steal_pct(hidden, hidden) == 0
+
+
+def test_this_machine_has_an_activity_that_does_not_run_backwards() -> None:
+    before, after = activity(), activity()
+    assert before.keys() == after.keys()
+    passing = {"load_average", "khz"}
+    assert all(after[name] >= value >= 0 for name, value in before.items() if name not in passing)
 
 
 @pytest.mark.parametrize(
@@ -122,8 +178,7 @@ def test_steal_is_the_share_of_all_time_without_counting_guests_twice(tree: Tree
     ids=["v2", "v1"],
 )
 def test_throttling_is_read_from_both_kinds_of_cgroup(tree: Tree, files: dict[str, str]) -> None:
-    stat = {"proc/stat": "cpu  1 0 1 7 0 0 0 1 0 0\n", "proc/loadavg": "0 0 0 1/9 9"}
-    assert activity(tree(files | stat))["throttled"] == 7
+    assert activity(tree(files | STAT))["throttled"] == 7
 
 
 def test_this_machine_and_one_that_hides_everything_both_give_facts(tmp_path: Path) -> None:

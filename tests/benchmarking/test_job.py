@@ -16,7 +16,8 @@ def fields(workshop: Workshop) -> dict[str, Any]:
 
 
 def test_a_job_comes_back_as_it_was_written(workshop: Workshop) -> None:
-    job = workshop.job(workshop.model("teacher-s0", teacher=True), workshop.model("p0.3-bn-gram-s0"))
+    models = workshop.model("teacher-s0", teacher=True), workshop.model("p0.3-bn-gram-s0")
+    job = workshop.job(*models, pythons={"current": "/opt/python"})
     path = workshop.folder / "job.json"
     path.write_text(job.model_dump_json())
     assert read(path, Job) == job
@@ -37,9 +38,13 @@ def test_without_a_teacher_there_is_none(workshop: Workshop) -> None:
         (("models", 0, "is_teacher"), "yes", "models.0.is_teacher"),
         (("models", 0, "cell"), "../x", "models.0.cell"),
         (("models", 0, "onnx_sha256"), "abc", "models.0.onnx_sha256"),
-        (("settings", "threads"), 0, "settings.threads"),
+        (("settings", "threads"), [0], "settings.threads"),
+        (("settings", "threads"), [1, 1], "settings.threads"),
+        (("settings", "threads"), [], "settings.threads"),
+        (("settings", "runtimes"), ["1.17"], "settings.runtimes"),
+        (("settings", "precision_pct"), 0, "settings.precision_pct"),
         (("settings", "rounds"), 10, "settings.rounds"),
-        (("settings", "blocks"), 1, "settings.blocks"),
+        (("settings", "blocks"), 2, "settings.blocks"),
         (("settings", "target"), None, "settings.target"),
     ],
 )

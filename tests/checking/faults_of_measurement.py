@@ -2,36 +2,44 @@
 
 import math
 
-from checking.planted import CELL, Bench, fault
+from checking.planted import BESIDE, CELL, TEACHER, Bench, fault
 from harness.records import AccuracyRecord, Interval, LatencyRecord
 
 
 @fault("wrong-runtime", (CELL, "latency"))
 def latency_with_another_runtime(bench: Bench) -> None:
-    bench.change(LatencyRecord, runtime="onnxruntime 1.31.0")
+    bench.change(LatencyRecord, runtime="onnxruntime 1.23.0")
+
+
+@fault("wrong-runtime", (CELL, "latency"))
+def the_headlines_runtime_under_a_condition_beside_it(bench: Bench) -> None:
+    bench.change(LatencyRecord, under=BESIDE, runtime=bench.get(LatencyRecord).runtime)
 
 
 @fault("wrong-runtime", (CELL, "accuracy"))
 def accuracy_with_another_runtime(bench: Bench) -> None:
-    bench.change(AccuracyRecord, runtime="onnxruntime 1.31.0")
+    bench.change(AccuracyRecord, runtime="onnxruntime 1.23.0")
 
 
 @fault("too-few-samples", (CELL, "latency"))
 def a_process_lost(bench: Bench) -> None:
-    bench.change(LatencyRecord, processes=bench.get(LatencyRecord).processes[1:])
+    bench.measured(bench.get(LatencyRecord).processes[1:])
 
 
 @fault("too-few-samples", (CELL, "latency"))
 def samples_lost(bench: Bench) -> None:
-    bench.processes(lambda process: {"samples_ms": process.samples_ms[1:]}, lambda place: place == 3)
+    bench.processes(lambda process: {"rounds": process.rounds - 1}, lambda place: place == 3)
 
 
 @fault("too-few-samples", (CELL, "latency"))
 def two_processes_as_asked_for(bench: Bench) -> None:
     bench.setting("bench", blocks=2)
-    processes = bench.get(LatencyRecord).processes
-    middle = len(processes) // 2
-    bench.change(LatencyRecord, processes=[processes[middle - 1], processes[middle + 1]])
+    bench.measured(bench.get(LatencyRecord).processes[:2])
+
+
+@fault("too-few-samples", (CELL, "latency"))
+def two_processes_beside_the_headline(bench: Bench) -> None:
+    bench.measured(bench.get(LatencyRecord, under=BESIDE).processes[:2], under=BESIDE)
 
 
 @fault("wrong-threads", (CELL, "latency"))
@@ -50,6 +58,19 @@ def threads_not_as_planned(bench: Bench) -> None:
     bench.setting("session", intra_op_num_threads=2)
     bench.processes(lambda _: {"cpus": [0, 1]})
     bench.environment(LatencyRecord, measured_cpus=[0, 1])
+
+
+@fault("wrong-threads", (CELL, "latency"))
+def threads_not_as_planned_beside_the_headline(bench: Bench) -> None:
+    bench.change(LatencyRecord, under=BESIDE, threads=2)
+    bench.setting("session", under=BESIDE, intra_op_num_threads=2)
+    bench.processes(lambda _: {"cpus": [0, 1]}, under=BESIDE)
+    bench.environment(LatencyRecord, under=BESIDE, measured_cpus=[0, 1])
+
+
+@fault("wrong-threads", (CELL, "latency"))
+def default_threads_where_all_were_asked_for(bench: Bench) -> None:
+    bench.setting("session", under="ort-1.16.0-threads-all", intra_op_num_threads=0)
 
 
 @fault("wrong-cpuset", (CELL, "latency"))
@@ -79,8 +100,15 @@ def nan_latency(bench: Bench) -> None:
 
 @fault("impossible-latency", (CELL, "latency"))
 def latency_typed_by_hand(bench: Bench) -> None:
-    value = bench.get(LatencyRecord).latency_ms.value / 2
-    bench.change(LatencyRecord, latency_ms=Interval(value=value, low=value, high=value))
+    latency = bench.get(LatencyRecord).latency_ms
+    # inside its interval and among the processes, and yet not what follows from them
+    bench.change(LatencyRecord, latency_ms=latency.model_copy(update={"value": latency.value * 0.999}))
+
+
+@fault("impossible-latency", (CELL, "latency"))
+def latency_typed_by_hand_beside_the_headline(bench: Bench) -> None:
+    value = bench.get(LatencyRecord, under=BESIDE).latency_ms.value / 2
+    bench.change(LatencyRecord, under=BESIDE, latency_ms=Interval(value=value, low=value, high=value))
 
 
 @fault("impossible-latency", (CELL, "latency"))
@@ -90,7 +118,17 @@ def ratio_outside_its_interval(bench: Bench) -> None:
 
 @fault("impossible-latency", (CELL, "latency"))
 def process_median_typed_by_hand(bench: Bench) -> None:
-    bench.processes(lambda process: {"median_ms": process.median_ms * 0.9}, lambda place: place == 0)
+    bench.processes(lambda process: {"median_ms": process.low_ms * 0.9}, lambda place: place == 0)
+
+
+@fault("impossible-latency", (CELL, "latency"))
+def process_percentile_typed_by_hand(bench: Bench) -> None:
+    bench.processes(lambda process: {"p90_ms": process.median_ms * 0.9}, lambda place: place == 0)
+
+
+@fault("impossible-latency", (TEACHER, "latency"))
+def control_outside_its_interval(bench: Bench) -> None:
+    bench.change(LatencyRecord, TEACHER, control_ratio=Interval(value=1.0, low=1.001, high=1.002))
 
 
 @fault("impossible-latency", (CELL, "latency"))
@@ -111,6 +149,16 @@ def stolen(bench: Bench) -> None:
 @fault("missing-teacher", (CELL, "latency"))
 def no_teacher_in_the_run(bench: Bench) -> None:
     bench.change(LatencyRecord, ratio_to_teacher=None)
+
+
+@fault("control-off", (TEACHER, "latency"))
+def a_teacher_slower_than_itself(bench: Bench) -> None:
+    bench.change(LatencyRecord, TEACHER, control_ratio=Interval(value=1.06, low=1.05, high=1.07))
+
+
+@fault("control-off", (TEACHER, "latency"))
+def a_teacher_faster_than_itself_beside_the_headline(bench: Bench) -> None:
+    bench.change(LatencyRecord, TEACHER, BESIDE, control_ratio=Interval(value=0.94, low=0.93, high=0.95))
 
 
 @fault("unusable-interval", (CELL, "latency"))

@@ -119,6 +119,16 @@ def accuracy_not_torchs(bench: Bench) -> None:
     bench.change(TrainRecord, accuracy_pct=bench.get(AccuracyRecord).accuracy_pct + 0.2)
 
 
+@fault("other-answers", (CELL, "accuracy"))
+def as_many_right_answers_to_other_images(bench: Bench) -> None:
+    bench.change(AccuracyRecord, agreement_pct=93.0)
+
+
+@fault("other-answers", (CELL, "accuracy"))
+def nan_agreement(bench: Bench) -> None:
+    bench.change(AccuracyRecord, agreement_pct=math.nan)
+
+
 @fault("above-teacher", (CELL, "accuracy"))
 def far_above_the_teacher(bench: Bench) -> None:
     accuracy(bench, 95.0)

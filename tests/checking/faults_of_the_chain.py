@@ -5,7 +5,7 @@ from typing import Any
 
 from synthetic import TRAINING, common
 
-from checking.planted import CELL, OTHER, TEACHER, Bench, fault
+from checking.planted import CELL, HEADLINE, OTHER, TEACHER, Bench, fault
 from harness.checking import limits
 from harness.records import AccuracyRecord, ExportRecord, Failure, LatencyRecord, Record, TrainRecord, failed, save
 
@@ -13,10 +13,10 @@ from harness.records import AccuracyRecord, ExportRecord, Failure, LatencyRecord
 def fail(bench: Bench, kind: type[Record], failure: Failure) -> None:
     """Put a failed record of the cell in place of the done one."""
     fields = {k: v for k, v in common(bench.plan, bench.cell(), TRAINING).items() if k not in ("status", "finished_at")}
-    needed = {"onnx_sha256": bench.get(ExportRecord).onnx_sha256, "runtime": limits.RUNTIMES[0]}
+    needed = {"onnx_sha256": bench.get(ExportRecord).onnx_sha256, "runtime": limits.RUNTIMES["1.16.0"]}
     more: dict[type[Record], dict[str, Any]] = {
         TrainRecord: {"settings": {}},
-        LatencyRecord: {**needed, "threads": 1, "settings": {}},
+        LatencyRecord: {**needed, "condition": HEADLINE, "threads": 1, "settings": {}},
         AccuracyRecord: needed,
     }
     save(bench.results, failed(kind, failure, **fields, **more.get(kind, {})))

@@ -6,16 +6,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from synthetic import change, fill_results
+from synthetic import change, fill_results, path_of
 
 from harness.checking.checks import Finding, check_results
 from harness.checking.compare import compare
 from harness.matrix import Cell, Plan
-from harness.records import LatencyRecord, Process, Record, Stage, load, record_path
+from harness.records import Interval, LatencyRecord, Process, Record, Stage, load
+from harness.statistics import estimate
 
 # A student, and another one.
 CELL, OTHER = "p0.3-bn-gram-s0", "p0.3-l1-base-s0"
 TEACHER = "teacher-s0"
+# The condition that tables show, and one beside it.
+HEADLINE, BESIDE = "ort-1.16.0-threads-1", "ort-current-threads-1"
 
 
 @dataclass(frozen=True)
@@ -30,36 +33,45 @@ class Bench:
         """A planned cell."""
         return next(cell for cell in self.plan.cells if cell.id == name)
 
-    def path(self, kind: type[Record], cell: str = CELL) -> Path:
-        """Where a record lies."""
-        return record_path(self.results, self.plan.profile, kind.stage, cell)
+    def path(self, kind: type[Record], cell: str = CELL, under: str = HEADLINE) -> Path:
+        """Where a record lies; only a latency is under a condition."""
+        return path_of(self.results, self.plan, cell, kind, under)
 
-    def get(self, kind: type[Any], cell: str = CELL) -> Any:
+    def get(self, kind: type[Any], cell: str = CELL, under: str = HEADLINE) -> Any:
         """A stored record."""
-        return load(self.path(kind, cell), kind)
+        return load(self.path(kind, cell, under), kind)
 
-    def change(self, kind: type[Record], cell: str = CELL, **fields: Any) -> None:
+    def change(self, kind: type[Record], cell: str = CELL, under: str = HEADLINE, **fields: Any) -> None:
         """Rewrite some fields of a stored record."""
-        change(self.results, self.plan, cell, kind, **fields)
+        change(self.results, self.plan, cell, kind, under, **fields)
 
-    def environment(self, kind: type[Record], cell: str = CELL, **facts: Any) -> None:
+    def environment(self, kind: type[Record], cell: str = CELL, under: str = HEADLINE, **facts: Any) -> None:
         """Rewrite some facts of a stored record's environment."""
-        self.change(kind, cell, environment={**self.get(kind, cell).environment, **facts})
+        self.change(kind, cell, under, environment={**self.get(kind, cell, under).environment, **facts})
 
-    def setting(self, part: str, **values: Any) -> None:
+    def setting(self, part: str, under: str = HEADLINE, **values: Any) -> None:
         """Rewrite some of the settings that the cell's latency says it was measured with."""
-        settings = self.get(LatencyRecord).settings
-        self.change(LatencyRecord, settings={**settings, part: {**settings.get(part, {}), **values}})
+        settings = self.get(LatencyRecord, under=under).settings
+        self.change(LatencyRecord, under=under, settings={**settings, part: {**settings.get(part, {}), **values}})
 
     def processes(
-        self, edit: Callable[[Process], dict[str, Any]], which: Callable[[int], bool] = lambda _: True
+        self,
+        edit: Callable[[Process], dict[str, Any]],
+        which: Callable[[int], bool] = lambda _: True,
+        under: str = HEADLINE,
     ) -> None:
         """Rewrite some fields of some of the cell's processes."""
         edited = [
             process.model_copy(update=edit(process)) if which(place) else process
-            for place, process in enumerate(self.get(LatencyRecord).processes)
+            for place, process in enumerate(self.get(LatencyRecord, under=under).processes)
         ]
-        self.change(LatencyRecord, processes=edited)
+        self.change(LatencyRecord, under=under, processes=edited)
+
+    def measured(self, processes: list[Process], under: str = HEADLINE) -> None:
+        """Put these processes in place of the cell's, with the latency that follows from them."""
+        value = estimate([process.low_ms for process in processes])
+        latency = Interval(value=value, low=value * 0.99, high=value * 1.01)
+        self.change(LatencyRecord, under=under, processes=processes, latency_ms=latency)
 
     def onnx(self, cell: str = CELL) -> Path:
         """A cell's ONNX file."""
@@ -99,5 +111,5 @@ def fault(check: str, *rows: tuple[str, Stage]) -> Callable[[Plant], Plant]:
 
 
 def listed(before: Path, after: Path) -> set[tuple[str, str]]:
-    """Which figures of which cells `compare` lists as changed."""
+    """Which figures of which cells `compare` lists as changed; a latency's cell has its condition before it."""
     return {(change.cell, change.what) for change in compare(before, after).significant}

@@ -1,15 +1,18 @@
 import re
 import tomllib
 from pathlib import Path
+from typing import get_args
 
 import pytest
+from documents import ROOT
 from synthetic import plan_for
 
 from checking import faults_of_measurement, faults_of_models, faults_of_the_chain
-from checking.planted import CELL, FAULTS, OTHER, TEACHER, Bench, make_bench
+from checking.planted import BESIDE, CELL, FAULTS, OTHER, TEACHER, Bench, make_bench
 from harness.checking import limits
 from harness.checking.checks import CHECKS, errors
 from harness.records import AccuracyRecord, ExportRecord, LatencyRecord
+from harness.settings import Runtime
 
 # Each registers its faults when it is imported.
 FAULT_FILES = (faults_of_the_chain, faults_of_measurement, faults_of_models)
@@ -48,8 +51,12 @@ def test_sound_records_give_no_finding(profile: str, tmp_path: Path) -> None:
 def test_facts_that_were_not_recorded_are_no_fault(bench: Bench) -> None:
     facts = {k: v for k, v in bench.get(LatencyRecord).environment.items() if k not in ("measured_cpus", "steal_pct")}
     bench.change(LatencyRecord, environment=facts, settings={})
-    bench.processes(lambda _: {"distinct_inputs": None})
     bench.change(ExportRecord, denormal_weights=None, parity_max_abs_diff=None, parity_top1_agreement_pct=None)
+    assert bench.findings() == []
+
+
+def test_conditions_beside_the_headline_may_have_fewer_processes(bench: Bench) -> None:
+    bench.measured(bench.get(LatencyRecord, under=BESIDE).processes[: limits.LEAST_PROCESSES], under=BESIDE)
     assert bench.findings() == []
 
 
@@ -104,7 +111,12 @@ def test_warnings_are_no_errors(bench: Bench) -> None:
     assert [finding.check for finding in errors(findings)] == ["throttled-run"]
 
 
-def test_the_expected_runtime_is_the_one_that_the_bench_environment_pins() -> None:
-    document = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))
-    (pin,) = [line for line in document["project"]["optional-dependencies"]["bench"] if line.startswith("onnxruntime")]
-    assert (pin.replace("==", " "),) == limits.RUNTIMES
+def test_the_expected_runtimes_are_those_that_the_bench_environments_pin() -> None:
+    assert set(limits.RUNTIMES) == set(get_args(Runtime))
+    for name, runtime in limits.RUNTIMES.items():
+        pins = (ROOT / "requirements" / f"bench-{name}.txt").read_text(encoding="utf-8")
+        (version,) = re.findall(r"^onnxruntime==(\S+)", pins, re.MULTILINE)
+        assert runtime == f"onnxruntime {version}"
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    (pin,) = [line for line in extras["bench"] if line.startswith("onnxruntime")]
+    assert pin.replace("==", " ") == limits.RUNTIMES["1.16.0"]

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 from synthetic import plan_for, records_for
 
-from checking.planted import CELL, OTHER, TEACHER, Bench, listed
+from checking.planted import BESIDE, CELL, HEADLINE, OTHER, TEACHER, Bench, listed
 from harness.checking.compare import LEAST_PROCESSES, as_text, compare
 from harness.errors import HarnessError
 from harness.records import (
@@ -25,31 +25,27 @@ def folders(sound: Bench, bench: Bench) -> tuple[Path, Path]:
     return sound.results / "lite", bench.results / "lite"
 
 
-def slower(bench: Bench, cell: str, factor: float) -> None:
+# As they are listed: a latency with its condition.
+TIMED, TIMED_TEACHER = f"{HEADLINE}/{CELL}", f"{HEADLINE}/{TEACHER}"
+
+
+def slower(bench: Bench, cell: str, factor: float, under: str = HEADLINE) -> None:
     """Every process of the cell took `factor` times as long."""
-    bench.change(
-        LatencyRecord,
-        cell,
-        processes=[
-            process.model_copy(
-                update={
-                    "median_ms": factor * process.median_ms,
-                    "samples_ms": [factor * sample for sample in process.samples_ms],
-                }
-            )
-            for process in bench.get(LatencyRecord, cell).processes
-        ],
-    )
+    processes = [
+        process.model_copy(update={"low_ms": factor * process.low_ms})
+        for process in bench.get(LatencyRecord, cell, under).processes
+    ]
+    bench.change(LatencyRecord, cell, under, processes=processes)
 
 
 def test_a_folder_does_not_differ_from_itself(folders: tuple[Path, Path]) -> None:
     comparison = compare(folders[0], folders[0])
     assert comparison.significant == ()
     assert comparison.left_out == ()
-    # Latency and accuracy of ten models, and nine ratios.
-    assert len(comparison.changes) == 29
+    # Ten latencies and nine ratios under each of four conditions, and ten accuracies.
+    assert len(comparison.changes) == 86
     text = as_text(*folders, comparison)
-    assert text.endswith("29 figures compared, no significant change (95 % for all together).")
+    assert text.endswith("86 figures compared, no significant change (95 % for all together).")
     assert len(text.splitlines()) == 1
 
 
@@ -57,8 +53,8 @@ def test_a_slower_model_is_listed_with_its_interval(folders: tuple[Path, Path], 
     slower(bench, CELL, 1.1)
     comparison = compare(*folders)
     assert {(change.cell, change.what) for change in comparison.significant} == {
-        (CELL, "latency"),
-        (CELL, "latency by teacher's"),
+        (TIMED, "latency"),
+        (TIMED, "latency by teacher's"),
     }
     for one in comparison.significant:
         assert one.by.value == pytest.approx(1.1)
@@ -70,16 +66,21 @@ def test_a_slower_model_is_listed_with_its_interval(folders: tuple[Path, Path], 
     assert "2 significant changes" in text
 
 
+def test_conditions_are_compared_each_by_itself(folders: tuple[Path, Path], bench: Bench) -> None:
+    slower(bench, CELL, 1.1, under=BESIDE)
+    assert listed(*folders) == {(f"{BESIDE}/{CELL}", "latency"), (f"{BESIDE}/{CELL}", "latency by teacher's")}
+
+
 def test_a_slower_machine_state_changes_latencies_and_no_ratio(folders: tuple[Path, Path], bench: Bench) -> None:
     for cell in bench.plan.cells:
         slower(bench, cell.id, 1.1)
-    assert listed(*folders) == {(cell.id, "latency") for cell in bench.plan.cells}
+    assert listed(*folders) == {(f"{HEADLINE}/{cell.id}", "latency") for cell in bench.plan.cells}
 
 
 def test_a_slower_teacher_changes_every_ratio(folders: tuple[Path, Path], bench: Bench) -> None:
     slower(bench, TEACHER, 1.1)
-    students = {(cell.id, "latency by teacher's") for cell in bench.plan.cells if cell.id != TEACHER}
-    assert listed(*folders) == {(TEACHER, "latency"), *students}
+    students = {f"{HEADLINE}/{cell.id}" for cell in bench.plan.cells if cell.id != TEACHER}
+    assert listed(*folders) == {(TIMED_TEACHER, "latency"), *((cell, "latency by teacher's") for cell in students)}
 
 
 def test_accuracies_of_one_file_may_not_differ_at_all(folders: tuple[Path, Path], bench: Bench) -> None:
@@ -112,13 +113,14 @@ MISMATCHES: list[tuple[str, type[Record], dict[str, Any], dict[str, Any], list[s
         LatencyRecord,
         {},
         {"cpu": "Another CPU"},
-        ["Some CPU @ 2.00GHz, 1 physical", "Another CPU, 1 physical"],
+        ["Some CPU @ 2.00GHz, 2 physical", "Another CPU, 2 physical"],
     ),
     ("machine", AccuracyRecord, {}, {"isa": ["avx2"]}, ["avx2 avx512f in", "cores, avx2 in"]),
     ("container image", LatencyRecord, {}, {"image": "sha256:01"}, ["none in", "sha256:01 in"]),
-    ("runtime", LatencyRecord, {"runtime": "onnxruntime 1.31.0"}, {}, ["onnxruntime 1.16.0", "onnxruntime 1.31.0"]),
-    ("runtime", AccuracyRecord, {"runtime": "onnxruntime 1.31.0"}, {}, ["onnxruntime 1.16.0", "onnxruntime 1.31.0"]),
+    ("runtime", LatencyRecord, {"runtime": "onnxruntime 1.23.0"}, {}, ["onnxruntime 1.16.0", "onnxruntime 1.23.0"]),
+    ("runtime", AccuracyRecord, {"runtime": "onnxruntime 1.23.0"}, {}, ["onnxruntime 1.16.0", "onnxruntime 1.23.0"]),
     ("number of threads", LatencyRecord, {"threads": 2}, {}, ["1 in", "2 in"]),
+    ("estimator", LatencyRecord, {"settings": {"estimator": "mean"}}, {}, ["mean", "quartile"]),
     ("session", LatencyRecord, {"settings": {"session": {"spinning": "0"}}}, {}, ["spinning"]),
     ("test set", AccuracyRecord, {"testset_sha256": "cd" * 32}, {}, ["ab" * 32, "cd" * 32]),
 ]
@@ -155,7 +157,7 @@ def test_cells_of_one_folder_only_and_failed_ones_are_named(folders: tuple[Path,
     failure = Failure(kind="timeout", message="no result within 600 s")
     bench.change(AccuracyRecord, status="failed", failure=failure, accuracy_pct=None, correct=None)
     comparison = compare(*folders)
-    assert comparison.left_out == (f"{OTHER}: latency only in {folders[0]}", f"{CELL}: accuracy failed")
+    assert comparison.left_out == (f"{HEADLINE}/{OTHER}: latency only in {folders[0]}", f"{CELL}: accuracy failed")
     assert f"not judged: {CELL}: accuracy failed" in as_text(*folders, comparison)
 
 
@@ -170,7 +172,7 @@ def test_too_few_processes_show_nothing_and_that_is_said(folders: tuple[Path, Pa
 def test_a_teacher_without_records_leaves_latencies_to_compare(folders: tuple[Path, Path], bench: Bench) -> None:
     bench.path(LatencyRecord, TEACHER).unlink()
     slower(bench, CELL, 1.1)
-    assert listed(*folders) == {(CELL, "latency")}
+    assert listed(*folders) == {(TIMED, "latency")}
 
 
 def test_folders_without_records_or_common_cells_are_errors(folders: tuple[Path, Path], tmp_path: Path) -> None:
@@ -184,7 +186,7 @@ def test_folders_without_records_or_common_cells_are_errors(folders: tuple[Path,
 
 def test_a_truncated_record_is_an_error_that_names_it(folders: tuple[Path, Path], bench: Bench) -> None:
     bench.path(LatencyRecord).write_text("{")
-    with pytest.raises(HarnessError, match=f"latency/{CELL}.json"):
+    with pytest.raises(HarnessError, match=f"latency/{HEADLINE}/{CELL}.json"):
         compare(*folders)
 
 

@@ -8,28 +8,26 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from synthetic import change, plan_for, processes, records_for
 
-from checking.planted import CELL, listed
+from checking.planted import CELL, HEADLINE, listed
 from harness.checking.compare import LEAST_PROCESSES, compare
 from harness.records import LatencyRecord, Process, save
 
 PLAN = plan_for("lite", experiments=["prune-0.3"])
-medians = st.lists(st.floats(0.1, 1e3), min_size=LEAST_PROCESSES, max_size=10)
+observations = st.lists(st.floats(0.1, 1e3), min_size=LEAST_PROCESSES, max_size=10)
 
 
-def with_medians(values: list[float]) -> list[Process]:
+def observed(values: list[float]) -> list[Process]:
     model = processes(PLAN, 1.0)[0]
-    return [
-        model.model_copy(update={"block": block, "median_ms": value, "samples_ms": [value] * 11})
-        for block, value in enumerate(values)
-    ]
+    return [model.model_copy(update={"block": block, "low_ms": value}) for block, value in enumerate(values)]
 
 
 def write(folder: Path, values: list[float]) -> Path:
-    """Records of the teacher and one student; the student's processes have these medians."""
+    """Records of the teacher and one student under one condition; the student's processes gave these."""
     for cell in (PLAN.teacher, next(cell for cell in PLAN.cells if cell.id == CELL)):
         for record in records_for(PLAN, cell):
-            save(folder, record)
-    change(folder, PLAN, CELL, LatencyRecord, processes=with_medians(values))
+            if not isinstance(record, LatencyRecord) or record.condition == HEADLINE:
+                save(folder, record)
+    change(folder, PLAN, CELL, LatencyRecord, processes=observed(values))
     return folder / PLAN.profile
 
 
@@ -45,7 +43,7 @@ few = hypothesis_settings(max_examples=25, suppress_health_check=[HealthCheck.fu
 
 
 @few
-@given(values=medians)
+@given(values=observations)
 def test_a_against_a_is_no_change(made: Callable[..., Path], values: list[float]) -> None:
     folder = made(values)
     comparison = compare(folder, folder)
@@ -57,7 +55,7 @@ def test_a_against_a_is_no_change(made: Callable[..., Path], values: list[float]
 
 
 @few
-@given(first=medians, second=medians)
+@given(first=observations, second=observations)
 def test_the_point_of_b_against_a_is_that_of_a_against_b_upside_down(
     made: Callable[..., Path], first: list[float], second: list[float]
 ) -> None:
@@ -74,14 +72,14 @@ def test_the_point_of_b_against_a_is_that_of_a_against_b_upside_down(
 
 
 @few
-@given(values=medians, factor=st.sampled_from([0.25, 0.5, 2.0, 4.0]))
+@given(values=observations, factor=st.sampled_from([0.25, 0.5, 2.0, 4.0]))
 def test_a_model_that_is_slower_throughout_is_listed(
     made: Callable[..., Path], values: list[float], factor: float
 ) -> None:
     # Within a factor of 1.1 from the fastest to the slowest process, which the change is well above.
     close = [1 + 0.1 * value / max(values) for value in values]
     found = listed(made(close, "a"), made([factor * value for value in close], "b"))
-    assert found == {(CELL, "latency"), (CELL, "latency by teacher's")}
+    assert found == {(f"{HEADLINE}/{CELL}", "latency"), (f"{HEADLINE}/{CELL}", "latency by teacher's")}
 
 
 @pytest.mark.parametrize("count", [LEAST_PROCESSES, 15])

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from synthetic import BENCH, TRAINING, change, fill_results, plan_for
+from synthetic import BENCH, TRAINING, change, fill_results, plan_for, processes
 
 from harness.matrix import Plan
 from harness.records import LatencyRecord, TrainRecord
@@ -31,10 +31,22 @@ def test_it_says_how_where_when_and_with_what(tmp_path: Path) -> None:
         "Benched on Some CPU @ 2.00GHz",
         "onnxruntime 1.16.0, 1 thread, batch 1, 2026-01-02",
         "Not the target, Intel Core i9-9900K: another processor",
+        "Processes per model: 12. Control, the teacher by itself: 1.001 [0.998, 1.004].",
         "10,000 test images",
     ):
         assert part in text
     assert "Warning" not in text
+
+
+def test_rows_of_one_run_may_have_different_numbers_of_processes(tmp_path: Path) -> None:
+    plan = plan_for("lite", experiments=["prune-0.3"])
+    fill_results(plan, tmp_path)
+    timed = processes(plan, 1.0)
+    change(tmp_path, plan, CELL, LatencyRecord, processes=[*timed, *timed])
+    change(tmp_path, plan, plan.teacher.id, LatencyRecord, control_ratio=None)
+    text = foot_of(plan, tmp_path)
+    assert "Processes per model: 12 to 24." in text
+    assert "Control" not in text
 
 
 def test_stand_in_data_and_a_slice_are_said() -> None:

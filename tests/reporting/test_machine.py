@@ -44,4 +44,4 @@ def test_a_machine_that_told_nothing_differs_in_everything(target: Target) -> No
 
 
 def test_a_machine_in_words() -> None:
-    assert bench_machine(BENCH) == "Some CPU @ 2.00GHz (1 physical core, AVX-512, virtualised)"
+    assert bench_machine(BENCH) == "Some CPU @ 2.00GHz (2 physical cores, AVX-512, virtualised)"

@@ -58,7 +58,7 @@ def test_it_writes_tables_and_charts_and_returns_them(plan: Plan, results: Path)
 def test_it_fills_the_markers_of_its_profile_only(plan: Plan, results: Path, readme: Path) -> None:
     write_report(plan, results, readme, PROFILES)
     text = readme.read_text()
-    assert text.count("| Model Name") == 2
+    assert text.count("### Experiment") == 2
     assert "(results/lite/figures/prune-0.4.png)" in text
     assert "<!-- table: full prune-0.3 -->\n<!-- end -->" in text
 

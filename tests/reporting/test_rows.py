@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from synthetic import TRAINING, change, common, fill_results, plan_for
+from synthetic import TRAINING, change, common, fill_results, path_of, plan_for
 
 from harness.matrix import Plan
 from harness.records import (
@@ -56,6 +56,27 @@ def test_a_complete_row_has_its_figures_and_no_problem(plan: Plan, tmp_path: Pat
     assert None not in (row.latency_ms, row.accuracy_pct, row.params)
 
 
+def test_a_row_has_its_latencies_under_the_other_conditions_as_well(plan: Plan, tmp_path: Path) -> None:
+    fill_results(plan, tmp_path)
+    headline, *others = plan.settings.bench.conditions
+    row = rows_of(plan, tmp_path)[CELL]
+    assert row.latency is not None
+    assert row.latency.condition == headline
+    assert [record.condition for record in row.beside] == others
+
+
+def test_a_latency_beside_the_headline_that_is_not_there_or_not_of_this_file_is_left_out(
+    plan: Plan, tmp_path: Path
+) -> None:
+    fill_results(plan, tmp_path)
+    first, second, third = plan.settings.bench.conditions[1:]
+    path_of(tmp_path, plan, CELL, LatencyRecord, first).unlink()
+    change(tmp_path, plan, CELL, LatencyRecord, second, onnx_sha256="f" * 64)
+    row = rows_of(plan, tmp_path)[CELL]
+    assert [record.condition for record in row.beside] == [third]
+    assert not row.problems
+
+
 @pytest.mark.parametrize("kind", [TrainRecord, ExportRecord, LatencyRecord, AccuracyRecord])
 def test_a_record_under_another_key_is_stale(plan: Plan, tmp_path: Path, kind: type[Record]) -> None:
     fill_results(plan, tmp_path)
@@ -94,7 +115,7 @@ def test_a_failed_cell_says_why(plan: Plan, tmp_path: Path) -> None:
 
 def test_a_truncated_record_is_a_row_that_names_the_file(plan: Plan, tmp_path: Path) -> None:
     fill_results(plan, tmp_path)
-    path = tmp_path / "lite" / "latency" / f"{CELL}.json"
+    path = path_of(tmp_path, plan, CELL, LatencyRecord)
     path.write_text(path.read_text()[:100])
     row = rows_of(plan, tmp_path)[CELL]
     (problem,) = row.problems
@@ -106,12 +127,12 @@ def test_a_truncated_record_is_a_row_that_names_the_file(plan: Plan, tmp_path: P
 
 def test_a_row_that_fails_a_check_says_so_and_stays(plan: Plan, tmp_path: Path) -> None:
     fill_results(plan, tmp_path)
-    change(tmp_path, plan, CELL, LatencyRecord, runtime="onnxruntime 1.31.0")
+    change(tmp_path, plan, CELL, LatencyRecord, runtime="onnxruntime 1.23.0")
     rows = rows_of(plan, tmp_path)
     assert [row.cell.id for row in rows.values() if row.problems] == [CELL]
     (problem,) = rows[CELL].problems
     assert (problem.stage, problem.state, problem.short) == ("latency", "failed", "failed: wrong-runtime")
-    assert "onnxruntime 1.31.0, not onnxruntime 1.16.0" in problem.detail
+    assert "onnxruntime 1.23.0, not onnxruntime 1.16.0" in problem.detail
     assert note(rows[CELL]) == "1/8 width, failed: wrong-runtime"
 
 
@@ -128,7 +149,7 @@ def test_labels_tell_a_thin_model_and_stand_in_data() -> None:
 
     assert labels("full", "cifar100") == []
     assert labels("lite", "cifar100") == ["1/8 width"]
-    assert labels("quick", "stand-in") == ["1/16 width", "stand-in data"]
+    assert labels("quick", "stand-in") == ["1/8 width", "stand-in data"]
 
 
 @given(st.lists(st.none() | st.floats(0, 100), max_size=9))

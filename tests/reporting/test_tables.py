@@ -3,12 +3,12 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from synthetic import change, fill_results, plan_for, processes
+from synthetic import change, fill_results, path_of, plan_for, processes
 
 from harness.matrix import Plan
 from harness.records import AccuracyRecord, ExportRecord, Interval, LatencyRecord, TrainRecord
 from harness.reporting.rows import read_rows
-from harness.reporting.tables import ABSENT, Column, columns, interval_text, markdown, seed_means, terminal
+from harness.reporting.tables import ABSENT, Column, columns, conditions, interval_text, markdown, seed_means, terminal
 
 SIX = ["Model Name", "Latency (ms)", "Accuracy (%)", "Parameters (M)", "Pruning", "KD"]
 
@@ -85,7 +85,7 @@ def test_thin_models_keep_digits_and_say_so(tmp_path: Path) -> None:
 def test_stand_in_data_is_named_in_every_row(tmp_path: Path) -> None:
     plan = plan_for("quick", "stand-in")
     fill_results(plan, tmp_path)
-    assert set(table_of(plan, tmp_path)["Note"]) == {"1/16 width, stand-in data"}
+    assert set(table_of(plan, tmp_path)["Note"]) == {"1/8 width, stand-in data"}
 
 
 def test_a_row_without_figures_stays_and_says_why(tmp_path: Path) -> None:
@@ -110,10 +110,57 @@ def test_a_table_without_any_record_can_be_shown(tmp_path: Path) -> None:
     assert terminal(columns(rows)).count("no train record") == len(rows)
 
 
-@given(st.floats(0.01, 3), st.floats(0, 1), st.floats(0, 1))
-def test_the_mark_is_there_exactly_where_the_interval_covers_one(value: float, below: float, above: float) -> None:
+@given(st.floats(0.01, 3), st.floats(0, 1), st.floats(0, 1), st.just(0.0) | st.floats(0, 0.1))
+def test_the_mark_is_there_exactly_where_no_difference_was_shown(
+    value: float, below: float, above: float, noise: float
+) -> None:
     interval = Interval(value=value, low=value - below, high=value + above)
-    assert interval_text(interval).startswith("≈") == (interval.low <= 1 <= interval.high)
+    shown = not interval.low <= 1 <= interval.high and abs(value - 1) > noise
+    assert interval_text(interval, noise).startswith("≈") != shown
+
+
+def test_what_the_teacher_differs_from_itself_by_is_no_difference(tmp_path: Path) -> None:
+    plan = plan_for("full", experiments=["prune-0.3"])
+    fill_results(plan, tmp_path)
+    cell = "p0.3-bn-gram-s0"
+    change(tmp_path, plan, cell, LatencyRecord, ratio_to_teacher=Interval(value=0.985, low=0.98, high=0.99))
+    row = table_of(plan, tmp_path)["Model Name"].index("P(0.3_BN)_KD(3)_SEED(0)")
+    assert table_of(plan, tmp_path)["Latency ratio"][row] == "0.98 [0.98, 0.99]"
+    off = Interval(value=1.02, low=1.01, high=1.03)
+    change(tmp_path, plan, plan.teacher.id, LatencyRecord, control_ratio=off)
+    assert table_of(plan, tmp_path)["Latency ratio"][row] == "≈ 0.98 [0.98, 0.99]"
+
+
+def conditions_of(plan: Plan, results: Path) -> dict[str, list[str]]:
+    return {column.header: column.cells for column in conditions(read_rows(plan, plan.tables[0], results))}
+
+
+def test_the_other_conditions_are_a_table_of_their_own(tmp_path: Path) -> None:
+    plan = plan_for("lite", experiments=["prune-0.3"])
+    fill_results(plan, tmp_path)
+    table = conditions_of(plan, tmp_path)
+    others = ["onnxruntime 1.16.0, 2 threads", "onnxruntime 1.32.0, 1 thread", "onnxruntime 1.32.0, 2 threads"]
+    assert list(table) == ["Model Name", *(f"{one}: {what}" for one in others for what in ("latency (ms)", "ratio"))]
+    assert table["Model Name"] == table_of(plan, tmp_path)["Model Name"]
+    # 15.5 ms at an eighth of the width; two threads take 0.6 times as long
+    assert float(table[f"{others[0]}: latency (ms)"][0]) == pytest.approx(15.5 / 8 * 0.6, abs=0.001)
+    assert table[f"{others[0]}: ratio"][0] == "1"
+    assert all("[" in cell for cell in table[f"{others[2]}: ratio"][1:])
+
+
+def test_a_condition_that_some_rows_lack_has_gaps(tmp_path: Path) -> None:
+    plan = plan_for("lite", experiments=["prune-0.3"])
+    fill_results(plan, tmp_path)
+    path_of(tmp_path, plan, plan.cells[1].id, LatencyRecord, "ort-current-threads-1").unlink()
+    table = conditions_of(plan, tmp_path)
+    assert table["onnxruntime 1.32.0, 1 thread: ratio"].count(ABSENT) == 1
+    assert table["onnxruntime 1.16.0, 2 threads: ratio"].count(ABSENT) == 0
+
+
+def test_one_condition_alone_has_no_table_beside_it(tmp_path: Path) -> None:
+    plan = plan_for("quick")
+    fill_results(plan, tmp_path)
+    assert conditions_of(plan, tmp_path) == {}
 
 
 def test_the_teachers_ratio_is_one_without_an_interval(tmp_path: Path) -> None:
