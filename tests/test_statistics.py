@@ -178,6 +178,14 @@ def test_a_ratio_is_that_of_the_estimates_over_common_blocks(
     assert low <= value <= high
 
 
+@given(blocks, blocks, st.integers(1, 30), st.integers(0, 5))
+def test_an_interval_holds_its_ratio_however_few_resamples_it_is_from(
+    model: dict[int, float], teacher: dict[int, float], resamples: int, seed: int
+) -> None:
+    found = paired_ratio(model, teacher, seed, resamples)
+    assert found is None or found.low <= found.value <= found.high
+
+
 @given(blocks, blocks, times)
 def test_blocks_that_only_one_of_them_has_do_not_count(
     model: dict[int, float], teacher: dict[int, float], alone: float
@@ -236,6 +244,16 @@ def test_a_change_is_that_of_the_estimates_and_inside_its_interval(
 def test_a_series_against_itself_never_leaves_out_no_change(values: list[float], seed: int, confidence: float) -> None:
     found = change_of_estimates(values, values, seed, confidence)
     assert found.low <= found.value == 1 <= found.high
+
+
+def test_two_runs_that_happen_to_be_equal_might_have_differed() -> None:
+    random = np.random.default_rng(1)
+    model, teacher = (dict(enumerate(random.lognormal(sigma=0.1, size=12))) for _ in range(2))
+    latency = change_of_estimates(list(model.values()), list(model.values()), 0)
+    ratio = change_of_ratios((model, teacher), (model, teacher), 0)
+    assert latency.low < 1 < latency.high
+    assert ratio is not None
+    assert ratio.low < 1 < ratio.high
 
 
 @given(series, series, st.randoms())

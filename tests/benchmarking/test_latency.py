@@ -249,10 +249,13 @@ def test_where_the_control_fails_there_is_none(bench: Bench) -> None:
     assert ran.record("student").ratio_to_teacher is not None
 
 
-def test_conditions_beside_the_headline_are_in_some_blocks_and_do_not_prolong_the_run(bench: Bench) -> None:
+def test_conditions_beside_the_headline_are_in_some_blocks_and_do_not_prolong_the_run(
+    bench: Bench, capsys: pytest.CaptureFixture[str]
+) -> None:
     bench.took = lambda one, block: steady(one, block) * (1 + (block % 8 == 0) * one.endswith(BESIDE))
     ran = bench.run("teacher", "student", threads=[1, 2], blocks=9, precision_pct=1.0)
     assert bench.blocks("student") == list(range(10))
+    assert "block 10 done, 2 of 2 settled" in capsys.readouterr().err
     beside = list(range(0, 10, BESIDE_EVERY))
     for one in ("teacher", "teacher-control", "student"):
         assert bench.blocks(f"{one}.{BESIDE}") == beside
