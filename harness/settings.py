@@ -141,7 +141,7 @@ class Bench(Section):
     warmup_s: NonNegative = 0.1
     warmup_rounds: Count = 15
     sampling_s: Positive = 1.0
-    rounds: Annotated[int, Field(ge=11)] = 64
+    rounds: Annotated[int, Field(ge=11, le=20_000)] = 64
     seed: Annotated[int, Field(ge=0)] = 0
     target: Target
 

@@ -23,8 +23,9 @@ from harness.benchmarking.progress import Progress, duration
 from harness.records import Failure, Interval, LatencyRecord, Process, now, save
 
 NOTABLE_STEAL_PCT = 1.0
-# Conditions beside the headline are measured in every fourth block: half as precise, at a quarter of the time each.
-BESIDE_EVERY = 4
+# Conditions beside the headline are measured in the first blocks, since an interval needs some, and then in every
+# fourth: half as precise, at a quarter of the time each.
+LEAST_BESIDE, BESIDE_EVERY = 3, 4
 # Enough to see whether to go on; the figures on record are resampled more often.
 INTERIM_RESAMPLES = 999
 
@@ -61,10 +62,11 @@ class Run:
         alive = [variant for variant, one in self.series.items() if not one.failure]
         headline = [variant for variant in alive if self.is_headline(variant)]
         unsettled = [variant for variant in headline if not self.settling.rests(variant)]
-        if all(self.series[variant].model.is_teacher and not variant.control for variant in unsettled):
+        enough = self.blocks >= self.context.job.settings.blocks or not headline
+        if enough and all(self.series[variant].model.is_teacher and not variant.control for variant in unsettled):
             return []
         chosen = {variant for variant in headline if variant in unsettled or self.series[variant].model.is_teacher}
-        beside = self.blocks % BESIDE_EVERY == 0
+        beside = self.blocks < LEAST_BESIDE or self.blocks % BESIDE_EVERY == 0
         return [variant for variant in alive if variant in chosen or (beside and variant not in headline)]
 
     def is_headline(self, variant: Variant) -> bool:

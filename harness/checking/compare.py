@@ -102,6 +102,7 @@ def as_text(before: Path, after: Path, comparison: Comparison) -> str:
     rows = [
         [
             change.title,
+            change.cell.rpartition("/")[0],
             f"{change.what} ({change.unit})" if change.unit else change.what,
             f"{change.before:.4g}",
             f"{change.after:.4g}",
@@ -109,8 +110,8 @@ def as_text(before: Path, after: Path, comparison: Comparison) -> str:
         ]
         for change in comparison.significant
     ]
-    headers = ["Model", "Figure", "Before", "After", "Change [interval]"]
-    aligned = ("left", "left", "right", "right", "left")
+    headers = ["Model", "Condition", "Figure", "Before", "After", "Change [interval]"]
+    aligned = ("left", "left", "left", "right", "right", "left")
     table = [tabulate(rows, headers, disable_numparse=True, colalign=aligned)] if rows else []
     count = len(rows)
     said = f"{count} significant change{'' if count == 1 else 's'}" if count else "no significant change"
@@ -143,7 +144,7 @@ def _require_comparable(before: Path, after: Path, one: Record, two: Record) -> 
         # A failed record, or an older one, may not have the fact.
         if first is not None and second is not None and first != second:
             raise HarnessError(
-                f"{one.cell}: cannot compare, the {what} of its {one.stage} differs: "
+                f"{_name(one)}: cannot compare, the {what} of its {one.stage} differs: "
                 f"{first} in {before}, {second} in {after}; compare runs that were made alike"
             )
 
@@ -174,7 +175,7 @@ def _judged(pairs: list[tuple[R, R]], gap: Callable[[R], str | None], left_out: 
     for one, two in pairs:
         reason = gap(one) or gap(two)
         if reason:
-            left_out.append(f"{one.cell}: {one.stage} {reason}")
+            left_out.append(f"{_name(one)}: {one.stage} {reason}")
         else:
             yield one, two
 
@@ -231,8 +232,9 @@ def _ratio_change(record: LatencyRecord, before: Paired, after: Paired, confiden
     return Change(_name(record), record.title, "latency by teacher's", "", first.value, second.value, by, unchanged=1.0)
 
 
-def _name(record: LatencyRecord) -> str:
-    return f"{record.condition}/{record.cell}"
+def _name(record: Record) -> str:
+    """A cell, with the condition of its latency."""
+    return f"{record.condition}/{record.cell}" if isinstance(record, LatencyRecord) else record.cell
 
 
 def _accuracy_change(one: AccuracyRecord, two: AccuracyRecord, confidence_pct: float) -> Change:

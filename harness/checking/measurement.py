@@ -113,7 +113,9 @@ def control_off(evidence: Evidence) -> Iterator[Fault]:
     """A run whose teacher, measured twice under two names, did not come out the same: it tells nothing finer apart."""
     for entry, record in evidence.latencies():
         control = record.control_ratio
-        if control and not abs(control.value - 1) <= limits.CONTROL_PCT / 100:
+        if control is None and entry.cell.is_teacher:
+            yield Fault(entry, "latency", "no control: the teacher was not measured a second time")
+        elif control and not abs(control.value - 1) <= limits.CONTROL_PCT / 100:
             off = f"{100 * abs(control.value - 1):.1f} %"
             yield Fault(
                 entry, "latency", f"the teacher differs from itself by {off}, {limits.CONTROL_PCT:g} % is let pass"
@@ -156,8 +158,10 @@ def unusable_interval(evidence: Evidence) -> Iterator[Fault]:
 
 def wide_interval(evidence: Evidence) -> Iterator[Fault]:
     """A ratio that is known less precisely than matrix.toml asks for."""
-    wanted = evidence.plan.settings.bench.precision_pct
+    bench = evidence.plan.settings.bench
     for entry, record in evidence.latencies():
+        # the other conditions have a quarter of the blocks, and so twice the width
+        wanted = bench.precision_pct * (1 if record.condition == bench.conditions[0] else 2)
         width = _halfwidth_pct(record.ratio_to_teacher)
         if wanted < width <= limits.USABLE_HALFWIDTH_PCT:
             # an interval narrows with the square root of the number of processes

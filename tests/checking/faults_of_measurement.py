@@ -161,6 +161,11 @@ def a_teacher_faster_than_itself_beside_the_headline(bench: Bench) -> None:
     bench.change(LatencyRecord, TEACHER, BESIDE, control_ratio=Interval(value=0.94, low=0.93, high=0.95))
 
 
+@fault("control-off", (TEACHER, "latency"))
+def a_teacher_measured_once(bench: Bench) -> None:
+    bench.change(LatencyRecord, TEACHER, control_ratio=None, control=[])
+
+
 @fault("unusable-interval", (CELL, "latency"))
 def unusable_interval(bench: Bench) -> None:
     bench.change(LatencyRecord, ratio_to_teacher=Interval(value=0.6, low=0.41, high=0.96))

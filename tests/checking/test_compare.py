@@ -62,6 +62,7 @@ def test_a_slower_model_is_listed_with_its_interval(folders: tuple[Path, Path], 
         assert one.after / one.before == pytest.approx(1.1)
     text = as_text(*folders, comparison)
     assert text.count("P(0.3_BN)_KD(3)_SEED(0)") == 2
+    assert text.count(f" {HEADLINE} ") == 2
     assert "x 1.100 [1." in text
     assert "2 significant changes" in text
 
@@ -141,7 +142,8 @@ def test_what_cannot_be_compared_is_an_error_that_names_both_values(
     with pytest.raises(HarnessError) as caught:
         compare(*folders)
     message = str(caught.value)
-    assert message.startswith(f"{CELL}: cannot compare, the {what} of its {kind.stage} differs: ")
+    named = TIMED if kind is LatencyRecord else CELL
+    assert message.startswith(f"{named}: cannot compare, the {what} of its {kind.stage} differs: ")
     for text in (*map(str, folders), *values):
         assert text in message
 
@@ -166,7 +168,7 @@ def test_too_few_processes_show_nothing_and_that_is_said(folders: tuple[Path, Pa
     bench.change(LatencyRecord, processes=bench.get(LatencyRecord).processes[: LEAST_PROCESSES - 1])
     comparison = compare(*folders)
     assert comparison.significant == ()
-    assert comparison.left_out == (f"{CELL}: latency has 6 processes, and 7 are the fewest that can show a change",)
+    assert comparison.left_out == (f"{TIMED}: latency has 6 processes, and 7 are the fewest that can show a change",)
 
 
 def test_a_teacher_without_records_leaves_latencies_to_compare(folders: tuple[Path, Path], bench: Bench) -> None:
