@@ -6,7 +6,7 @@ independent: the process is the unit, one figure of it the observation, and inte
 Which figure: on a virtual machine the other half of a physical core belongs to somebody else. While that one works,
 everything here takes 1.4 to 1.9 times as long, for tens of milliseconds or for seconds, and medians measure the
 neighbour. What comes out the same twice is the speed between the bursts: the first percentile of a process, and the
-lower quartile of the processes, since some see nothing but burst. docs/estimators.md has the evidence.
+lower quartile of the processes, since some see nothing but burst. harness.benchmarks.estimators compares them.
 """
 
 import math

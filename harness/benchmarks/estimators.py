@@ -2,7 +2,7 @@
 
 Reads the raw samples of runs of the same models, quiet and disturbed (measurement.py leaves them), computes ratios to
 the teacher by several estimators, and says for each how far two runs lie apart, how wide its intervals are, and how far
-the disturbance moves it. Writes results/benchmarks/estimators.json and docs/estimators.png; docs/estimators.md tells.
+the disturbance moves it. Writes results/benchmarks/estimators.json and docs/estimators.png.
 """
 
 import json
