@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -54,7 +55,8 @@ def plan_of(done: Done) -> Plan:
 
 
 def table(path: Path) -> list[dict[str, str]]:
-    lines = [line for line in path.read_text().splitlines() if line.startswith("|")]
+    # the first one; a table of what else is known about the models follows
+    lines = list(takewhile(lambda line: line, path.read_text().split("\n|", 1)[1].splitlines()))
     header, _, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     return [dict(zip(header, row, strict=True)) for row in rows]
 

@@ -52,7 +52,7 @@ def test_rows_of_one_run_may_have_different_numbers_of_processes(tmp_path: Path)
 def test_stand_in_data_and_a_slice_are_said() -> None:
     plan = plan_for("quick", "stand-in")
     text = foot(plan, plan.tables[0], [])
-    assert "Stand-in data, not CIFAR-100, the first 5,000 training images" in text
+    assert "Stand-in data, not CIFAR-100, the first 4,000 training images" in text
     assert "Benched on" not in text
 
 
