@@ -7,6 +7,7 @@ step), so a learner that is stopped goes on from its checkpoint to the same weig
 
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
@@ -221,15 +222,16 @@ def _train(
             images, labels = next(batches)
             return images, labels, _teach(teacher, images, company, device)
 
-        coming = executor.submit(lesson)
+        # A learner that was stopped after an epoch's last step has none left in it.
+        coming = deque([executor.submit(lesson)] if first < stream.steps else [])
         for step in range(first, stream.steps):
             company = [learner for learner in company if learner.failure is None]
             if not company:
                 break
             clock = time.monotonic()
-            images, labels, outputs = coming.result()
+            images, labels, outputs = coming.popleft().result()
             if step + 1 < stream.steps:
-                coming = executor.submit(lesson)
+                coming.append(executor.submit(lesson))
             learning = [learner for learner in company if learner.step == step]
             taught = [executor.submit(_learn, one, images, labels, outputs, device, stream.steps) for one in learning]
             for done in taught:

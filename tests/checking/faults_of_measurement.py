@@ -69,8 +69,8 @@ def threads_not_as_planned_beside_the_headline(bench: Bench) -> None:
 
 
 @fault("wrong-threads", (CELL, "latency"))
-def default_threads_where_all_were_asked_for(bench: Bench) -> None:
-    bench.setting("session", under="ort-1.16.0-threads-all", intra_op_num_threads=0)
+def default_threads_beside_the_headline(bench: Bench) -> None:
+    bench.setting("session", under=BESIDE, intra_op_num_threads=0)
 
 
 @fault("wrong-cpuset", (CELL, "latency"))

@@ -42,10 +42,10 @@ def test_a_folder_does_not_differ_from_itself(folders: tuple[Path, Path]) -> Non
     comparison = compare(folders[0], folders[0])
     assert comparison.significant == ()
     assert comparison.left_out == ()
-    # Ten latencies and nine ratios under each of four conditions, and ten accuracies.
-    assert len(comparison.changes) == 86
+    # Ten latencies and nine ratios under each of two conditions, and ten accuracies.
+    assert len(comparison.changes) == 48
     text = as_text(*folders, comparison)
-    assert text.endswith("86 figures compared, no significant change (95 % for all together).")
+    assert text.endswith("48 figures compared, no significant change (95 % for all together).")
     assert len(text.splitlines()) == 1
 
 

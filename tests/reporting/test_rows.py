@@ -65,9 +65,8 @@ def test_a_row_has_its_latencies_under_the_other_conditions_as_well(plan: Plan, 
     assert [record.condition for record in row.beside] == others
 
 
-def test_a_latency_beside_the_headline_that_is_not_there_or_not_of_this_file_is_left_out(
-    plan: Plan, tmp_path: Path
-) -> None:
+def test_a_latency_beside_the_headline_that_is_not_there_or_not_of_this_file_is_left_out(tmp_path: Path) -> None:
+    plan = plan_for("full", experiments=["prune-0.3"])
     fill_results(plan, tmp_path)
     first, second, third = plan.settings.bench.conditions[1:]
     path_of(tmp_path, plan, CELL, LatencyRecord, first).unlink()

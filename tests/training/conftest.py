@@ -93,6 +93,7 @@ def tiny_document() -> dict[str, Any]:
     document = deepcopy(DOCUMENT)
     for place, value in {
         "precision": "fp32",
+        "profile.quick.model.width": WIDTH,
         "profile.quick.data.train_images": 200,
         "profile.quick.data.image_size": 16,
         "profile.quick.teacher.epochs": 1,

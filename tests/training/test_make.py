@@ -151,7 +151,7 @@ def test_a_student_is_smaller_than_its_teacher_and_says_by_how_much(plan: Plan, 
 def test_nothing_temporary_is_left(plan: Plan, made: Paths) -> None:
     left = {path.name for path in made.artifacts.rglob("*") if path.is_file()}
     stages = {name for name in left if name.startswith(("sparse-", "pruned-"))}
-    assert left - stages == {"weights.safetensors", "model.onnx", "testset-stand-in.npz", ".lock"}
+    assert left - stages == {"weights.safetensors", "answers.npy", "model.onnx", "testset-stand-in.npz", ".lock"}
     assert len(stages) == 4 and not any("checkpoint" in name for name in stages)
 
 
@@ -259,7 +259,7 @@ def test_a_teacher_that_diverges_ends_the_run_with_its_reason(tmp_path: Path) ->
 
 
 def test_where_sparse_training_diverges_its_students_fail_and_others_do_not(copied: Paths, tmp_path: Path) -> None:
-    plan = tiny_plan(tmp_path, ["l1", "bn"], ["base"], pruning__sparse__lr=1e30)
+    plan = tiny_plan(tmp_path, ["l1", "bn"], ["base"], profile__quick__pruning__sparse__lr=1e30)
     summary, _ = build(plan, copied)
     assert summary.complete and summary.made == ["p0.3-l1-base-s0"]
     assert "sparse training failed" in summary.failed[BASE] and "loss is" in summary.failed[BASE]
