@@ -148,9 +148,9 @@ def missing_teacher(evidence: Evidence) -> Iterator[Fault]:
 
 
 def unusable_interval(evidence: Evidence) -> Iterator[Fault]:
-    """A ratio whose interval is so wide that it says next to nothing."""
-    for entry, record in evidence.latencies():
-        width = _halfwidth_pct(record.ratio_to_teacher)
+    """A headline's ratio whose interval is so wide that it says next to nothing."""
+    for entry in evidence.entries.values():
+        width = _halfwidth_pct(entry.latency.ratio_to_teacher) if entry.latency else 0.0
         if width > limits.USABLE_HALFWIDTH_PCT:
             reason = f"the ratio is known to ±{width:.1f} %, {limits.USABLE_HALFWIDTH_PCT:g} % is let pass"
             yield Fault(entry, "latency", reason)
@@ -161,9 +161,10 @@ def wide_interval(evidence: Evidence) -> Iterator[Fault]:
     bench = evidence.plan.settings.bench
     for entry, record in evidence.latencies():
         # the other conditions have a quarter of the blocks, and so twice the width
-        wanted = bench.precision_pct * (1 if record.condition == bench.conditions[0] else 2)
+        headline = record.condition == bench.conditions[0]
+        wanted = bench.precision_pct * (1 if headline else 2)
         width = _halfwidth_pct(record.ratio_to_teacher)
-        if wanted < width <= limits.USABLE_HALFWIDTH_PCT:
+        if wanted < width and not (headline and width > limits.USABLE_HALFWIDTH_PCT):
             # an interval narrows with the square root of the number of processes
             processes = math.ceil(len(record.processes) * (width / wanted) ** 2)
             reason = f"the ratio is known to ±{width:.1f} %, {wanted:g} % is wanted: about {processes} processes"
