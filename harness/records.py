@@ -54,7 +54,7 @@ class Record(BaseModel):
 class Epoch(BaseModel):
     """One epoch as the training log keeps it. `phase` is teacher, sparse, feature, base or joint.
 
-    `accuracy_pct` is on the training images as augmented, each answered before the step it was for: progress, no result.
+    `accuracy_pct` is on the training images as augmented, each answered before the step it was for: no result.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
