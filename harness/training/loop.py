@@ -123,9 +123,7 @@ class Learner:
         loss = self.losses.item() / steps
         accuracy = 100 * self.right.item() / max(self.seen, 1)
         rate = self.optimizer.param_groups[0]["lr"]
-        ended = Epoch(
-            phase=self.phase().name, loss=loss, accuracy_pct=accuracy, lr=rate, images_per_s=images_per_s
-        )
+        ended = Epoch(phase=self.phase().name, loss=loss, accuracy_pct=accuracy, lr=rate, images_per_s=images_per_s)
         if not math.isfinite(loss):
             self.failure = Failure(
                 kind="diverged",
