@@ -207,7 +207,7 @@ Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")]
 
 
 class Point(Section):
-    """One combination of axes, for `include` and (any part of it) `exclude`."""
+    """One combination of axes, for `include` and (any part of it) `exclude` and `first`."""
 
     prune_amount: Amount | None = None
     prune_method: PruneMethod | None = None
@@ -227,6 +227,8 @@ class Experiment(Section):
     seed: Annotated[list[Seed], Field(min_length=1)]
     include: list[Point] = []
     exclude: list[Point] = []
+    # of this experiment's cells those that a run with a budget makes before the others, point after point
+    first: list[Point] = []
 
     @field_validator("prune_amount", "prune_method", "kd_method", "seed")
     @classmethod
@@ -243,13 +245,13 @@ class Experiment(Section):
                 raise ValueError("an included point needs prune_amount, prune_method, kd_method and seed")
         return points
 
-    @field_validator("exclude")
+    @field_validator("exclude", "first")
     @classmethod
     def _on_the_axes(cls, points: list[Point], info: ValidationInfo) -> list[Point]:
         for point in points:
             named = point.model_dump(exclude_none=True)
             if not named:
-                raise ValueError("an excluded point needs at least one of prune_amount, prune_method, kd_method, seed")
+                raise ValueError("a point needs at least one of prune_amount, prune_method, kd_method, seed")
             for axis, value in named.items():
                 # an axis that is wrong itself is not in info.data, and has its own message
                 if value not in info.data.get(axis, [value]):

@@ -13,6 +13,7 @@ from harness.cli.options import (
     README,
     RESULTS,
     Artifacts,
+    Budget,
     Experiment,
     Json,
     Matrix,
@@ -100,19 +101,25 @@ def train_matrix(
     matrix: Matrix = MATRIX,
     results: Results = RESULTS,
     artifacts: Artifacts = ARTIFACTS,
-    budget: Annotated[str, typer.Option(help="Stop cleanly before this much time is up: 90s, 9m, 1h30m.")] = "",
+    budget: Budget = "",
+    cell: Annotated[list[str] | None, typer.Option(help="Only this model, by its id; may be repeated.")] = None,
 ) -> None:
-    """Train, prune, distil and export every cell that is not there yet."""
-    from harness.budget import Budget
+    """Train, prune, distil and export every cell that is not there yet.
+
+    With a budget the most valuable cells come first; without one all students of a seed train side by side.
+    """
+    from harness import budget as budgets
     from harness.status import states
 
     paths = _paths(results, artifacts)
-    time_box = Budget(budget)
+    time_box = budgets.Budget(budget)
     # Bad settings are reported before anything is downloaded, and a finished matrix without loading torch.
     planned = _plan(matrix, profile, experiment, paths)
-    complete = all(state.training == "done" for state in states(paths, planned))
+    wanted = planned.named(cell or [])
+    found = states(paths, planned)
+    complete = all(state.training == "done" for state in found if state.cell.id in {one.id for one in wanted})
     if complete and paths.testset(profile, planned.data).is_file():
-        print(f"Nothing to train: all {len(planned.cells)} models of profile {profile} are there.")
+        print(f"Nothing to train: all {len(wanted)} models of profile {profile} are there.")
         return
     from harness.progress import Display
     from harness.training.data import provide
@@ -126,13 +133,21 @@ def train_matrix(
     uninterrupted = until_interrupted()
     with Display() as display:
         display.say(
-            f"Profile {profile}: {len(planned.cells)} models on {facts['device']} "
+            f"Profile {profile}: {len(wanted)} models on {facts['device']} "
             f"({facts['threads']} threads, {facts['precision']})"
         )
         if name == "stand-in":
             display.say("CIFAR-100 can neither be found nor downloaded: training on drawn stand-in images.")
-        summary = make_cells(planned, paths, device, display, lambda: uninterrupted() and time_box.lasts())
-    _close(summary, len(planned.cells), out_of_time=uninterrupted())
+        summary = make_cells(
+            planned,
+            paths,
+            device,
+            display,
+            lambda: uninterrupted() and time_box.lasts(),
+            planned.named(cell or []),
+            by_value=bool(budget),
+        )
+    _close(summary, len(wanted), out_of_time=uninterrupted())
 
 
 def bench(
