@@ -14,7 +14,8 @@ import safetensors
 import torch
 from safetensors.torch import load_file, save_file
 
-from harness.carrying.packing import WEIGHTS, Half, require_file, train_record, write_pack
+from harness.carrying.manifest import WEIGHTS, Half
+from harness.carrying.packing import require_file, train_record, write_pack
 from harness.errors import HarnessError
 from harness.matrix import Cell, Plan
 from harness.paths import Paths, answers_file

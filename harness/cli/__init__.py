@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from harness.cli import matrix, single
+from harness.cli import carrying, matrix, single, unattended
 from harness.cli.stopping import STOPPED
 from harness.errors import HarnessError
 
@@ -51,9 +51,14 @@ VERBS: Sequence[Callable[..., None]] = (
     matrix.train_matrix,
     matrix.bench,
     matrix.check,
+    matrix.verify,
     matrix.compare,
     matrix.report,
     matrix.report_check,
+    unattended.results,
+    carrying.merge,
+    carrying.pack,
+    carrying.unpack,
     single.train,
     single.export,
     single.test,

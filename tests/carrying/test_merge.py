@@ -161,7 +161,7 @@ REFUSED: dict[str, tuple[Damage, set[str], str]] = {
         {"train"},
         f"says that it is lite/train/{OTHER}.json",
     ),
-    "an unknown field": (edit(TrainRecord, '"cell"', '"sell"'), {"train"}, "sell"),
+    "an unknown field": (edit(TrainRecord, '"cell"', '"sell"'), {"train"}, "Field required"),
     "export of other weights": (lambda b: b.change(ExportRecord, weights_sha256="f" * 64), {"export"}, "is of weights"),
     "accuracy of another file": (
         lambda b: b.change(AccuracyRecord, onnx_sha256="f" * 64),
