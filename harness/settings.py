@@ -227,7 +227,8 @@ class Experiment(Section):
     seed: Annotated[list[Seed], Field(min_length=1)]
     include: list[Point] = []
     exclude: list[Point] = []
-    # of this experiment's cells those that a run with a budget makes before the others, point after point
+    # of this experiment's cells those that a run with a budget makes before the others, point after point; one that
+    # none of them matches does no harm
     first: list[Point] = []
 
     @field_validator("prune_amount", "prune_method", "kd_method", "seed")
@@ -245,13 +246,20 @@ class Experiment(Section):
                 raise ValueError("an included point needs prune_amount, prune_method, kd_method and seed")
         return points
 
-    @field_validator("exclude", "first")
+    @field_validator("first")
+    @classmethod
+    def _some_axis(cls, points: list[Point]) -> list[Point]:
+        if any(not point.model_dump(exclude_none=True) for point in points):
+            raise ValueError("a point needs at least one of prune_amount, prune_method, kd_method, seed")
+        return points
+
+    @field_validator("exclude")
     @classmethod
     def _on_the_axes(cls, points: list[Point], info: ValidationInfo) -> list[Point]:
         for point in points:
             named = point.model_dump(exclude_none=True)
             if not named:
-                raise ValueError("a point needs at least one of prune_amount, prune_method, kd_method, seed")
+                raise ValueError("an excluded point needs at least one of prune_amount, prune_method, kd_method, seed")
             for axis, value in named.items():
                 # an axis that is wrong itself is not in info.data, and has its own message
                 if value not in info.data.get(axis, [value]):

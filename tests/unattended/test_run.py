@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ Effect = Callable[[Sequence[str]], Ended | None]
 
 
 def options(arguments: Sequence[str], name: str) -> list[str]:
-    return [value for at, value in zip(arguments, arguments[1:], strict=False) if at == name]
+    return [value for at, value in pairwise(arguments) if at == name]
 
 
 @dataclass
