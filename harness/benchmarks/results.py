@@ -1,8 +1,8 @@
 """results.json: the first steps of the profiles that want a GPU, on this machine's CPU, at full width and full size.
 
-What it shows is that the network, the steps, the pruning, the export and the pinned runtime work at the size that the
-lite profile only has in small; and what they cost here. Networks are untrained (random weights and BatchNorm scales), so
-nothing here says anything about accuracy.
+It shows that network, steps, pruning, export and the pinned runtime work at the size that the lite profile only has in
+small, and what they cost here. Networks are untrained (random weights and BatchNorm scales): nothing here says anything
+about accuracy.
 """
 
 import json
