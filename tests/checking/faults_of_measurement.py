@@ -180,10 +180,12 @@ def wide_interval(bench: Bench) -> None:
 
 
 def kept(bench: Bench, **stats: Any) -> None:
-    """pytest-benchmark's file of the cell's run, with some of its statistics changed afterwards."""
-    path = keep(bench.results, [bench.get(LatencyRecord)])
+    """pytest-benchmark's file of the run, with some statistics of the cell changed afterwards."""
+    measured = [bench.get(LatencyRecord, cell.id, under) for cell in bench.plan.cells for under in (HEADLINE, BESIDE)]
+    path = keep(bench.results, measured)
     document = json.loads(path.read_text())
-    document["benchmarks"][0]["stats"].update(stats)
+    entries = {entry["fullname"]: entry for entry in document["benchmarks"]}
+    entries[f"{HEADLINE}/{CELL}"]["stats"].update(stats)
     path.write_text(json.dumps(document))
 
 
