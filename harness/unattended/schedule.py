@@ -98,18 +98,26 @@ def guessed_macs(plan: Plan, cell: Cell) -> float:
 def tables_that_fit(plan: Plan, states: Sequence[CellState], costs: Costs, seconds: float) -> list[str]:
     """The experiments to measure: as many from the first on as the time allows, at least the one that comes first.
 
-    A table's latencies are of one run and share their teacher with the tables before, so none is measured by itself
-    later on. Tables without a trained student add nothing; empty where nothing at all is exported here.
+    A table's latencies are of one run and share their teacher with all others, so none is measured by itself later on,
+    and those that have been measured are measured again: where the time does not suffice for that, a bench that is
+    broken off leaves the latencies as they were. Tables without a trained student add nothing; empty where nothing at
+    all is exported here.
     """
     done = {state.cell.id: state for state in states if state.training == "done"}
     chosen: list[str] = []
     cells: dict[str, CellState] = {}
-    for table in plan.tables:
+    measured = [
+        number
+        for number, table in enumerate(plan.tables)
+        if any(cell.id in done and done[cell.id].benching == "done" for cell in table.cells[1:])
+    ]
+    for number, table in enumerate(plan.tables):
         own = {cell.id: done[cell.id] for cell in table.cells if cell.id in done}
         if not own.keys() - cells.keys() and chosen:
             chosen.append(table.name)
             continue
-        if own and (not chosen or bench_s(plan, list({**cells, **own}.values()), costs) <= seconds):
+        needed = not chosen or number <= max(measured, default=-1)
+        if own and (needed or bench_s(plan, list({**cells, **own}.values()), costs) <= seconds):
             chosen.append(table.name)
             cells |= own
         elif own:

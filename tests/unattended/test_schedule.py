@@ -151,5 +151,12 @@ def test_as_many_tables_are_measured_as_the_time_allows_from_the_first_on(plan: 
     assert tables_that_fit(plan, states, costs, 1.0) == names[:1], "the first one at least"
 
 
+def test_a_table_that_has_been_measured_is_measured_again_with_the_others_whatever_the_time(plan: Plan) -> None:
+    controlled = next(table for table in plan.tables if table.name == "controlled")
+    ids = {cell.id for cell in controlled.cells}
+    states = [replace(state, benching="done") if state.cell.id in ids else state for state in standing(plan, "done")]
+    assert tables_that_fit(plan, states, UNKNOWN, 1.0) == ["prune-0.3", "prune-0.4", "controlled"]
+
+
 def test_where_nothing_is_exported_there_is_nothing_to_measure(plan: Plan) -> None:
     assert tables_that_fit(plan, standing(plan), UNKNOWN, 1e9) == []
