@@ -22,7 +22,7 @@ endif
 
 MAKEFLAGS += --no-builtin-rules
 .DELETE_ON_ERROR:
-.PHONY: help quickstart setup plan status data train-matrix bench check report report-check test lint benchmarks lock clean distclean
+.PHONY: help quickstart setup plan status data train-matrix bench results check verify report report-check merge pack unpack test lint benchmarks lock clean distclean
 
 help:  ## this list
 	@echo 'make TARGET [PROFILE=quick|lite|full|reference] [EXPERIMENT=name] [DATA_DIR=folder]'
@@ -31,7 +31,7 @@ help:  ## this list
 	@echo
 	@echo 'PROFILE is "$(PROFILE)"; quickstart is always quick. DATA_DIR is a folder that holds cifar-100-python;'
 	@echo 'without it the data is downloaded into data/. EXPERIMENT is the name of one table of matrix.toml.'
-	@echo 'BUDGET=9m ends train-matrix cleanly before the time is up; the same command goes on.'
+	@echo 'BUDGET=9m ends train-matrix and results cleanly before the time is up; the same command goes on.'
 
 # A cell that fails (exit code 1) still ends in a table that says so, and in that exit code; anything else stops here.
 quickstart: $(HAVE_MAIN) $(HAVE_BENCH)  ## everything in small: set up, fetch data, train, bench, report
@@ -59,14 +59,30 @@ train-matrix: $(HAVE_MAIN)  ## train and export the missing models
 bench: $(HAVE_MAIN) $(HAVE_BENCHES)  ## measure latency and accuracy of the exported models
 	@$(HARNESS) bench $(OPTIONS)
 
+results: $(HAVE_MAIN) $(HAVE_BENCHES)  ## all of it unattended, the most valuable first, within BUDGET=25m
+	@$(HARNESS) results $(OPTIONS) $(if $(BUDGET),--budget '$(BUDGET)')
+
 check: $(HAVE_MAIN)  ## named checks of records and ONNX files; fails on errors
 	@$(HARNESS) check $(OPTIONS)
+
+verify: $(HAVE_MAIN)  ## the same and more: every number walked back to files, raw samples, keys
+	@$(HARNESS) verify $(OPTIONS)
 
 report: $(HAVE_MAIN)  ## tables and figures from the records
 	@$(HARNESS) report $(OPTIONS)
 
 report-check: $(HAVE_MAIN)  ## fail where the tables in the README are stale
 	@$(HARNESS) report-check
+
+# What is carried between machines: records by merge, weights by pack and unpack. More options: python -m harness pack --help
+merge: $(HAVE_MAIN)  ## take another machine's records: FROM=folder/results
+	@$(HARNESS) merge --profile '$(PROFILE)' $(FROM)
+
+pack: $(HAVE_MAIN)  ## trained weights in parts, into packs/ [WHICH='teacher best'] [HALF=1]
+	@$(HARNESS) pack --profile '$(PROFILE)' $(WHICH) $(if $(HALF),--half)
+
+unpack: $(HAVE_MAIN)  ## rejoin packed weights, hashes checked: FROM=folder/packs
+	@$(HARNESS) unpack --profile '$(PROFILE)' $(FROM)
 
 test: $(HAVE_DEV) $(HAVE_BENCHES)  ## all tests
 	@echo '==> pytest'
@@ -81,7 +97,7 @@ lint: $(HAVE_DEV)  ## style, types and import boundaries
 	@echo '==> import boundaries'
 	@.venvs/main/bin/lint-imports --no-logo
 
-benchmarks: $(HAVE_DEV) $(HAVE_BENCHES)  ## measure the harness itself, into results/benchmarks [SUBJECT=main|measurement]
+benchmarks: $(HAVE_DEV) $(HAVE_BENCHES)  ## measure the harness itself, into results/benchmarks [SUBJECT=main|measurement|results]
 	@$(HARNESS) benchmarks $(SUBJECT)
 
 # Existing pins are kept unless UPGRADE=1. No index address gets into the files: any index with these files will do.

@@ -5,7 +5,7 @@ over nothing else: not the order of the file, not where it runs, not library ver
 does, student -> pruned -> sparse -> teacher, and every layer has a key of its own, so that cells share what they can.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
@@ -20,6 +20,8 @@ from harness.settings import Experiment, Point, Protocol, Recipe, Settings, meth
 STUDY_NUMBERS = {"base": "0", "fmse": "1", "gram": "3"}
 KD_LABELS = {"base": "Base", "none": "None", "scratch": "None (from scratch)"}
 DataName = Literal["cifar100", "stand-in"]
+# prune amount, prune method, KD method, seed; a teacher has none of the first three
+Axes = tuple[float | None, str | None, str | None, int]
 
 
 def kd_label(method: str) -> str:
@@ -55,6 +57,11 @@ class Cell:
     def is_teacher(self) -> bool:
         """Whether this is the unpruned network that the others come from."""
         return self.kd_method is None
+
+    @property
+    def point(self) -> Axes:
+        """A student's place on the axes of its experiment."""
+        return (self.prune_amount, self.prune_method, self.kd_method, self.seed)
 
     @cached_property
     def key(self) -> str:
@@ -95,6 +102,33 @@ class Plan:
         """The one teacher of the profile."""
         return self.tables[0].cells[0]
 
+    def named(self, ids: Collection[str]) -> list[Cell]:
+        """The cells with these ids, in the plan's order; all where none is given. HarnessError on an unknown one."""
+        known = {cell.id: cell for cell in self.cells}
+        for name in ids:
+            if name not in known:
+                raise HarnessError(f"profile {self.profile} has no cell {name!r}; `harness plan --json` lists the ids")
+        return [cell for cell in self.cells if not ids or cell.id in ids]
+
+    @cached_property
+    def groups(self) -> tuple[tuple[Cell, ...], ...]:
+        """The students by value, the most valuable first: what to make where time may not suffice for all.
+
+        Tables in their order, in each what its experiment's `first` names and then the rest, seed after seed. A group
+        has one seed, so that its students can train side by side. Decides when a cell is made, never what it is.
+        """
+        ranked: dict[tuple[int, int, int], list[Cell]] = {}
+        seen = set()
+        experiments = {experiment.name: experiment for experiment in self.settings.experiment}
+        for number, table in enumerate(self.tables):
+            first = experiments[table.name].first
+            for cell in table.cells[1:]:
+                if cell.id not in seen:
+                    seen.add(cell.id)
+                    place = next((at for at, point in enumerate(first) if _matches(point, cell.point)), len(first))
+                    ranked.setdefault((number, place, cell.seed), []).append(cell)
+        return tuple(tuple(ranked[rank]) for rank in sorted(ranked))
+
 
 def make_plan(
     settings: Settings, profile: str, data: DataName = "cifar100", experiments: list[str] | None = None
@@ -128,8 +162,8 @@ def _points(experiment: Experiment) -> Iterator[tuple[float, str, str, int]]:
         yield (extra.prune_amount, extra.prune_method, extra.kd_method, extra.seed)
 
 
-def _matches(excluded: Point, point: tuple[float, str, str, int]) -> bool:
-    wanted = (excluded.prune_amount, excluded.prune_method, excluded.kd_method, excluded.seed)
+def _matches(named: Point, point: Axes) -> bool:
+    wanted = (named.prune_amount, named.prune_method, named.kd_method, named.seed)
     return all(want is None or want == have for want, have in zip(wanted, point, strict=True))
 
 

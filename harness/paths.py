@@ -21,6 +21,10 @@ class Paths:
         """The test images as the bench reads them."""
         return self.artifacts / profile / f"testset-{data}.npz"
 
+    def data_is_known(self, profile: str) -> bool:
+        """Whether this machine has either data set already."""
+        return (self.data / CIFAR_FOLDER).is_dir() or self.testset(profile, "stand-in").is_file()
+
     def data_at_hand(self, profile: str) -> DataName:
         """What the profile's cells were or would be trained on, as far as can be told without a download."""
         stand_in = not (self.data / CIFAR_FOLDER).is_dir() and self.testset(profile, "stand-in").is_file()

@@ -80,13 +80,29 @@ class Pruning(BaseModel):
     accuracy_after_pct: float
 
 
+class Rounded(BaseModel):
+    """What weights were before they were stored in half precision to be carried: their hash and torch's accuracy."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    dtype: Literal["float16"]
+    weights_sha256: str
+    accuracy_pct: float
+
+
 class TrainRecord(Record):
-    """A trained model: teacher or student. `accuracy_pct` is torch's, after the last epoch, on all test images."""
+    """A trained model: teacher or student. `accuracy_pct` is torch's, after the last epoch, on all test images.
+
+    Where the weights came here in half precision, `weights_sha256` and `accuracy_pct` are those of the rounded weights,
+    as is everything made from them, and `rounded_from` says what was trained.
+    """
 
     stage: ClassVar[Stage] = "train"
     # The resolved settings that the key is a hash of, nested: student -> pruned -> sparse -> teacher.
     settings: dict[str, Any]
     weights_sha256: str | None = None
+    # a student's: the weights of the teacher that it was pruned from and distilled from
+    teacher_sha256: str | None = None
+    rounded_from: Rounded | None = None
     accuracy_pct: float | None = None
     params: int | None = None
     macs: int | None = None

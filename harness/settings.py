@@ -207,7 +207,7 @@ Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")]
 
 
 class Point(Section):
-    """One combination of axes, for `include` and (any part of it) `exclude`."""
+    """One combination of axes, for `include` and (any part of it) `exclude` and `first`."""
 
     prune_amount: Amount | None = None
     prune_method: PruneMethod | None = None
@@ -227,6 +227,9 @@ class Experiment(Section):
     seed: Annotated[list[Seed], Field(min_length=1)]
     include: list[Point] = []
     exclude: list[Point] = []
+    # of this experiment's cells those that a run with a budget makes before the others, point after point; one that
+    # none of them matches does no harm
+    first: list[Point] = []
 
     @field_validator("prune_amount", "prune_method", "kd_method", "seed")
     @classmethod
@@ -241,6 +244,13 @@ class Experiment(Section):
         for point in points:
             if None in (point.prune_amount, point.prune_method, point.kd_method, point.seed):
                 raise ValueError("an included point needs prune_amount, prune_method, kd_method and seed")
+        return points
+
+    @field_validator("first")
+    @classmethod
+    def _some_axis(cls, points: list[Point]) -> list[Point]:
+        if any(not point.model_dump(exclude_none=True) for point in points):
+            raise ValueError("a point needs at least one of prune_amount, prune_method, kd_method, seed")
         return points
 
     @field_validator("exclude")

@@ -114,6 +114,12 @@ BAD = {
     "a missing ONNX file": (lambda _: ["test", "--onnx-file", "none.onnx"], ["none.onnx", "no such file"]),
     "nothing to bench": (lambda _: ["bench", "--profile", "quick"], ["make train-matrix PROFILE=quick"]),
     "a bad budget": (lambda _: ["train-matrix", "--profile", "quick", "--budget", "9"], ["--budget '9'", "9m"]),
+    "a bad budget for everything": (lambda _: ["results", "--profile", "quick", "--budget", "9"], ["--budget '9'"]),
+    "an unknown cell": (lambda _: ["train-matrix", "--profile", "quick", "--cell", "none"], ["'none'", "plan --json"]),
+    "nothing to merge": (lambda _: ["merge", "empty", "--profile", "quick"], ["empty", "no records of profile quick"]),
+    "nothing to unpack": (lambda _: ["unpack", "empty", "--profile", "quick"], ["empty", "manifest.json"]),
+    "nothing to pack": (lambda _: ["pack", "--profile", "quick"], ["no trained weights here", "'all'"]),
+    "half of an ONNX file": (lambda _: ["pack", "--half", "--onnx", "--profile", "quick"], ["--half --onnx"]),
     "a results folder below a file": (
         lambda _: ["train-matrix", "--profile", "quick", "--results", "matrix.toml/results"],
         ["matrix.toml", "writable"],

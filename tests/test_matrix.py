@@ -402,3 +402,29 @@ def test_kd_labels_are_those_of_the_studys_tables() -> None:
 
 def test_a_cells_key_is_over_its_settings_alone(plan: Plan) -> None:
     assert replace(plan.teacher, id="other", title="Other").key == plan.teacher.key == digest(plan.teacher.settings, 16)
+
+
+# --- What comes first ------------------------------------------------------------------------------------------------
+
+
+def test_first_decides_the_order_of_making_and_no_key(load: Load, document: dict[str, Any]) -> None:
+    before = planned(load, document)
+    put(document, "experiment.0.first", [{"kd_method": "gram", "prune_method": "l1"}, {"kd_method": "gram"}])
+    after = planned(load, document)
+    assert keys(after) == keys(before)
+    assert [cell.id for cell in after.groups[0]] == ["p0.3-l1-gram-s0"]
+    assert [cell.id for cell in after.groups[1]] == ["p0.3-bn-gram-s0", "p0.3-gn-gram-s0"]
+    assert len(after.groups[2]) == 6
+
+
+def test_groups_have_every_student_once_and_one_seed_each(plan: Plan) -> None:
+    grouped = [cell.id for group in plan.groups for cell in group]
+    assert sorted(grouped) == sorted(cell.id for cell in plan.cells if not cell.is_teacher)
+    assert all(len({cell.seed for cell in group}) == 1 for group in plan.groups)
+
+
+def test_cells_are_named_by_their_ids(plan: Plan) -> None:
+    assert plan.named([]) == list(plan.cells)
+    assert [cell.id for cell in plan.named(["p0.3-bn-gram-s0", "teacher-s0"])] == ["teacher-s0", "p0.3-bn-gram-s0"]
+    with pytest.raises(HarnessError, match=r"profile full has no cell 'p0\.9'"):
+        plan.named(["p0.9"])

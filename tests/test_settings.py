@@ -105,6 +105,8 @@ BAD = [
     ("experiment.0.seed", [-1], ["experiment[prune-0.3].seed[0]", "greater than or equal to 0"]),
     ("experiment.0.include", [{"seed": 1}], ["experiment[prune-0.3].include", "needs prune_amount"]),
     ("experiment.0.exclude", [{}], ["experiment[prune-0.3].exclude", "at least one of"]),
+    ("experiment.0.first", [{}], ["experiment[prune-0.3].first", "at least one of"]),
+    ("experiment.0.first", [{"prune_method": "bm"}], ["experiment[prune-0.3].first[0].prune_method", "'bm'"]),
     ("experiment.0.exclude", [{"seed": 9}], ["experiment[prune-0.3].exclude", "seed 9", "allowed: 0"]),
     ("experiment.0.exclude", [{"kd_method": "kl"}], ["experiment[prune-0.3].exclude[0].kd_method", "'kl'"]),
 ]

@@ -25,7 +25,13 @@ def _measurement() -> Figures:
     return measurement.measure()
 
 
-SUBJECTS: dict[str, Callable[[], Figures]] = {"main": _main, "measurement": _measurement}
+def _results() -> Figures:
+    from harness.benchmarks import results
+
+    return results.measure()
+
+
+SUBJECTS: dict[str, Callable[[], Figures]] = {"main": _main, "measurement": _measurement, "results": _results}
 
 
 def run(subjects: Sequence[str]) -> list[Path]:

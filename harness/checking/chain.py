@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from harness.checking.evidence import KINDS, Entry, Evidence
 from harness.checking.fault import Fault, short
-from harness.records import AccuracyRecord, ExportRecord, LatencyRecord, Stage, TrainRecord
+from harness.records import AccuracyRecord, ExportRecord, LatencyRecord, Stage, TrainRecord, digest
 
 
 def unreadable_record(evidence: Evidence) -> Iterator[Fault]:
@@ -53,6 +53,27 @@ def stale_key(evidence: Evidence) -> Iterator[Fault]:
                 yield Fault(entry, stage, reason)
                 if stage == "train":
                     break
+
+
+def wrong_key(evidence: Evidence) -> Iterator[Fault]:
+    """A train record whose own settings do not give its key: one of the two was changed afterwards."""
+    for entry in evidence.entries.values():
+        record = entry.train
+        if record and (key := digest(record.settings, 16)) != record.key:
+            yield Fault(entry, "train", f"the settings on record give the key {key}, the record says {record.key}")
+
+
+def other_teacher(evidence: Evidence) -> Iterator[Fault]:
+    """A student of another teacher than the one in the table: weights that differ, if under one key."""
+    train = evidence.teacher.train
+    ours = {train.weights_sha256, train.rounded_from and train.rounded_from.weights_sha256} if train else set()
+    for entry in evidence.entries.values():
+        origin = entry.train.teacher_sha256 if entry.train else None
+        if train and origin and origin not in ours:
+            reason = (
+                f"comes from a teacher with weights {short(origin)}, the teacher's are {short(train.weights_sha256)}"
+            )
+            yield Fault(entry, "train", reason)
 
 
 def swapped_models(evidence: Evidence) -> Iterator[Fault]:

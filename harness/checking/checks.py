@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from harness.checking import agreement, chain, measurement, plausibility
+from harness.checking import agreement, chain, files, measurement, plausibility
 from harness.checking.evidence import Evidence, read_evidence
 from harness.checking.fault import Fault, Find
 from harness.matrix import Plan
@@ -68,10 +68,12 @@ CHECKS: Sequence[Check] = (
     Check(chain.missing_record, MAKE_AGAIN),
     Check(chain.failed_stage, "see to the reason, then: " + MAKE_AGAIN),
     Check(chain.stale_key, MAKE_AGAIN),
+    Check(chain.wrong_key, TRAIN_AGAIN),
     Check(chain.swapped_models, DELETE),
     Check(chain.broken_chain, DELETE),
     Check(chain.changed_file, "delete that model.onnx, then: make train-matrix bench PROFILE={profile}"),
     Check(chain.duplicate_model, TRAIN_AGAIN),
+    Check(chain.other_teacher, TRAIN_AGAIN),
     Check(measurement.wrong_runtime, "make the pinned environment with make setup; " + DELETE),
     Check(measurement.too_few_samples, "raise bench.blocks or bench.rounds in matrix.toml; " + MEASURE_ALL),
     Check(measurement.wrong_threads, "set bench.threads in matrix.toml; " + MEASURE_ALL),
@@ -126,9 +128,18 @@ CHECKS: Sequence[Check] = (
 )
 
 
-def run_checks(evidence: Evidence) -> list[Finding]:
+# What `verify` looks at beside all of these.
+STRICT: Sequence[Check] = (
+    *CHECKS,
+    Check(files.changed_weights, "delete that weights.safetensors, then unpack it again or train it again"),
+    Check(files.other_history, MEASURE_ALL),
+    Check(files.other_samples, MEASURE_ALL),
+)
+
+
+def run_checks(evidence: Evidence, checks: Sequence[Check] = CHECKS) -> list[Finding]:
     """Every check's findings, in the order of the list and, within a check, of the plan."""
-    return [_finding(evidence.plan, check, fault) for check in CHECKS for fault in check.find(evidence)]
+    return [_finding(evidence.plan, check, fault) for check in checks for fault in check.find(evidence)]
 
 
 def check_results(plan: Plan, results: Path, artifacts: Path | None = None) -> list[Finding]:

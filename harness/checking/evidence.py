@@ -95,6 +95,9 @@ class Evidence:
 
     plan: Plan
     entries: Mapping[str, Entry]
+    # where they were read from; the strict checks look at more of it
+    results: Path | None = None
+    artifacts: Path | None = None
 
     def of(self, table: Table) -> list[Entry]:
         """The entries of one table's rows."""
@@ -119,7 +122,8 @@ def read_evidence(plan: Plan, results: Path, artifacts: Path | None = None) -> E
 
     Without `artifacts` the records alone count, as in a checkout that has no ONNX files.
     """
-    return Evidence(plan, {cell.id: _entry(plan, cell, results, artifacts) for cell in plan.cells})
+    entries = {cell.id: _entry(plan, cell, results, artifacts) for cell in plan.cells}
+    return Evidence(plan, entries, results, artifacts)
 
 
 def _entry(plan: Plan, cell: Cell, results: Path, artifacts: Path | None) -> Entry:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from harness.cli import matrix, single
+from harness.cli import carrying, matrix, single, unattended
 from harness.cli.stopping import STOPPED
 from harness.errors import HarnessError
 
@@ -34,9 +34,9 @@ def main() -> None:
 
 
 def benchmarks(
-    subject: Annotated[list[str] | None, typer.Argument(help="main, measurement; none named: all.")] = None,
+    subject: Annotated[list[str] | None, typer.Argument(help="main, measurement, results; none named: all.")] = None,
 ) -> None:
-    """Measure the harness itself, into results/benchmarks; main takes minutes, measurement more than an hour."""
+    """Measure the harness itself, into results/benchmarks; main and results take minutes, measurement an hour."""
     from harness.benchmarks import run
 
     for path in run(subject or []):
@@ -51,9 +51,14 @@ VERBS: Sequence[Callable[..., None]] = (
     matrix.train_matrix,
     matrix.bench,
     matrix.check,
+    matrix.verify,
     matrix.compare,
     matrix.report,
     matrix.report_check,
+    unattended.results,
+    carrying.merge,
+    carrying.pack,
+    carrying.unpack,
     single.train,
     single.export,
     single.test,

@@ -13,6 +13,7 @@ from harness.cli.options import (
     README,
     RESULTS,
     Artifacts,
+    Budget,
     Experiment,
     Json,
     Matrix,
@@ -23,13 +24,15 @@ from harness.cli.options import (
 from harness.cli.stopping import STOPPED, until_interrupted
 
 
-def _paths(results: Path, artifacts: Path) -> Any:
+def paths_of(results: Path, artifacts: Path) -> Any:
+    """The folders that the options name."""
     from harness.paths import Paths, data_root
 
     return Paths(results, artifacts, data_root())
 
 
-def _plan(matrix: Path, profile: str, experiment: list[str] | None, paths: Any, data: Any = None) -> Any:
+def plan_for(matrix: Path, profile: str, experiment: list[str] | None, paths: Any, data: Any = None) -> Any:
+    """What matrix.toml asks for, over the data set at hand or the one given."""
     from harness.matrix import make_plan
     from harness.settings import load_settings
 
@@ -73,8 +76,8 @@ def _show(
     from harness.overview import as_document, as_text
     from harness.status import states
 
-    paths = _paths(results, artifacts)
-    planned = _plan(matrix, profile, experiment, paths)
+    paths = paths_of(results, artifacts)
+    planned = plan_for(matrix, profile, experiment, paths)
     found = states(paths, planned)
     if as_json:
         print(json.dumps(as_document(planned, found), indent=1))
@@ -100,19 +103,25 @@ def train_matrix(
     matrix: Matrix = MATRIX,
     results: Results = RESULTS,
     artifacts: Artifacts = ARTIFACTS,
-    budget: Annotated[str, typer.Option(help="Stop cleanly before this much time is up: 90s, 9m, 1h30m.")] = "",
+    budget: Budget = "",
+    cell: Annotated[list[str] | None, typer.Option(help="Only this model, by its id; may be repeated.")] = None,
 ) -> None:
-    """Train, prune, distil and export every cell that is not there yet."""
-    from harness.budget import Budget
+    """Train, prune, distil and export every cell that is not there yet.
+
+    With a budget the most valuable cells come first; without one all students of a seed train side by side.
+    """
+    from harness import budget as budgets
     from harness.status import states
 
-    paths = _paths(results, artifacts)
-    time_box = Budget(budget)
+    paths = paths_of(results, artifacts)
+    time_box = budgets.Budget(budget)
     # Bad settings are reported before anything is downloaded, and a finished matrix without loading torch.
-    planned = _plan(matrix, profile, experiment, paths)
-    complete = all(state.training == "done" for state in states(paths, planned))
+    planned = plan_for(matrix, profile, experiment, paths)
+    wanted = planned.named(cell or [])
+    found = states(paths, planned)
+    complete = all(state.training == "done" for state in found if state.cell.id in {one.id for one in wanted})
     if complete and paths.testset(profile, planned.data).is_file():
-        print(f"Nothing to train: all {len(planned.cells)} models of profile {profile} are there.")
+        print(f"Nothing to train: all {len(wanted)} models of profile {profile} are there.")
         return
     from harness.progress import Display
     from harness.training.data import provide
@@ -120,19 +129,27 @@ def train_matrix(
     from harness.training.make import make_cells
 
     name = provide(paths.data, allow_stand_in=profile == "quick")
-    planned = _plan(matrix, profile, experiment, paths, name)
+    planned = plan_for(matrix, profile, experiment, paths, name)
     device = choose_device(planned.settings.precision)
     facts = device.facts()
     uninterrupted = until_interrupted()
     with Display() as display:
         display.say(
-            f"Profile {profile}: {len(planned.cells)} models on {facts['device']} "
+            f"Profile {profile}: {len(wanted)} models on {facts['device']} "
             f"({facts['threads']} threads, {facts['precision']})"
         )
         if name == "stand-in":
             display.say("CIFAR-100 can neither be found nor downloaded: training on drawn stand-in images.")
-        summary = make_cells(planned, paths, device, display, lambda: uninterrupted() and time_box.lasts())
-    _close(summary, len(planned.cells), out_of_time=uninterrupted())
+        summary = make_cells(
+            planned,
+            paths,
+            device,
+            display,
+            lambda: uninterrupted() and time_box.lasts(),
+            planned.named(cell or []),
+            by_value=bool(budget),
+        )
+    _close(summary, len(wanted), out_of_time=uninterrupted())
 
 
 def bench(
@@ -145,8 +162,8 @@ def bench(
     """Measure latency and accuracy of every exported model, in the environment with the pinned runtime."""
     from harness.launching.local import matrix_job, run_bench, untrained
 
-    paths = _paths(results, artifacts)
-    planned = _plan(matrix, profile, experiment, paths)
+    paths = paths_of(results, artifacts)
+    planned = plan_for(matrix, profile, experiment, paths)
     job = matrix_job(planned, paths)
     for cell in untrained(planned, paths):
         print(f"left out, no ONNX file here: {cell.title}", file=sys.stderr)
@@ -165,13 +182,51 @@ def check(
     from harness.checking import outcome
     from harness.checking.checks import check_results, errors
 
-    planned = _plan(matrix, profile, experiment, _paths(results, artifacts))
+    planned = plan_for(matrix, profile, experiment, paths_of(results, artifacts))
     findings = check_results(planned, results, artifacts)
     if as_json:
         print(json.dumps(outcome.as_document(planned, findings), indent=1))
     else:
         print(outcome.as_text(planned, findings))
     if any(errors(findings)):
+        raise typer.Exit(1)
+
+
+def verify(
+    profile: Profile = "full",
+    experiment: Experiment = None,
+    matrix: Matrix = MATRIX,
+    results: Results = RESULTS,
+    artifacts: Artifacts = ARTIFACTS,
+    readme: Readme = README,
+    as_json: Json = False,
+) -> None:
+    """Walk every number back: tables, records, raw samples, ONNX files, weights, keys; a line and exit 1 per break."""
+    from harness.checking.checks import STRICT, errors, run_checks
+    from harness.checking.evidence import read_evidence
+    from harness.checking.files import walked
+    from harness.reporting.report import check_report, stale_tables
+
+    planned = plan_for(matrix, profile, experiment, paths_of(results, artifacts))
+    evidence = read_evidence(planned, results, artifacts)
+    breaks = [f"{one.cell} {one.stage}: {one.reason} ({one.check})" for one in errors(run_checks(evidence, STRICT))]
+    breaks += stale_tables(planned, results)
+    if readme.is_file():
+        of_profile = f"of profile {profile} "
+        breaks += [
+            line for line in check_report(readme, results, lambda name: _whole_plan(matrix, name)) if of_profile in line
+        ]
+    counts = walked(evidence)
+    if as_json:
+        print(json.dumps({"profile": profile, "walked": counts, "breaks": breaks}, indent=1))
+    else:
+        for line in breaks:
+            print(f"break: {line}")
+        print(
+            f"verify {profile}: {', '.join(f'{count} {what}' for what, count in counts.items())}; "
+            f"{len(STRICT)} checks: {len(breaks) or 'no'} break{'' if len(breaks) == 1 else 's'}."
+        )
+    if breaks:
         raise typer.Exit(1)
 
 
@@ -200,7 +255,7 @@ def report(
     from harness.reporting.report import write_report
     from harness.settings import profile_names
 
-    planned = _plan(matrix, profile, experiment, _paths(results, artifacts))
+    planned = plan_for(matrix, profile, experiment, paths_of(results, artifacts))
     # A failing row is shown as failed; what else is wrong, and what to do about it, is said here.
     print(outcome.as_text(planned, check_results(planned, results, artifacts)) + "\n", file=sys.stderr)
     made = write_report(planned, results, readme, profile_names(matrix))

@@ -11,6 +11,7 @@ Experiment = Annotated[list[str] | None, typer.Option(help="Only this experiment
 Results = Annotated[Path, typer.Option(help="Where records and tables are written.")]
 Artifacts = Annotated[Path, typer.Option(help="Where weights, ONNX files and checkpoints are written.")]
 Readme = Annotated[Path, typer.Option(help="The file whose marked tables are filled in.")]
+Budget = Annotated[str, typer.Option(help="Stop cleanly before this much time is up: 90s, 9m, 1h30m.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 
 MATRIX, RESULTS, ARTIFACTS, README = Path("matrix.toml"), Path("results"), Path("artifacts"), Path("README.md")

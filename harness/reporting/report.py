@@ -48,10 +48,7 @@ def write_report(plan: Plan, results: Path, readme: Path | None, profiles: Colle
             figure = figure_path(results, plan, table)
             written[figure] = _write(figure, charts.draw(own, table.title, subtitle))
         place = table_path(results, plan, table)
-        document = (
-            f"{_document(plan, table, own, results, place.parent, '#')}\n{MODELS}\n\n{markdown(model_facts(own))}\n"
-        )
-        written[place] = _write(place, document.encode())
+        written[place] = _write(place, _file(plan, table, own, results).encode())
         texts.append(_text(plan, table, own, place))
     return Report(
         tuple(path for path, new in written.items() if new),
@@ -82,6 +79,24 @@ def _stale(marker: Marker) -> str:
     if marker.profile == MARKER_PROFILE:
         return f"the figures of {marker.experiment} are stale; run: make report"
     return f"table {marker.experiment} of profile {marker.profile} is stale; run: make report PROFILE={marker.profile}"
+
+
+def stale_tables(plan: Plan, results: Path) -> list[str]:
+    """The table files under results/<profile>/tables that are not what the records say, as lines that name them."""
+    stale = []
+    for table in plan.tables:
+        place = table_path(results, plan, table)
+        if place.is_file() and place.read_text(encoding="utf-8") != _file(
+            plan, table, read_rows(plan, table, results), results
+        ):
+            stale.append(f"{place} is stale; run: make report PROFILE={plan.profile}")
+    return stale
+
+
+def _file(plan: Plan, table: Table, rows: list[Row], results: Path) -> str:
+    """A table's own file."""
+    folder = table_path(results, plan, table).parent
+    return f"{_document(plan, table, rows, results, folder, '#')}\n{MODELS}\n\n{markdown(model_facts(rows))}\n"
 
 
 def table_path(results: Path, plan: Plan, table: Table) -> Path:

@@ -78,12 +78,13 @@ class Row:
 
     @property
     def labels(self) -> list[str]:
-        """What sets the model apart from the study's: a thin (or wide) network, stand-in data."""
+        """What sets the model apart from the study's: a thin (or wide) network, stand-in data, rounded weights."""
         teacher = ancestry(self.cell.settings)[0]
         width, data = teacher["model"]["width"], teacher["data"]["name"]
         return [
             *([f"{width_text(width)} width"] if width != 1 else []),
             *(["stand-in data"] if data == "stand-in" else []),
+            *(["half-precision weights"] if self.train and self.train.rounded_from else []),
         ]
 
 

@@ -144,6 +144,7 @@ class Ledger:
             finished_at=now(),
             settings=cell.settings,
             weights_sha256=file_sha256(path),
+            teacher_sha256=None if cell.is_teacher else file_sha256(self.weights(self.plan.teacher)),
             accuracy_pct=accuracy_pct(given, self.test),
             params=parameter_count(model),
             macs=pruning.macs_after if pruning else self._macs(model),

@@ -49,6 +49,8 @@ class Maker:
     device: Device
     reporter: Reporter
     keep_going: Callable[[], bool]
+    # students in the order in which to make them, each group side by side; None: seed after seed
+    groups: Sequence[Sequence[Cell]] | None = None
 
     @cached_property
     def ledger(self) -> Ledger:
@@ -63,8 +65,10 @@ class Maker:
         complete = True
         if pending or self.plan.teacher.id in wanted:
             complete = self._make_teacher(self.plan.teacher)
-            for seed in sorted({cell.seed for cell in pending}):
-                complete = complete and self._make_students([cell for cell in pending if cell.seed == seed])
+            for group in self.groups or _by_seed(pending):
+                here = {cell.id for cell in group}
+                members = [cell for cell in pending if cell.id in here]
+                complete = complete and (not members or self._make_students(members))
         # A teacher that failed is on record and ends the run; only one that was stopped leaves it unfinished.
         teacher_failed = self.plan.teacher.id in self.ledger.failures
         return Summary(self.ledger.made, self.ledger.failures, complete or teacher_failed)
@@ -267,6 +271,10 @@ class Maker:
         return learner
 
 
+def _by_seed(cells: Sequence[Cell]) -> list[list[Cell]]:
+    return [[cell for cell in cells if cell.seed == seed] for seed in sorted({cell.seed for cell in cells})]
+
+
 @contextmanager
 def alone(paths: Paths, profile: str) -> Iterator[None]:
     """Hold the profile's lock: two runs that train the same cells would overwrite each other's checkpoints."""
@@ -290,7 +298,13 @@ def make_cells(
     reporter: Reporter,
     keep_going: Callable[[], bool] = lambda: True,
     cells: Sequence[Cell] | None = None,
+    by_value: bool = False,
 ) -> Summary:
-    """Make all cells of the plan (or those given) that are not done. Stops cleanly when `keep_going` turns False."""
+    """Make all cells of the plan (or those given) that are not done. Stops cleanly when `keep_going` turns False.
+
+    All students of a seed train side by side; `by_value` in smaller groups, the most valuable first, as befits a run
+    that may be stopped before it is through.
+    """
+    groups = plan.groups if by_value else None
     with alone(paths, plan.profile):
-        return Maker(plan, paths, device, reporter, keep_going).run(plan.cells if cells is None else cells)
+        return Maker(plan, paths, device, reporter, keep_going, groups).run(plan.cells if cells is None else cells)

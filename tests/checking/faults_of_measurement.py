@@ -1,8 +1,11 @@
 """Ways to measure a latency wrongly, and who must notice."""
 
+import json
 import math
+from typing import Any
 
-from checking.planted import BESIDE, CELL, TEACHER, Bench, fault
+from checking.planted import BESIDE, CELL, HEADLINE, TEACHER, Bench, fault
+from harness.benchmarking.history import keep
 from harness.records import AccuracyRecord, Interval, LatencyRecord
 
 
@@ -174,3 +177,37 @@ def unusable_interval(bench: Bench) -> None:
 @fault("wide-interval", (CELL, "latency"))
 def wide_interval(bench: Bench) -> None:
     bench.change(LatencyRecord, ratio_to_teacher=Interval(value=0.6, low=0.59, high=0.61))
+
+
+def kept(bench: Bench, **stats: Any) -> None:
+    """pytest-benchmark's file of the run, with some statistics of the cell changed afterwards."""
+    measured = [bench.get(LatencyRecord, cell.id, under) for cell in bench.plan.cells for under in (HEADLINE, BESIDE)]
+    path = keep(bench.results, measured)
+    document = json.loads(path.read_text())
+    entries = {entry["fullname"]: entry for entry in document["benchmarks"]}
+    entries[f"{HEADLINE}/{CELL}"]["stats"].update(stats)
+    path.write_text(json.dumps(document))
+
+
+@fault("other-history", (CELL, "latency"))
+def a_process_changed_on_record(bench: Bench) -> None:
+    kept(bench, min=1e-6)
+
+
+@fault("other-history", (CELL, "latency"))
+def a_process_more_on_record(bench: Bench) -> None:
+    kept(bench, rounds=1)
+
+
+@fault("other-samples", (CELL, "latency"))
+def samples_of_another_measurement(bench: Bench) -> None:
+    process = bench.get(LatencyRecord).processes[3]
+    raw(bench, process.block, [process.low_ms] * (process.rounds - 1))
+
+
+def raw(bench: Bench, block: int, samples_ms: list[float], at: str = "2026-01-02T03:00:00.5+00:00") -> None:
+    """What one process of the cell left, as pytest-benchmark writes it."""
+    path = bench.artifacts / "lite/bench" / f"latency-block{block:03d}-{CELL}.{HEADLINE}.json"
+    path.parent.mkdir(exist_ok=True)
+    entry = {"stats": {"data": [sample / 1000 for sample in samples_ms]}}
+    path.write_text(json.dumps({"datetime": at, "benchmarks": [entry]}))

@@ -131,3 +131,18 @@ def one_onnx_file_for_two_cells(bench: Bench) -> None:
 def the_same_weights_for_two_cells(bench: Bench) -> None:
     for kind in (TrainRecord, ExportRecord):
         bench.change(kind, weights_sha256=bench.get(TrainRecord, OTHER).weights_sha256)
+
+
+@fault("wrong-key", (CELL, "train"))
+def settings_changed_afterwards(bench: Bench) -> None:
+    bench.change(TrainRecord, settings={**bench.get(TrainRecord).settings, "seed": 9})
+
+
+@fault("other-teacher", (CELL, "train"))
+def student_of_another_teacher(bench: Bench) -> None:
+    bench.change(TrainRecord, teacher_sha256="f" * 64)
+
+
+@fault("changed-weights", (CELL, "train"))
+def damaged_weights(bench: Bench) -> None:
+    bench.onnx().with_name("weights.safetensors").write_bytes(b"cut short")

@@ -8,8 +8,9 @@ from typing import Any
 
 from synthetic import change, fill_results, path_of
 
-from harness.checking.checks import Finding, check_results
+from harness.checking.checks import STRICT, Finding, run_checks
 from harness.checking.compare import compare
+from harness.checking.evidence import read_evidence
 from harness.matrix import Cell, Plan
 from harness.records import Interval, LatencyRecord, Process, Record, Stage, load
 from harness.statistics import estimate
@@ -78,8 +79,8 @@ class Bench:
         return self.cell(cell).artifacts(self.artifacts, self.plan.profile) / "model.onnx"
 
     def findings(self) -> list[Finding]:
-        """What all checks say."""
-        return check_results(self.plan, self.results, self.artifacts)
+        """What all checks say, the strict ones included."""
+        return run_checks(read_evidence(self.plan, self.results, self.artifacts), STRICT)
 
 
 def make_bench(plan: Plan, folder: Path) -> Bench:

@@ -8,10 +8,12 @@ from documents import ROOT
 from synthetic import plan_for
 
 from checking import faults_of_measurement, faults_of_models, faults_of_the_chain
-from checking.planted import BESIDE, CELL, FAULTS, OTHER, TEACHER, Bench, make_bench
+from checking.planted import BESIDE, CELL, FAULTS, HEADLINE, OTHER, TEACHER, Bench, make_bench
 from harness.checking import limits
-from harness.checking.checks import CHECKS, errors
-from harness.records import AccuracyRecord, ExportRecord, LatencyRecord
+from harness.checking.checks import CHECKS, STRICT, errors
+from harness.checking.evidence import read_evidence
+from harness.checking.files import walked
+from harness.records import AccuracyRecord, ExportRecord, LatencyRecord, Rounded, TrainRecord
 from harness.settings import Runtime
 
 # Each registers its faults when it is imported.
@@ -32,7 +34,7 @@ def test_a_planted_fault_is_found_by_its_check_alone_in_its_rows_alone(bench: Be
 
 def test_every_check_has_a_planted_fault() -> None:
     assert FAULT_FILES
-    assert {check for check, _, _ in FAULTS.values()} == {check.name for check in CHECKS}
+    assert {check for check, _, _ in FAULTS.values()} == {check.name for check in STRICT}
 
 
 def test_checks_have_names_and_say_what_they_find_and_what_to_do() -> None:
@@ -120,3 +122,35 @@ def test_the_expected_runtimes_are_those_that_the_bench_environments_pin() -> No
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
     (pin,) = [line for line in extras["bench"] if line.startswith("onnxruntime")]
     assert pin.replace("==", " ") == limits.RUNTIMES["1.16.0"]
+
+
+def test_raw_files_of_a_later_broken_off_run_and_unreadable_ones_are_not_held_against_a_record(bench: Bench) -> None:
+    faults_of_measurement.raw(bench, 3, [1.0], at="2026-01-02T03:04:06+00:00")
+    (bench.artifacts / "lite/bench" / f"latency-block004-{CELL}.{HEADLINE}.json").write_text("{")
+    assert bench.findings() == []
+
+
+def test_a_student_of_the_unrounded_teacher_is_one_of_the_teacher(bench: Bench) -> None:
+    trained = bench.get(TrainRecord, TEACHER)
+    rounded = Rounded(dtype="float16", weights_sha256="c" * 64, accuracy_pct=trained.accuracy_pct)
+    bench.change(TrainRecord, TEACHER, rounded_from=rounded)
+    bench.change(TrainRecord, teacher_sha256="c" * 64)
+    assert bench.findings() == []
+
+
+def test_what_a_clean_answer_is_worth_is_counted(bench: Bench) -> None:
+    cells = len(bench.plan.cells)
+    bench.onnx().with_name("weights.safetensors").touch()
+    bench.onnx(OTHER).unlink()
+    faults_of_measurement.kept(bench)
+    faults_of_measurement.raw(bench, 3, [1.0])
+    assert walked(read_evidence(bench.plan, bench.results, bench.artifacts)) == {
+        "models": cells,
+        "train records": cells,
+        "weights here": 1,
+        "ONNX files here": cells - 1,
+        "accuracies": cells,
+        "latencies": 2 * cells,
+        "latencies in pytest-benchmark's files": 2 * cells,
+        "processes with raw samples here": 1,
+    }

@@ -7,7 +7,7 @@ from harness.errors import HarnessError
 from harness.matrix import Plan
 from harness.records import AccuracyRecord, ExportRecord, Interval, LatencyRecord
 from harness.reporting.readme import find_markers
-from harness.reporting.report import check_report, figure_path, table_path, write_report
+from harness.reporting.report import check_report, figure_path, stale_tables, table_path, write_report
 from harness.reporting.rows import width_text
 from harness.settings import load_settings
 
@@ -142,6 +142,15 @@ def test_unknown_names_in_markers_are_errors_with_file_and_line(plan: Plan, resu
     with pytest.raises(HarnessError, match=message):
         full_check(readme, results)
     assert not table_path(results, plan, plan.tables[0]).exists(), "nothing is written before the README is sound"
+
+
+def test_a_table_file_that_the_records_do_not_bear_out_is_stale(plan: Plan, results: Path) -> None:
+    assert stale_tables(plan, results) == [], "what is not there cannot be stale"
+    write_report(plan, results, None, PROFILES)
+    assert stale_tables(plan, results) == []
+    change(results, plan, "p0.4-l1-base-s0", AccuracyRecord, accuracy_pct=12.34, correct=1234)
+    (line,) = stale_tables(plan, results)
+    assert line == f"{table_path(results, plan, plan.tables[1])} is stale; run: make report PROFILE=lite"
 
 
 def test_a_missing_readme_is_named(plan: Plan, results: Path, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from harness.records import (
     Interval,
     LatencyRecord,
     Record,
+    Rounded,
     TrainRecord,
     failed,
     save,
@@ -149,6 +150,15 @@ def test_labels_tell_a_thin_model_and_stand_in_data() -> None:
     assert labels("full", "cifar100") == []
     assert labels("lite", "cifar100") == ["1/8 width"]
     assert labels("quick", "stand-in") == ["1/8 width", "stand-in data"]
+
+
+def test_a_row_of_rounded_weights_says_so_and_keeps_its_figures(plan: Plan, tmp_path: Path) -> None:
+    fill_results(plan, tmp_path)
+    rounded = Rounded(dtype="float16", weights_sha256="c" * 64, accuracy_pct=75.0)
+    change(tmp_path, plan, CELL, TrainRecord, rounded_from=rounded)
+    row = rows_of(plan, tmp_path)[CELL]
+    assert row.labels == ["1/8 width", "half-precision weights"] and "half-precision weights" in note(row)
+    assert row.accuracy_pct is not None and not row.problems
 
 
 @given(st.lists(st.none() | st.floats(0, 100), max_size=9))

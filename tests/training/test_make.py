@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from harness.errors import HarnessError
-from harness.matrix import Cell, Plan
+from harness.matrix import Cell, Plan, make_plan
 from harness.paths import Paths
 from harness.records import ExportRecord, TrainRecord, file_sha256, find
+from harness.settings import Settings
 from harness.status import cell_state
 from harness.training import ledger, make
 from harness.training.distillation import Phase, phases
@@ -158,6 +159,27 @@ def test_nothing_temporary_is_left(plan: Plan, made: Paths) -> None:
 def test_the_bench_gets_its_test_images(plan: Plan, made: Paths) -> None:
     with np.load(made.testset("quick", "stand-in")) as file:
         assert file["images"].shape == (300, 32, 32, 3)
+
+
+def test_by_value_groups_train_one_after_the_other_to_the_same_bits(plan: Plan, made: Paths, tmp_path: Path) -> None:
+    document = plan.settings.model_dump()
+    document["experiment"][0]["first"] = [{"kd_method": "fmse"}]
+    ordered = make_plan(Settings.model_validate(document), "quick", "stand-in", ["prune-0.3"])
+    paths, told = below(tmp_path), Told()
+    summary = make_cells(ordered, paths, CPU, told, by_value=True)
+    assert summary.made == [TEACHER, FMSE, BASE]
+    assert len([stage for stage in told.stages if stage.startswith("distillation")]) == 2
+    assert weights(ordered, paths) == weights(plan, made)
+    # stopped in the first group, the second is not begun
+    paths = below(tmp_path / "stopped")
+    stopped = make_cells(ordered, paths, CPU, told := Told(), patience(9), by_value=True)
+    assert not stopped.complete and BASE not in told.cells and told.cells[0] == TEACHER
+
+
+def test_a_student_names_the_teacher_that_it_comes_from(plan: Plan, made: Paths) -> None:
+    teacher = trained(plan, made, TEACHER)
+    assert teacher.teacher_sha256 is None
+    assert {trained(plan, made, name).teacher_sha256 for name in (BASE, FMSE)} == {teacher.weights_sha256}
 
 
 def test_a_second_call_finds_nothing_to_do(plan: Plan, copied: Paths) -> None:
