@@ -25,7 +25,24 @@ def _measurement() -> Figures:
     return measurement.measure()
 
 
-SUBJECTS: dict[str, Callable[[], Figures]] = {"main": _main, "measurement": _measurement}
+def _training() -> Figures:
+    from harness.benchmarks import training
+
+    return training.measure()
+
+
+def _training_profile() -> Figures:
+    from harness.benchmarks import training_profile
+
+    return training_profile.measure()
+
+
+SUBJECTS: dict[str, Callable[[], Figures]] = {
+    "main": _main,
+    "measurement": _measurement,
+    "training": _training,
+    "training_profile": _training_profile,
+}
 
 
 def run(subjects: Sequence[str]) -> list[Path]:

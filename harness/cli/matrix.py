@@ -101,6 +101,10 @@ def train_matrix(
     results: Results = RESULTS,
     artifacts: Artifacts = ARTIFACTS,
     budget: Annotated[str, typer.Option(help="Stop cleanly before this much time is up: 90s, 9m, 1h30m.")] = "",
+    together: Annotated[
+        int | None, typer.Option(min=1, help="At most so many networks side by side; else what fits into memory.")
+    ] = None,
+    devices: Annotated[str, typer.Option(help="cuda:0,cuda:1 or cpu; else all GPUs, or the CPU.")] = "",
 ) -> None:
     """Train, prune, distil and export every cell that is not there yet."""
     from harness.budget import Budget
@@ -116,22 +120,33 @@ def train_matrix(
         return
     from harness.progress import Display
     from harness.training.data import provide
-    from harness.training.device import choose_device
+    from harness.training.device import choose_device, several_gpus
     from harness.training.make import make_cells
+    from harness.training.spread import device_names
+    from harness.training.workers import make_on
 
+    named = device_names(devices)
     name = provide(paths.data, allow_stand_in=profile == "quick")
     planned = _plan(matrix, profile, experiment, paths, name)
-    device = choose_device(planned.settings.precision)
-    facts = device.facts()
     uninterrupted = until_interrupted()
+
+    def keep_going() -> bool:
+        return uninterrupted() and time_box.lasts()
+
     with Display() as display:
-        display.say(
-            f"Profile {profile}: {len(planned.cells)} models on {facts['device']} "
-            f"({facts['threads']} threads, {facts['precision']})"
-        )
         if name == "stand-in":
             display.say("CIFAR-100 can neither be found nor downloaded: training on drawn stand-in images.")
-        summary = make_cells(planned, paths, device, display, lambda: uninterrupted() and time_box.lasts())
+        if several := named or several_gpus():
+            display.say(f"Profile {profile}: {len(planned.cells)} models on {', '.join(several)}, a process each")
+            summary = make_on(several, planned, paths, display, keep_going, together)
+        else:
+            device = choose_device(planned.settings.precision)
+            facts = device.facts()
+            display.say(
+                f"Profile {profile}: {len(planned.cells)} models on {facts['device']} "
+                f"({facts['threads']} threads, {facts['precision']})"
+            )
+            summary = make_cells(planned, paths, device, display, keep_going, together=together)
     _close(summary, len(planned.cells), out_of_time=uninterrupted())
 
 

@@ -63,14 +63,17 @@ class Learner:
 
     def __post_init__(self) -> None:
         self.model.train()
+        device = next(self.model.parameters()).device
         self.optimizer = torch.optim.SGD(
             self.model.parameters(),
             lr=self.recipe["lr"],
             momentum=self.recipe["momentum"],
             nesterov=self.recipe["nesterov"],
             weight_decay=self.recipe["weight_decay"],
+            # one kernel for all parameters on a GPU; on a CPU it would change the last bits and gain 1 % of a step
+            fused=device.type == "cuda",
         )
-        self.losses = torch.zeros((), dtype=torch.float64, device=next(self.model.parameters()).device)
+        self.losses = torch.zeros((), dtype=torch.float64, device=device)
 
     @property
     def epochs(self) -> int:
@@ -275,7 +278,7 @@ def _learn(
     try:
         learner.learn(images, labels, teacher, device, steps)
     except torch.OutOfMemoryError as error:
-        learner.failure = Failure(kind="out-of-memory", message=f"{error}; use a smaller batch_size")
+        learner.failure = Failure(kind="out-of-memory", message=f"{error}; lower TOGETHER or the batch_size")
     except Exception as error:  # a faulty method must not take the other learners along
         learner.failure = Failure(kind="error", message=f"{type(error).__name__}: {error}")
 

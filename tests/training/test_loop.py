@@ -272,7 +272,7 @@ def test_a_rate_that_is_far_too_high_is_told_as_divergence(tmp_path: Path, strea
     ("error", "kind", "said"),
     [
         (RuntimeError("shapes do not fit"), "error", "RuntimeError: shapes do not fit"),
-        (torch.OutOfMemoryError("14 GiB"), "out-of-memory", "smaller batch_size"),
+        (torch.OutOfMemoryError("14 GiB"), "out-of-memory", "lower TOGETHER or the batch_size"),
     ],
 )
 def test_a_learner_that_raises_fails_alone(
