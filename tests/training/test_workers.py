@@ -1,7 +1,9 @@
 """Two workers on the CPU stand for two GPUs: the same records and the same bits as one process makes."""
 
+import json
 import os
 import pickle
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,9 +16,10 @@ from harness.matrix import Plan, make_plan
 from harness.paths import Paths
 from harness.records import TrainRecord, file_sha256, find
 from harness.status import cell_state
-from harness.training import workers
+from harness.training import loop, workers
 from harness.training.data import Images, draw_stand_in
 from harness.training.make import Summary, alone, make_cells
+from harness.training.worker import Order
 from harness.training.workers import make_on
 
 from .conftest import CPU, Told, below, tiny_settings
@@ -104,6 +107,41 @@ def test_a_finished_matrix_starts_no_workers(done: Done, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(subprocess, "Popen", refuse)
     assert make_on(TWO, done.plan, done.paths, Told(), lambda: True) == Summary([], {}, True)
+
+
+KILLED = "from harness.training import loop, worker; loop.CHECKPOINT_EVERY_S = 0.0; worker.main()"
+
+
+def test_killed_in_the_midst_of_a_cell_it_goes_on_from_its_last_checkpoint(
+    done: Done, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = below(tmp_path)
+    write_cifar(paths.data / "cifar-100-python")
+    order = Order(done.plan, paths, ("teacher-s0",), cuda=False, threads=1, together=None)
+    process = subprocess.Popen(
+        [sys.executable, "-c", KILLED],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=workers._environment("cpu", 1),
+    )
+    assert process.stdin and process.stdout
+    pickle.dump(order, process.stdin)
+    process.stdin.flush()
+    told = [json.loads(process.stdout.readline()) for _ in range(3)]
+    assert [next(iter(line)) for line in told] == ["stage", "step", "step"]
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    for stream in (process.stdin, process.stdout):
+        stream.close()
+    rest = Told()
+    assert make_cells(done.plan, paths, CPU, rest, cells=[done.plan.teacher]).complete
+    assert 1 <= rest.steps <= 3, "of four steps, the first was saved"
+    teacher = done.plan.teacher.artifacts(paths.artifacts, "quick") / "weights.safetensors"
+    assert file_sha256(teacher) == done.single["teacher-s0"]
+
+
+def test_a_kill_loses_a_minute_at_most() -> None:
+    assert loop.CHECKPOINT_EVERY_S <= 50
 
 
 # --- What goes wrong -------------------------------------------------------------------------------------------------
