@@ -85,7 +85,8 @@ class Display:
     def epoch(self, learner: str, number: int, of: int, epoch: Epoch) -> None:
         """A learner finished an epoch."""
         self._said = time.monotonic()
-        self.say(f"  {learner:<24} {epoch.phase:<8} epoch {number} of {of}  loss {epoch.loss:.3f}")
+        right = "" if epoch.accuracy_pct is None else f"  training accuracy {epoch.accuracy_pct:.1f} %"
+        self.say(f"  {learner:<24} {epoch.phase:<8} epoch {number} of {of}  loss {epoch.loss:.3f}{right}")
 
     def cell(self, cell: Cell, record: TrainRecord) -> None:
         """A cell is done or has failed."""

@@ -52,11 +52,15 @@ class Record(BaseModel):
 
 
 class Epoch(BaseModel):
-    """One epoch as the training log keeps it. `phase` is teacher, sparse, feature, base or joint."""
+    """One epoch as the training log keeps it. `phase` is teacher, sparse, feature, base or joint.
+
+    `accuracy_pct` is on the training images as augmented, each answered before the step it was for: no result.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     phase: str
     loss: float
+    accuracy_pct: float | None = None
     lr: float
     images_per_s: float
 

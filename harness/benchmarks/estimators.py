@@ -2,7 +2,8 @@
 
 Reads the raw samples of runs of the same models, quiet and disturbed (measurement.py leaves them), computes ratios to
 the teacher by several estimators, and says for each how far two runs lie apart, how wide its intervals are, and how far
-the disturbance moves it. Writes results/benchmarks/estimators.json and docs/estimators.png.
+the disturbance moves it. Writes results/benchmarks/estimators.json, docs/estimators.png and the table in
+docs/estimators.md.
 """
 
 import json
@@ -12,13 +13,17 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from tabulate import tabulate
 
 from harness.benchmarking.job import Job
 from harness.records import atomic_path, write_text
 from harness.reporting.chart_style import FAINT, INK, STYLE
+from harness.reporting.readme import fill, read_document
 
 Floats = npt.NDArray[np.float64]
 TARGET, FIGURE = Path("results/benchmarks/estimators.json"), Path("docs/estimators.png")
+# what was found, in words, with a marker for the table
+DOCUMENT = Path("docs/estimators.md")
 RESAMPLES, SEED = 1999, 0
 # what harness.statistics does, and what two runs may differ by
 CHOSEN, WANTED_PCT, LIMIT = ("1st percentile", "lower quartile"), 2.0, "#D55E00"
@@ -60,7 +65,8 @@ def study(folder: Path, job: Job) -> list[Path]:
     ]
     write_text(TARGET, json.dumps(rows, indent=1) + "\n")
     draw(rows, FIGURE)
-    return [TARGET, FIGURE]
+    write_text(DOCUMENT, fill(read_document(DOCUMENT), str(DOCUMENT), lambda _: table(rows))[0])
+    return [TARGET, FIGURE, DOCUMENT]
 
 
 def read(raw: Path, job: Job) -> Samples:
@@ -107,6 +113,26 @@ def _judge(
         "halfwidth_max_pct": max(max(widths[name]) for name in ("quiet-1", "quiet-2")),
         "halfwidth_max_pct_disturbed": max(max(widths[name]) for name in ("disturbed-1", "disturbed-2")),
     }
+
+
+HEADERS = {
+    "rerun_disagreement_max_pct": "Two runs differ by (%)",
+    "rerun_disagreement_max_pct_disturbed": "Two disturbed runs differ by (%)",
+    "moved_by_disturbance_max_pct": "Moved by the disturbance (%)",
+    "halfwidth_max_pct": "Half the interval (%)",
+    "halfwidth_max_pct_disturbed": "... disturbed (%)",
+}
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """One row per estimator as Markdown, each figure the worst of all students; the one that is used in bold."""
+    cells = []
+    for row in rows:
+        used = "**" if (row["within"], row["over"]) == CHOSEN else ""
+        figures = [f"{used}{row[name]:.2f}{used}" for name in HEADERS]
+        cells.append([f"{used}{row['within']}{used}", f"{used}{row['over']}{used}", *figures])
+    headers = ["Of a process", "Over processes", *HEADERS.values()]
+    return tabulate(cells, headers, tablefmt="pipe", disable_numparse=True, colalign=["left"] * 2 + ["right"] * 5)
 
 
 def draw(rows: list[dict[str, Any]], path: Path) -> None:

@@ -12,19 +12,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tabulate import tabulate
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
 from harness.benchmarks.contenders import RECIPE, network, some_images
-from harness.benchmarks.training import in_turns
+from harness.benchmarks.training import Figures, in_turns
 from harness.records import write_text
+from harness.reporting.readme import fill, read_document
+from harness.revision import revision
 from harness.training.data import Stream
 from harness.training.device import Device, choose_device
 from harness.training.distillation import Phase, cross_entropy
 from harness.training.loop import Learner
 
 DOCUMENT = Path("docs/training-profile.md")
-BEGIN, END = "<!-- profile -->", "<!-- end -->"
 IMAGE = 32
 CPU_WIDTHS, GPU_WIDTHS = (0.125, 0.25), (0.25, 1.0)
 CPU_BATCH, GPU_BATCH = 128, 512
@@ -52,7 +54,7 @@ class Layout(Device):
         return self.format
 
 
-def measure() -> dict[str, float | str | None]:
+def measure() -> Figures:
     """Every figure, flat: `where: <width>: <kind>` in percent, `variant: <width>: <what>` by the engine's own step."""
     device = choose_device("auto")
     cuda = device.torch.type == "cuda"
@@ -60,16 +62,16 @@ def measure() -> dict[str, float | str | None]:
     stream = Stream(some_images(batch).to(device.torch), batch, IMAGE, ("crop", "flip"), seed=0)
     images, labels = next(stream.batches(0))
     facts = device.facts()
-    figures: dict[str, float | str | None] = {name: facts[name] for name in ("device", "precision", "threads", "torch")}
+    figures: Figures = {name: facts[name] for name in ("device", "precision", "threads", "torch")}
     figures |= {"batch": batch, "image_size": IMAGE}
     for width in widths:
         for kind, share in where(width, images, labels, device).items():
             figures[f"where: {width:g}: {kind}"] = share
         for name, by in variants(width, images, labels, device).items():
             figures[f"variant: {width:g}: {name}"] = by
-    text = DOCUMENT.read_text(encoding="utf-8")
-    before, _, rest = text.partition(BEGIN)
-    write_text(DOCUMENT, f"{before}{BEGIN}\n\n{tables(figures, widths)}\n\n{END}{rest.partition(END)[2]}")
+    both = {"where": where_table, "variants": variants_table}
+    filled, _ = fill(read_document(DOCUMENT), str(DOCUMENT), lambda marker: both[marker.experiment](figures, widths))
+    write_text(DOCUMENT, filled)
     return figures
 
 
@@ -148,22 +150,23 @@ def stepping(
     return lambda: learner.learn(images, labels, None, device, 10_000)
 
 
-def tables(figures: dict[str, float | str | None], widths: tuple[float, ...]) -> str:
-    """Both tables as Markdown, and what they were measured on."""
-
-    def table(prefix: str, first: str, unit: str) -> str:
-        rows = dict.fromkeys(name.split(": ", 2)[2] for name in figures if name.startswith(prefix))
-        lines = [f"| {first} | " + " | ".join(f"width {width:g}{unit}" for width in widths) + " |"]
-        lines.append("|---|" + "---:|" * len(widths))
-        for row in rows:
-            values = (figures.get(f"{prefix}: {width:g}: {row}") for width in widths)
-            lines.append(f"| {row} | " + " | ".join(f"{value:.2f}" for value in values) + " |")
-        return "\n".join(lines)
-
+def where_table(figures: Figures, widths: tuple[float, ...]) -> str:
+    """Shares by kind of operation as Markdown, and what they were measured on."""
     about = (
         f"{figures['device']}, {figures['threads']} threads, {figures['precision']}, torch {figures['torch']}, "
-        f"batch {figures['batch']}, {figures['image_size']} px."
+        f"batch {figures['batch']}, {figures['image_size']} px, harness {revision()}."
     )
-    return "\n\n".join(
-        [about, table("where", "Where the time goes", " (%)"), table("variant", "One thing changed", ": time by ours")]
-    )
+    return f"{_table(figures, 'where', 'Share of a step (%)', widths)}\n\n{about}"
+
+
+def variants_table(figures: Figures, widths: tuple[float, ...]) -> str:
+    """Steps with one thing changed as Markdown."""
+    return _table(figures, "variant", "A step's time, by the engine's own", widths)
+
+
+def _table(figures: Figures, prefix: str, title: str, widths: tuple[float, ...]) -> str:
+    names = dict.fromkeys(name.split(": ", 2)[2] for name in figures if name.startswith(f"{prefix}: "))
+    rows = [[name, *(f"{figures[f'{prefix}: {width:g}: {name}']:.2f}" for width in widths)] for name in names]
+    headers = [title, *(f"width {width:g}" for width in widths)]
+    align = ["left", *["right"] * len(widths)]
+    return tabulate(rows, headers, tablefmt="pipe", disable_numparse=True, colalign=align)

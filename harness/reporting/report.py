@@ -10,6 +10,7 @@ from harness.errors import HarnessError
 from harness.matrix import Plan, Table
 from harness.records import atomic_path, write_text
 from harness.reporting import charts
+from harness.reporting.benchmarks import MARKER_PROFILE, figures_table
 from harness.reporting.foot import foot, measured_lines, network_line, recipe_line, warnings
 from harness.reporting.models import model_facts
 from harness.reporting.readme import Marker, fill, read_document
@@ -66,17 +67,21 @@ def check_report(readme: Path, results: Path, plan_of: Callable[[str], Plan]) ->
     """
 
     def table_of(marker: Marker) -> str:
+        if marker.profile == MARKER_PROFILE:
+            return figures_table(results, marker.experiment)
         plan = plan_of(marker.profile)
         _require_experiment(marker, plan)
         table = next(table for table in plan.tables if table.name == marker.experiment)
         return _document(plan, table, read_rows(plan, table, results), results, readme.parent, "###")
 
     _, stale = fill(read_document(readme), readme.name, table_of)
-    return [
-        f"{readme.name}:{marker.line}: table {marker.experiment} of profile {marker.profile} is stale; "
-        f"run: make report PROFILE={marker.profile}"
-        for marker in stale
-    ]
+    return [f"{readme.name}:{marker.line}: {_stale(marker)}" for marker in stale]
+
+
+def _stale(marker: Marker) -> str:
+    if marker.profile == MARKER_PROFILE:
+        return f"the figures of {marker.experiment} are stale; run: make report"
+    return f"table {marker.experiment} of profile {marker.profile} is stale; run: make report PROFILE={marker.profile}"
 
 
 def table_path(results: Path, plan: Plan, table: Table) -> Path:
@@ -101,10 +106,13 @@ def _write(path: Path, content: bytes) -> bool:
 def _fill_readme(
     plan: Plan, rows: dict[str, list[Row]], results: Path, readme: Path, profiles: Collection[str]
 ) -> bool:
-    """Write the README's tables of this profile; returns whether any of them changed."""
+    """Write the README's tables of this profile, and the harness's own figures; returns whether any changed."""
     tables = {table.name: table for table in plan.tables}
 
     def table_of(marker: Marker) -> str | None:
+        if marker.profile == MARKER_PROFILE:
+            # another results folder may hold a matrix's records alone
+            return figures_table(results, marker.experiment) if (results / MARKER_PROFILE).is_dir() else None
         if marker.profile not in profiles:
             raise HarnessError(f"profile {marker.profile!r} does not exist; allowed: {', '.join(profiles)}")
         if marker.profile != plan.profile:

@@ -57,6 +57,9 @@ class Learner:
     epoch: int = 0
     step: int = 0
     losses: Tensor = field(init=False)
+    # images seen in this epoch, and how many of them were answered right (as augmented, before the step they were for)
+    seen: int = 0
+    right: Tensor = field(init=False)
     log: list[Epoch] = field(default_factory=list)
     seconds: float = 0.0
     failure: Failure | None = None
@@ -74,6 +77,7 @@ class Learner:
             fused=device.type == "cuda",
         )
         self.losses = torch.zeros((), dtype=torch.float64, device=device)
+        self.right = torch.zeros((), dtype=torch.int64, device=device)
 
     @property
     def epochs(self) -> int:
@@ -112,13 +116,16 @@ class Learner:
         self.optimizer.step()
         # Summed on the device: reading it here would make the host wait for every step.
         self.losses += loss.detach()
+        self.seen += len(labels)
+        self.right += (outputs.logits.detach().argmax(1) == labels).sum()
         self.step += 1
 
     def end_epoch(self, steps: int, images_per_s: float) -> Epoch:
         """Close the epoch in the log; a loss that is not finite ends the learner."""
         loss = self.losses.item() / steps
+        accuracy = 100 * self.right.item() / max(self.seen, 1)
         rate = self.optimizer.param_groups[0]["lr"]
-        ended = Epoch(phase=self.phase().name, loss=loss, lr=rate, images_per_s=images_per_s)
+        ended = Epoch(phase=self.phase().name, loss=loss, accuracy_pct=accuracy, lr=rate, images_per_s=images_per_s)
         if not math.isfinite(loss):
             self.failure = Failure(
                 kind="diverged",
@@ -126,8 +133,9 @@ class Learner:
             )
         else:
             self.log.append(ended)
-        self.epoch, self.step = self.epoch + 1, 0
+        self.epoch, self.step, self.seen = self.epoch + 1, 0, 0
         self.losses.zero_()
+        self.right.zero_()
         return ended
 
     def save(self) -> None:
@@ -138,6 +146,8 @@ class Learner:
             "epoch": self.epoch,
             "step": self.step,
             "losses": self.losses,
+            "seen": self.seen,
+            "right": self.right,
             "seconds": self.seconds,
             "log": [ended.model_dump() for ended in self.log],
         }
@@ -158,7 +168,7 @@ class Learner:
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.epoch, self.step, self.seconds = state["epoch"], state["step"], state["seconds"]
-        self.losses = state["losses"]
+        self.losses, self.seen, self.right = state["losses"], state["seen"], state["right"]
         self.log = [Epoch.model_validate(ended) for ended in state["log"]]
 
 

@@ -1,0 +1,77 @@
+"""The figures of the harness itself (results/benchmarks/*.json, by `make benchmarks`) as a table for the README.
+
+A marker names the subject in the experiment's place: <!-- table: benchmarks measurement -->
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from harness.errors import HarnessError
+from harness.reporting.tables import ABSENT, Column, markdown
+
+# What a marker has in the profile's place.
+MARKER_PROFILE = "benchmarks"
+ABOUT = ("measured_at", "harness_revision", "cores")
+# What is wanted of a figure; one that is not named is there for comparison.
+WANTED = {
+    "quickstart_cold_s": "≤ 300",
+    "quickstart_again_s": "≤ 10",
+    "plan_10000_cells_s": "≤ 2",
+    "help_s": "≤ 0.5",
+    "test_suite_s": "≤ 900",
+    "ratio_halfwidth_max_pct": "≤ 1",
+    "rerun_disagreement_max_pct": "≤ 2",
+    "aa_ratio": "0.99 to 1.01",
+    "aa_ratio_low": "≤ 1",
+    "aa_ratio_high": "≥ 1",
+    "minutes_per_model": "≤ 1.5",
+    "cpu_image_mb": "≤ 500",
+    "rebuild_unchanged_s": "≤ 3",
+    "step_speedup_vs_reference_style": "≥ 3 (GPU: ≥ 10)",
+    "step_speedup_vs_usual_cifar_loop": "≥ 2 (GPU: ≥ 2.5)",
+    "nine_students_together_vs_alone": "≤ 0.8",
+    "resume_overhead_pct": "≤ 2",
+}
+
+
+def figures_table(results: Path, subject: str) -> str:
+    """The figures of one subject as Markdown, and when, where and by which revision they were measured.
+
+    A figure under a disturbance (`..._disturbed`) stands in its own column beside the one without. HarnessError where
+    the file is missing or no flat JSON object.
+    """
+    path = results / "benchmarks" / f"{subject}.json"
+    figures = _read(path)
+    about = {name: figures.pop(name) for name in ABOUT if name in figures}
+    names = [name for name in figures if not name.endswith("_disturbed")]
+    disturbed = [figures.get(f"{name}_disturbed") for name in names]
+    table = [
+        Column("Figure", [f"`{name}`" for name in names], figures=False),
+        Column("Measured", [_text(figures[name]) for name in names]),
+        *([Column("Disturbed", [_text(value) for value in disturbed])] if any(disturbed) else []),
+        Column("Wanted", [WANTED.get(name, ABSENT) for name in names], figures=False),
+    ]
+    told = f"{about.get('cores', '?')} cores, {str(about.get('measured_at', '?'))[:10]}"
+    said = f"Measured on {told}, harness {str(about.get('harness_revision', 'unknown'))[:10]}: `{path.as_posix()}`."
+    return f"{markdown(table)}\n\n{said}"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise HarnessError(f"{path}: not found; run: make benchmarks SUBJECT={path.stem}") from None
+    except (OSError, ValueError) as error:
+        raise HarnessError(f"{path}: not readable ({error}); run: make benchmarks SUBJECT={path.stem}") from error
+    if not isinstance(found, dict) or any(isinstance(value, dict | list) for value in found.values()):
+        raise HarnessError(f"{path}: not a flat JSON object; run: make benchmarks SUBJECT={path.stem}")
+    return found
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return ABSENT
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value)
+    return f"{value:.0f}" if abs(value) >= 1000 or value == int(value) else f"{value:.3g}"
