@@ -418,6 +418,19 @@ def test_a_torn_checkpoint_means_starting_again(
     assert same_weights(again.model, network(0))
 
 
+@pytest.mark.parametrize("absent", ["right", "log", "optimizer"])
+def test_a_checkpoint_of_another_version_means_starting_again(tmp_path: Path, stream: Stream, absent: str) -> None:
+    one = learner(tmp_path)
+    run([one], stream, None, patience(2))
+    state = torch.load(one.checkpoint, weights_only=True)
+    del state[absent]
+    torch.save(state, one.checkpoint)
+    again = learner(tmp_path)
+    again.resume()
+    assert (again.epoch, again.step) == (0, 0) and not again.checkpoint.exists()
+    assert same_weights(again.model, network(0))
+
+
 def test_a_checkpoint_of_another_network_means_starting_again(tmp_path: Path, stream: Stream) -> None:
     other = Learner("a", network(0, pruned_widths()), RECIPE, LABELS, tmp_path / "a.pt")
     run([other], stream, None, patience(2))
