@@ -45,11 +45,12 @@ class Size:
     images: int
     student_images: int
     rounds: int
+    student_rounds: int
 
 
 # profile lite's network at profile full's resolution; profile full's network
-CPU_SIZE = Size(width=0.125, image=32, batch=128, images=512, student_images=256, rounds=7)
-GPU_SIZE = Size(width=1.0, image=32, batch=512, images=10_240, student_images=2_048, rounds=7)
+CPU_SIZE = Size(width=0.125, image=32, batch=128, images=256, student_images=256, rounds=7, student_rounds=3)
+GPU_SIZE = Size(width=1.0, image=32, batch=512, images=10_240, student_images=2_048, rounds=7, student_rounds=5)
 
 
 def measure() -> Figures:
@@ -200,7 +201,7 @@ def _students(size: Size, images: Images, device: Device) -> Figures:
                 # each has the whole device to itself, and the teacher's answers computed anew
                 "alone": lambda: run([[one] for one in learners()], alone=True),
             },
-            size.rounds,
+            size.student_rounds,
         )
         # two epochs for those with a feature stage, and the base ones are in the first alone
         step = statistics.median(found["together"]) / (2 * stream.steps)

@@ -120,12 +120,13 @@ def train_matrix(
         return
     from harness.progress import Display
     from harness.training.data import provide
-    from harness.training.device import choose_device, several_gpus
+    from harness.training.device import choose_device, gpu_count
     from harness.training.make import make_cells
     from harness.training.spread import device_names
     from harness.training.workers import make_on
 
-    named = device_names(devices)
+    gpus = gpu_count()
+    several = device_names(devices, gpus) or ([f"cuda:{number}" for number in range(gpus)] if gpus > 1 else [])
     name = provide(paths.data, allow_stand_in=profile == "quick")
     planned = _plan(matrix, profile, experiment, paths, name)
     uninterrupted = until_interrupted()
@@ -136,7 +137,7 @@ def train_matrix(
     with Display() as display:
         if name == "stand-in":
             display.say("CIFAR-100 can neither be found nor downloaded: training on drawn stand-in images.")
-        if several := named or several_gpus():
+        if several:
             display.say(f"Profile {profile}: {len(planned.cells)} models on {', '.join(several)}, a process each")
             summary = make_on(several, planned, paths, display, keep_going, together)
         else:

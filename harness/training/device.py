@@ -77,10 +77,9 @@ def choose_device(precision: str, cuda: bool | None = None) -> Device:
     return Device(device, bf16=precision == "bf16" or (precision == "auto" and native))
 
 
-def several_gpus() -> list[str]:
-    """The GPUs of this host, "cuda:0" and so on, where there is more than one; asking starts none of them."""
-    count = torch.cuda.device_count()
-    return [f"cuda:{number}" for number in range(count)] if count > 1 else []
+def gpu_count() -> int:
+    """How many GPUs this host lets us use; asking starts none of them."""
+    return torch.cuda.device_count()
 
 
 def cpu_name() -> str:

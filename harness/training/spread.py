@@ -12,12 +12,14 @@ from harness.records import digest
 from harness.training.distillation import phases
 
 
-def device_names(given: str) -> list[str]:
-    """ "cuda:0,cuda:1" -> names; HarnessError on anything that is neither cpu nor cuda:N."""
+def device_names(given: str, gpus: int) -> list[str]:
+    """ "cuda:0,cuda:1" -> names; HarnessError on what is no device, or none of a host with so many GPUs."""
     names = [name.strip() for name in given.split(",") if name.strip()]
     for name in names:
         if not re.fullmatch(r"cpu|cuda:\d+", name):
             raise HarnessError(f"--devices {given}: {name!r} is no device; allowed: cpu or cuda:N, separated by commas")
+        if name != "cpu" and int(name.removeprefix("cuda:")) >= gpus:
+            raise HarnessError(f"--devices {given}: no {name} here: PyTorch finds {gpus} GPUs, and the first is cuda:0")
     return names
 
 

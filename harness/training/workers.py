@@ -17,6 +17,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
+import torch
+
 from harness.errors import HarnessError
 from harness.matrix import Cell, Plan
 from harness.paths import Paths
@@ -76,32 +78,35 @@ def make_on(
     keep_going: Callable[[], bool],
     together: int | None = None,
 ) -> Summary:
-    """Make the plan's missing cells on these devices ("cuda:0", "cuda:1", or "cpu", which shares its cores)."""
+    """Make the plan's missing cells on these devices: "cuda:0", "cuda:1", or "cpu" as often as its cores are shared.
+
+    At most `together` networks train side by side on a device; None: as many as fit into its memory, which workers on
+    a CPU do not know to be shared.
+    """
 
     def missing(cell: Cell) -> bool:
         return cell_state(paths, plan, cell).training != "done"
 
+    def start(device: str, cells: Sequence[Cell], threads: int, lock: int) -> Worker:
+        order = Order(plan, paths, tuple(cell.id for cell in cells), device != "cpu", threads, together)
+        return Worker(device, order, _environment(device, threads), lock)
+
     with alone(paths, plan.profile) as lock:
         if missing(plan.teacher):
-            order = Order(plan, paths, (plan.teacher.id,), devices[0] != "cpu", _cores(1), together)
-            first = _run([Worker(devices[0], order, _environment(devices[0], order.threads), lock)], plan, reporter,
-                         keep_going)  # fmt: skip
+            first = _run([start(devices[0], [plan.teacher], _cores(1), lock)], plan, reporter, keep_going)
             if first.failed or not first.complete:
                 return first
         else:
             first = Summary([], {}, True)
         students = [cell for cell in plan.cells if not cell.is_teacher and missing(cell)]
-        workers = []
-        for device, share in zip(devices, spread(students, len(devices)), strict=True):
-            if share:
-                order = Order(plan, paths, tuple(c.id for c in share), device != "cpu", _cores(len(devices)), together)
-                workers.append(Worker(device, order, _environment(device, order.threads), lock))
+        shares = zip(devices, spread(students, len(devices)), strict=True)
+        workers = [start(device, share, _cores(len(devices)), lock) for device, share in shares if share]
         rest = _run(workers, plan, reporter, keep_going)
     return Summary(first.made + rest.made, rest.failed, rest.complete)
 
 
 def _cores(workers: int) -> int:
-    return max(1, len(os.sched_getaffinity(0)) // workers)
+    return max(1, torch.get_num_threads() // workers)
 
 
 def _environment(device: str, threads: int) -> dict[str, str]:

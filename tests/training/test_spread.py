@@ -53,8 +53,14 @@ def test_fewer_units_than_devices_leave_some_idle(plan: Plan) -> None:
 
 
 def test_devices_are_named_as_torch_names_them() -> None:
-    assert device_names("cuda:0, cuda:3,cpu") == ["cuda:0", "cuda:3", "cpu"]
-    assert device_names("") == []
+    assert device_names("cuda:0, cuda:3,cpu", 4) == ["cuda:0", "cuda:3", "cpu"]
+    assert device_names("", 0) == []
     for wrong in ("gpu", "cuda", "cuda:x", "0"):
         with pytest.raises(HarnessError, match=rf"'{wrong}' is no device; allowed: cpu or cuda:N"):
-            device_names(f"cpu,{wrong}")
+            device_names(f"cpu,{wrong}", 4)
+
+
+@pytest.mark.parametrize("gpus", [0, 1])
+def test_a_gpu_that_is_not_there_is_said_before_anything_starts(gpus: int) -> None:
+    with pytest.raises(HarnessError, match=rf"no cuda:1 here: PyTorch finds {gpus} GPUs"):
+        device_names("cuda:1", gpus)
