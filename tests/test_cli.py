@@ -114,6 +114,10 @@ BAD = {
     "a missing ONNX file": (lambda _: ["test", "--onnx-file", "none.onnx"], ["none.onnx", "no such file"]),
     "nothing to bench": (lambda _: ["bench", "--profile", "quick"], ["make train-matrix PROFILE=quick"]),
     "a bad budget": (lambda _: ["train-matrix", "--profile", "quick", "--budget", "9"], ["--budget '9'", "9m"]),
+    "a device that is none": (
+        lambda _: ["train-matrix", "--profile", "quick", "--devices", "gpu"],
+        ["--devices gpu", "cpu or cuda:N"],
+    ),
     "a results folder below a file": (
         lambda _: ["train-matrix", "--profile", "quick", "--results", "matrix.toml/results"],
         ["matrix.toml", "writable"],
