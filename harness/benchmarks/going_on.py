@@ -29,7 +29,7 @@ def main(folder: Path, image_size: int, batch: int, images: int) -> None:
         learner.resume()
         assert learner.step == 1, f"{name} did not go on"
         learners.append(learner)
-    # without its own checkpoints, which the benchmark counts apart
+    # it stops again after that step, and must not overwrite what it went on from
     for learner in learners:
         learner.checkpoint = folder / "again" / f"{learner.name}.pt"
     train(learners, stream, device, Silent(), lambda _: None, teacher, keep_going=lambda: False)
