@@ -32,6 +32,8 @@ help:  ## this list
 	@echo 'PROFILE is "$(PROFILE)"; quickstart is always quick. DATA_DIR is a folder that holds cifar-100-python;'
 	@echo 'without it the data is downloaded into data/. EXPERIMENT is the name of one table of matrix.toml.'
 	@echo 'BUDGET=9m ends train-matrix and results cleanly before the time is up; the same command goes on.'
+	@echo 'TOGETHER=4 trains at most four networks side by side, DEVICES=cuda:0,cuda:1 names GPUs; without them memory'
+	@echo 'and all GPUs decide.'
 
 # A cell that fails (exit code 1) still ends in a table that says so, and in that exit code; anything else stops here.
 quickstart: $(HAVE_MAIN) $(HAVE_BENCH)  ## everything in small: set up, fetch data, train, bench, report
@@ -54,7 +56,8 @@ data: $(HAVE_MAIN)  ## CIFAR-100: found, or fetched and checked
 	@$(HARNESS) data --profile '$(PROFILE)'
 
 train-matrix: $(HAVE_MAIN)  ## train and export the missing models
-	@$(HARNESS) train-matrix $(OPTIONS) $(if $(BUDGET),--budget '$(BUDGET)')
+	@$(HARNESS) train-matrix $(OPTIONS) $(if $(BUDGET),--budget '$(BUDGET)') \
+	  $(if $(TOGETHER),--together '$(TOGETHER)') $(if $(DEVICES),--devices '$(DEVICES)')
 
 bench: $(HAVE_MAIN) $(HAVE_BENCHES)  ## measure latency and accuracy of the exported models
 	@$(HARNESS) bench $(OPTIONS)
@@ -97,7 +100,7 @@ lint: $(HAVE_DEV)  ## style, types and import boundaries
 	@echo '==> import boundaries'
 	@.venvs/main/bin/lint-imports --no-logo
 
-benchmarks: $(HAVE_DEV) $(HAVE_BENCHES)  ## measure the harness itself, into results/benchmarks [SUBJECT=main|measurement|results]
+benchmarks: $(HAVE_DEV) $(HAVE_BENCHES)  ## measure the harness itself, into results/benchmarks [SUBJECT=name]
 	@$(HARNESS) benchmarks $(SUBJECT)
 
 # Existing pins are kept unless UPGRADE=1. No index address gets into the files: any index with these files will do.

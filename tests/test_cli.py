@@ -120,6 +120,10 @@ BAD = {
     "nothing to unpack": (lambda _: ["unpack", "empty", "--profile", "quick"], ["empty", "manifest.json"]),
     "nothing to pack": (lambda _: ["pack", "--profile", "quick"], ["no trained weights here", "'all'"]),
     "half of an ONNX file": (lambda _: ["pack", "--half", "--onnx", "--profile", "quick"], ["--half --onnx"]),
+    "a device that is none": (
+        lambda _: ["train-matrix", "--profile", "quick", "--devices", "gpu"],
+        ["--devices gpu", "cpu or cuda:N"],
+    ),
     "a results folder below a file": (
         lambda _: ["train-matrix", "--profile", "quick", "--results", "matrix.toml/results"],
         ["matrix.toml", "writable"],

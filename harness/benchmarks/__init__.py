@@ -25,13 +25,31 @@ def _measurement() -> Figures:
     return measurement.measure()
 
 
+def _training() -> Figures:
+    from harness.benchmarks import training
+
+    return training.measure()
+
+
+def _training_profile() -> Figures:
+    from harness.benchmarks import training_profile
+
+    return training_profile.measure()
+
+
 def _results() -> Figures:
     from harness.benchmarks import results
 
     return results.measure()
 
 
-SUBJECTS: dict[str, Callable[[], Figures]] = {"main": _main, "measurement": _measurement, "results": _results}
+SUBJECTS: dict[str, Callable[[], Figures]] = {
+    "main": _main,
+    "measurement": _measurement,
+    "training": _training,
+    "training_profile": _training_profile,
+    "results": _results,
+}
 
 
 def run(subjects: Sequence[str]) -> list[Path]:

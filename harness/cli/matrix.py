@@ -105,6 +105,10 @@ def train_matrix(
     artifacts: Artifacts = ARTIFACTS,
     budget: Budget = "",
     cell: Annotated[list[str] | None, typer.Option(help="Only this model, by its id; may be repeated.")] = None,
+    together: Annotated[
+        int | None, typer.Option(min=1, help="At most so many networks side by side; else what fits into memory.")
+    ] = None,
+    devices: Annotated[str, typer.Option(help="cuda:0,cuda:1 or cpu; else all GPUs, or the CPU.")] = "",
 ) -> None:
     """Train, prune, distil and export every cell that is not there yet.
 
@@ -125,30 +129,35 @@ def train_matrix(
         return
     from harness.progress import Display
     from harness.training.data import provide
-    from harness.training.device import choose_device
+    from harness.training.device import choose_device, gpu_count
     from harness.training.make import make_cells
+    from harness.training.spread import device_names
+    from harness.training.workers import make_on
 
+    gpus = gpu_count()
+    several = device_names(devices, gpus) or ([f"cuda:{number}" for number in range(gpus)] if gpus > 1 else [])
     name = provide(paths.data, allow_stand_in=profile == "quick")
     planned = plan_for(matrix, profile, experiment, paths, name)
-    device = choose_device(planned.settings.precision)
-    facts = device.facts()
+    wanted = planned.named(cell or [])
     uninterrupted = until_interrupted()
+
+    def keep_going() -> bool:
+        return uninterrupted() and time_box.lasts()
+
     with Display() as display:
-        display.say(
-            f"Profile {profile}: {len(wanted)} models on {facts['device']} "
-            f"({facts['threads']} threads, {facts['precision']})"
-        )
         if name == "stand-in":
             display.say("CIFAR-100 can neither be found nor downloaded: training on drawn stand-in images.")
-        summary = make_cells(
-            planned,
-            paths,
-            device,
-            display,
-            lambda: uninterrupted() and time_box.lasts(),
-            planned.named(cell or []),
-            by_value=bool(budget),
-        )
+        if several:
+            display.say(f"Profile {profile}: {len(wanted)} models on {', '.join(several)}, a process each")
+            summary = make_on(several, planned, paths, display, keep_going, wanted, together)
+        else:
+            device = choose_device(planned.settings.precision)
+            facts = device.facts()
+            display.say(
+                f"Profile {profile}: {len(wanted)} models on {facts['device']} "
+                f"({facts['threads']} threads, {facts['precision']})"
+            )
+            summary = make_cells(planned, paths, device, display, keep_going, wanted, bool(budget), together)
     _close(summary, len(wanted), out_of_time=uninterrupted())
 
 

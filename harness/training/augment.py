@@ -1,12 +1,19 @@
-"""Augmentation of whole batches on the device they live on, every image with random numbers of its own."""
+"""Augmentation of whole batches on the device they live on, every image with random numbers of its own.
+
+Those numbers are drawn on the CPU whatever the device, and sent without waiting: nothing here makes the host wait for
+a GPU.
+"""
 
 import math
 from collections.abc import Sequence
+from functools import cache
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torchvision.transforms.v2 import functional as V
+
+from harness.training.colour import jitter
 
 # Of the CIFAR-100 training set, on the 0..1 scale.
 MEAN = (0.5071, 0.4865, 0.4409)
@@ -16,9 +23,14 @@ STD = (0.2673, 0.2564, 0.2762)
 def normalise(pixels: Tensor) -> Tensor:
     """Pixels [N, 3, H, W], uint8 or on the 0..1 scale, to zero mean and unit variance, float32."""
     scaled = pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels
-    mean = torch.tensor(MEAN, device=pixels.device).view(1, 3, 1, 1)
-    std = torch.tensor(STD, device=pixels.device).view(1, 3, 1, 1)
+    mean, std = _statistics(pixels.device)
     return (scaled - mean) / std
+
+
+@cache
+def _statistics(device: torch.device) -> tuple[Tensor, Tensor]:
+    """Mean and deviation on the device, sent there once."""
+    return torch.tensor(MEAN, device=device).view(1, 3, 1, 1), torch.tensor(STD, device=device).view(1, 3, 1, 1)
 
 
 def resize(pixels: Tensor, size: int) -> Tensor:
@@ -41,7 +53,7 @@ def augment(pixels: Tensor, names: Sequence[str], size: int, generator: torch.Ge
 def crop(pixels: Tensor, generator: torch.Generator, padding: int = 4) -> Tensor:
     """A random window out of the image padded with zeros by 4, as for CIFAR since He et al., 2015."""
     count, _, height, width = pixels.shape
-    offsets = torch.randint(0, 2 * padding + 1, (2, count, 1), generator=generator).to(pixels.device)
+    offsets = torch.randint(0, 2 * padding + 1, (2, count, 1), generator=generator).to(pixels.device, non_blocking=True)
     rows = offsets[0] + torch.arange(height, device=pixels.device)
     columns = offsets[1] + torch.arange(width, device=pixels.device)
     padded = F.pad(pixels, (padding,) * 4)
@@ -56,14 +68,14 @@ def flip(pixels: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _flip(pixels: Tensor, generator: torch.Generator, axis: int) -> Tensor:
-    chosen = (torch.rand(len(pixels), generator=generator) < 0.5).to(pixels.device).view(-1, 1, 1, 1)
+    chosen = (torch.rand(len(pixels), generator=generator) < 0.5).to(pixels.device, non_blocking=True).view(-1, 1, 1, 1)
     return torch.where(chosen, pixels.flip(axis), pixels)
 
 
 def cutout(pixels: Tensor, generator: torch.Generator, side: int = 8) -> Tensor:
     """A square of `side` at a random centre set to zero (DeVries and Taylor, 2017); it may hang over the edge."""
     count, _, height, width = pixels.shape
-    centres = torch.rand(2, count, 1, generator=generator).to(pixels.device)
+    centres = torch.rand(2, count, 1, generator=generator).to(pixels.device, non_blocking=True)
     inside = []
     for centre, length in zip(centres, (height, width), strict=True):
         start = (centre * length).floor() - side // 2
@@ -82,31 +94,16 @@ def study(pixels: Tensor, size: int, generator: torch.Generator) -> Tensor:
     pixels = resize(scaled, round(size * 256 / 224))
     pixels = _flip(_flip(pixels, generator, axis=3), generator, axis=2)
     pixels = _rotate(pixels, (torch.rand(len(pixels), generator=generator) * 2 - 1) * 45)
-    return V.center_crop(_jitter(pixels, generator), [size, size])
+    return V.center_crop(jitter(pixels, generator), [size, size])
 
 
 def _rotate(pixels: Tensor, degrees: Tensor) -> Tensor:
     """Each image about its centre, nearest pixel, black outside."""
-    angle = degrees.to(pixels.device) * math.pi / 180
+    angle = degrees.to(pixels.device, non_blocking=True) * math.pi / 180
     cos, sin, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
     matrix = torch.stack([torch.stack([cos, -sin, zero], 1), torch.stack([sin, cos, zero], 1)], 1)
     grid = F.affine_grid(matrix, list(pixels.shape), align_corners=False)
     return F.grid_sample(pixels, grid, mode="nearest", padding_mode="zeros", align_corners=False)
-
-
-def _jitter(pixels: Tensor, generator: torch.Generator) -> Tensor:
-    """Brightness, contrast, saturation and hue, each by up to 0.5, in a random order for every image."""
-    adjust = (V.adjust_brightness, V.adjust_contrast, V.adjust_saturation, V.adjust_hue)
-    factors = torch.rand(len(pixels), 4, generator=generator)
-    # a factor in 0.5..1.5; hue turns by -0.5..0.5
-    factors = torch.cat([factors[:, :3] + 0.5, factors[:, 3:] - 0.5], 1)
-    orders = torch.rand(len(pixels), 4, generator=generator).argsort(1)
-    jittered = []
-    for image, order, factor in zip(pixels, orders.tolist(), factors.tolist(), strict=True):
-        for which in order:
-            image = adjust[which](image, factor[which])
-        jittered.append(image)
-    return torch.stack(jittered)
 
 
 AUGMENTATIONS = {"crop": crop, "flip": flip, "cutout": cutout}

@@ -152,8 +152,9 @@ class Stream:
     def batches(self, epoch: int, first: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches of one epoch from step `first` on."""
         order = torch.randperm(len(self.images.labels), generator=_generator(self.seed, epoch, -1))
+        order = order.to(self.images.labels.device, non_blocking=True)
         for step in range(first, self.steps):
-            chosen = order[step * self.batch_size : (step + 1) * self.batch_size].to(self.images.labels.device)
+            chosen = order[step * self.batch_size : (step + 1) * self.batch_size]
             pixels = augment(
                 self.images.pixels[chosen], self.augmentations, self.image_size, _generator(self.seed, epoch, step)
             )

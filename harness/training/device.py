@@ -64,6 +64,9 @@ def choose_device(precision: str, cuda: bool | None = None) -> Device:
     device = torch.device("cuda" if use_cuda else "cpu")
     if use_cuda:
         torch.backends.cudnn.benchmark = True
+        # "fp32" on record is fp32: cuDNN would round convolutions to TF32, and evaluation has to match the ONNX file.
+        torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cuda.matmul.allow_tf32 = False
         native = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
         native = bool(torch.cpu._is_avx512_bf16_supported())
@@ -72,6 +75,11 @@ def choose_device(precision: str, cuda: bool | None = None) -> Device:
         os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "32768")
         _keep_freed_memory()
     return Device(device, bf16=precision == "bf16" or (precision == "auto" and native))
+
+
+def gpu_count() -> int:
+    """How many GPUs this host lets us use; asking starts none of them."""
+    return torch.cuda.device_count()
 
 
 def cpu_name() -> str:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -24,8 +24,11 @@ from harness.training.device import Device
 from harness.training.distillation import Phase, cross_entropy, method, phases
 from harness.training.ledger import Ledger, Reporter
 from harness.training.loop import Learner, train
+from harness.training.memory import side_by_side
 from harness.training.model import ResNet50, full_widths, load_weights, save_weights, widths_of
 from harness.training.pruning import kept_layers, prune, recalibrate, regulariser
+
+T = TypeVar("T")
 
 RECALIBRATION_BATCHES = 8
 RECALIBRATION_BATCH = 250
@@ -51,6 +54,8 @@ class Maker:
     keep_going: Callable[[], bool]
     # students in the order in which to make them, each group side by side; None: seed after seed
     groups: Sequence[Sequence[Cell]] | None = None
+    # at most so many networks side by side; None: as many as fit into memory
+    together: int | None = None
 
     @cached_property
     def ledger(self) -> Ledger:
@@ -149,8 +154,10 @@ class Maker:
             if settings["kind"] == "sparse"
         }
         missing = {path: settings for path, settings in needed.items() if not path.is_file()}
-        if not missing:
-            return True
+        return all(self._train_sparsely(dict(group), seed) for group in self._groups(list(missing.items())))
+
+    def _train_sparsely(self, missing: dict[Path, dict[str, Any]], seed: int) -> bool:
+        """One group of starting points; False where it was stopped."""
         learners = []
         for path, settings in missing.items():
             model, _ = load_weights(self.ledger.weights(self.plan.teacher))
@@ -224,10 +231,12 @@ class Maker:
     # --- students ---------------------------------------------------------------------------------------------------
 
     def _make_students(self, cells: Sequence[Cell]) -> bool:
-        """All students of one seed side by side; False where that was stopped."""
+        """All students of one seed, side by side as far as memory goes; False where that was stopped."""
+        return self._make_sparse(cells, cells[0].seed) and all(self._distil(group) for group in self._groups(cells))
+
+    def _distil(self, cells: Sequence[Cell]) -> bool:
+        """Prune and train one group of students; False where that was stopped."""
         seed = cells[0].seed
-        if not self._make_sparse(cells, seed):
-            return False
         self.reporter.stage(f"pruning, seed {seed}: {len(cells)} students")
         learners: dict[str, Learner] = {}
         origins: dict[str, tuple[Pruning, list[Epoch]]] = {}
@@ -262,6 +271,21 @@ class Maker:
 
     # --- common to all ----------------------------------------------------------------------------------------------
 
+    def _groups(self, members: Sequence[T]) -> Iterator[Sequence[T]]:
+        """The members in groups that train side by side; a group is measured for when its turn comes."""
+        left = list(members)
+        while left:
+            most = self.together or self._fitting()
+            yield left[:most]
+            left = left[most:]
+
+    def _fitting(self) -> int:
+        """How many fit into memory; none of them is wider than the teacher."""
+        settings = self.plan.settings
+        batch = max(settings.student.batch_size, settings.pruning.sparse.batch_size)
+        widths = full_widths(settings.model.width)
+        return side_by_side(widths, settings.model.stem, self.ledger.image_size, batch, self.device)
+
     def _learner(
         self, name: str, model: ResNet50, recipe: dict[str, Any], stages: list[Phase], checkpoint: Path
     ) -> Learner:
@@ -276,8 +300,11 @@ def _by_seed(cells: Sequence[Cell]) -> list[list[Cell]]:
 
 
 @contextmanager
-def alone(paths: Paths, profile: str) -> Iterator[None]:
-    """Hold the profile's lock: two runs that train the same cells would overwrite each other's checkpoints."""
+def alone(paths: Paths, profile: str) -> Iterator[int]:
+    """Hold the profile's lock: two runs that train the same cells would overwrite each other's checkpoints.
+
+    Gives its file descriptor: a process that inherits it holds the lock too, for as long as it lives.
+    """
     path = paths.artifacts / profile / ".lock"
     # Found out now, not after an hour of training.
     for folder in (path.parent, paths.results / profile):
@@ -288,7 +315,7 @@ def alone(paths: Paths, profile: str) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise HarnessError(f"{path}: another run is training profile {profile}; wait for it or stop it") from None
-        yield
+        yield file.fileno()
 
 
 def make_cells(
@@ -299,12 +326,14 @@ def make_cells(
     keep_going: Callable[[], bool] = lambda: True,
     cells: Sequence[Cell] | None = None,
     by_value: bool = False,
+    together: int | None = None,
 ) -> Summary:
     """Make all cells of the plan (or those given) that are not done. Stops cleanly when `keep_going` turns False.
 
     All students of a seed train side by side; `by_value` in smaller groups, the most valuable first, as befits a run
-    that may be stopped before it is through.
+    that may be stopped before it is through. At most `together` at once; None: as many as fit into memory.
     """
     groups = plan.groups if by_value else None
     with alone(paths, plan.profile):
-        return Maker(plan, paths, device, reporter, keep_going, groups).run(plan.cells if cells is None else cells)
+        maker = Maker(plan, paths, device, reporter, keep_going, groups, together)
+        return maker.run(plan.cells if cells is None else cells)

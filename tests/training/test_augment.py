@@ -110,36 +110,6 @@ def test_rotation_is_torchvisions(pixels: Tensor) -> None:
     assert (rotated[0, :, 0, 0] == 0).all()
 
 
-def test_jitter_draws_each_factor_within_its_range_and_in_any_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    drawn: dict[str, list[float]] = {}
-    order: list[str] = []
-
-    def record(name: str) -> None:
-        def adjust(image: Tensor, factor: float) -> Tensor:
-            drawn.setdefault(name, []).append(factor)
-            order.append(name)
-            return image
-
-        monkeypatch.setattr(V, f"adjust_{name}", adjust)
-
-    for name in ("brightness", "contrast", "saturation", "hue"):
-        record(name)
-    module._jitter(torch.zeros(300, 3, 1, 1), random())
-    for name, factors in drawn.items():
-        middle = 0.0 if name == "hue" else 1.0
-        assert len(factors) == 300
-        assert middle - 0.5 <= min(factors) < middle - 0.45
-        assert middle + 0.45 < max(factors) <= middle + 0.5
-    orders = {tuple(order[start : start + 4]) for start in range(0, len(order), 4)}
-    assert len(orders) == 24 and all(len(set(one)) == 4 for one in orders)
-
-
-def test_jitter_with_nothing_to_change_changes_nothing(monkeypatch: pytest.MonkeyPatch, pixels: Tensor) -> None:
-    monkeypatch.setattr(torch, "rand", lambda *size, generator: torch.full(size, 0.5))
-    scaled = pixels[:4].float() / 255
-    torch.testing.assert_close(module._jitter(scaled, random()), scaled, atol=1e-5, rtol=0)
-
-
 # --- Size and scale --------------------------------------------------------------------------------------------------
 
 

@@ -1,3 +1,4 @@
+import math
 import shutil
 import sys
 from pathlib import Path
@@ -63,6 +64,23 @@ def test_the_studys_base_loss_is_cross_entropy_at_two_temperatures_less_a_dead_z
 @pytest.mark.parametrize("temperature", [1.0, 2.0, 4.0])
 def test_hintons_loss_is_a_scaled_divergence(temperature: float) -> None:
     assert base.paper_loss(*GIVEN, temperature).item() == pytest.approx(hinton(temperature), rel=1e-5)
+
+
+def test_hintons_loss_by_hand() -> None:
+    """Two classes at T = 2: the teacher says 2/3 and 1/3, the student a half each.
+
+    KL = 2/3 ln(4/3) + 1/3 ln(2/3) = 0.0566330; times T^2 = 4.
+    """
+    teacher, student = outputs([[2 * math.log(2), 0.0]]), outputs([[0.0, 0.0]])
+    assert base.paper_loss(student, teacher, 2.0).item() == pytest.approx(0.2265321, rel=1e-5)
+
+
+def test_the_flow_matrix_by_hand() -> None:
+    """Yim et al. (2017), eq. 1: G[i, j] = sum over h x w places of F1[., i] F2[., j], over h x w."""
+    first = torch.tensor([[[[1.0, 2.0]], [[0.0, 4.0]]]])  # two channels, 1 x 2 places
+    last = torch.tensor([[[[3.0, 5.0]], [[1.0, -1.0]], [[0.0, 2.0]]]])
+    found = gram.flow({"layer2.conv1": first, "layer2.sum": last}, 2)
+    assert found.tolist() == [[[(3 + 10) / 2, (1 - 2) / 2, (0 + 4) / 2], [20 / 2, -4 / 2, 8 / 2]]]
 
 
 def test_hintons_loss_is_zero_for_a_student_that_agrees() -> None:

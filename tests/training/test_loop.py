@@ -278,7 +278,7 @@ def test_a_rate_that_is_far_too_high_is_told_as_divergence(tmp_path: Path, strea
     ("error", "kind", "said"),
     [
         (RuntimeError("shapes do not fit"), "error", "RuntimeError: shapes do not fit"),
-        (torch.OutOfMemoryError("14 GiB"), "out-of-memory", "smaller batch_size"),
+        (torch.OutOfMemoryError("14 GiB"), "out-of-memory", "lower TOGETHER or the batch_size"),
     ],
 )
 def test_a_learner_that_raises_fails_alone(
@@ -412,6 +412,19 @@ def test_a_torn_checkpoint_means_starting_again(
     one = learner(tmp_path)
     run([one], stream, None, patience(2))
     one.checkpoint.write_bytes(one.checkpoint.read_bytes()[:keep])
+    again = learner(tmp_path)
+    again.resume()
+    assert (again.epoch, again.step) == (0, 0) and not again.checkpoint.exists()
+    assert same_weights(again.model, network(0))
+
+
+@pytest.mark.parametrize("absent", ["right", "log", "optimizer"])
+def test_a_checkpoint_of_another_version_means_starting_again(tmp_path: Path, stream: Stream, absent: str) -> None:
+    one = learner(tmp_path)
+    run([one], stream, None, patience(2))
+    state = torch.load(one.checkpoint, weights_only=True)
+    del state[absent]
+    torch.save(state, one.checkpoint)
     again = learner(tmp_path)
     again.resume()
     assert (again.epoch, again.step) == (0, 0) and not again.checkpoint.exists()

@@ -67,6 +67,12 @@ def weights(plan: Plan, paths: Paths) -> dict[str, str]:
     return {one.id: file_sha256(folder(plan, paths, one.id) / "weights.safetensors") for one in plan.cells}
 
 
+def figures(plan: Plan, paths: Paths) -> list[Any]:
+    """Everything that is computed about the models, unrounded."""
+    records = [trained(plan, paths, one.id) for one in plan.cells]
+    return [(r.accuracy_pct, r.pruning, r.macs, [(epoch.phase, epoch.loss) for epoch in r.epochs]) for r in records]
+
+
 def times(files: Iterable[Path]) -> dict[Path, int]:
     return {file: file.stat().st_mtime_ns for file in files}
 
@@ -188,6 +194,38 @@ def test_a_second_call_finds_nothing_to_do(plan: Plan, copied: Paths) -> None:
     assert summary == Summary([], {}, True)
     assert (told.stages, told.cells, told.steps) == ([], [], 0)
     assert times(before) == before
+
+
+@pytest.mark.parametrize("together", [1, 2])
+def test_in_groups_of_any_size_students_are_as_ever(plan: Plan, copied: Paths, made: Paths, together: int) -> None:
+    for name in (BASE, FMSE):
+        shutil.rmtree(folder(plan, copied, name))
+    for stage in (copied.artifacts / "quick" / "stages").iterdir():
+        stage.unlink()
+    told = Told()
+    assert make_cells(plan, copied, CPU, told, together=together).made == [BASE, FMSE]
+    groups = [stage for stage in told.stages if stage.startswith("distillation")]
+    assert len(groups) == 2 // together and f"{together} students side by side" in groups[0]
+    assert sum(stage.startswith("sparse") for stage in told.stages) == 2 // together
+    assert weights(plan, copied) == weights(plan, made)
+
+
+def test_memory_decides_how_many_train_side_by_side(
+    plan: Plan, copied: Paths, made: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[Any, ...]] = []
+
+    def one_fits(*about: Any) -> int:
+        asked.append(about)
+        return 1
+
+    monkeypatch.setattr(make, "side_by_side", one_fits)
+    for name in (BASE, FMSE):
+        shutil.rmtree(folder(plan, copied, name))
+    _, told = build(plan, copied)
+    assert sum(stage.startswith("distillation") for stage in told.stages) == 2
+    assert asked[0] == (full_widths(0.0625), "cifar", 16, 50, CPU)
+    assert weights(plan, copied) == weights(plan, made)
 
 
 # --- Part of it ------------------------------------------------------------------------------------------------------
@@ -352,6 +390,7 @@ def test_stopped_again_and_again_it_ends_with_the_same_bits_in_as_many_steps(
     summary, told = build(plan, paths)
     assert summary.complete and taken + told.steps == whole[2].steps
     assert weights(plan, paths) == weights(plan, whole[0])
+    assert figures(plan, paths) == figures(plan, whole[0])
     assert [epoch.phase for epoch in trained(plan, paths, FMSE).epochs] == ["sparse", "feature", "base"]
 
 

@@ -193,6 +193,21 @@ def test_gn_ranks_as_before_where_channels_differ() -> None:
         assert torch.equal(found.importance(group), plain(group))
 
 
+@pytest.mark.parametrize("amount", [0.3, 0.4])
+def test_gn_without_sparse_training_is_plain_group_norm_pruning(amount: float) -> None:
+    """No regulariser ran, so nothing of the method is left but its ranking (Fang et al., 2023, sect. 3.3)."""
+    ours = prune("gn", network(), EXAMPLE, ["base"], amount, round_to=2).model
+    model = network()
+    importance = tp.importance.GroupMagnitudeImportance(p=2, group_reduction="mean", normalizer="max", bias=False)
+    plain = tp.pruner.BasePruner(
+        model, EXAMPLE, importance=importance, global_pruning=True, pruning_ratio=amount, iterative_steps=1,
+        ignored_layers=[model.fc], round_to=2,
+    )  # fmt: skip
+    plain.step()
+    assert same_weights(ours, model)
+    assert widths_of(ours) != widths_of(prune("l1", network(), EXAMPLE, ["base"], amount, round_to=2).model)
+
+
 # --- BatchNorm's statistics ------------------------------------------------------------------------------------------
 
 

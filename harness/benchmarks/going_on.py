@@ -1,0 +1,39 @@
+"""`python -m harness.benchmarks.going_on FOLDER SIZE BATCH IMAGES`: what a call does that goes on after a stop.
+
+A process of its own: imports, data, weights, checkpoints, and the first step of all students, which compiles kernels.
+"""
+
+import sys
+from pathlib import Path
+
+from harness.benchmarks.contenders import KD_METHODS, PRUNE_METHODS, RECIPE, Silent, some_images
+from harness.training.data import Stream
+from harness.training.device import choose_device
+from harness.training.distillation import phases
+from harness.training.loop import Learner, train
+from harness.training.model import load_weights
+
+
+def main(folder: Path, image_size: int, batch: int, images: int) -> None:
+    """One step of nine students from where they stood."""
+    device = choose_device("auto")
+    stream = Stream(some_images(images).to(device.torch), batch, image_size, ("crop", "flip"), seed=0)
+    teacher, _ = load_weights(folder / "teacher.safetensors")
+    device.place(teacher.eval().requires_grad_(False))
+    learners = []
+    for name in (f"{method}-{kd}" for method in PRUNE_METHODS for kd in KD_METHODS):
+        model, _ = load_weights(folder / f"{name}.safetensors")
+        device.place(model)
+        kd = {"method": name.split("-")[1], "objective": "stages"}
+        learner = Learner(name, model, RECIPE, phases(kd, 1), folder / f"{name}.pt")
+        learner.resume()
+        assert learner.step == 1, f"{name} did not go on"
+        learners.append(learner)
+    # it stops again after that step, and must not overwrite what it went on from
+    for learner in learners:
+        learner.checkpoint = folder / "again" / f"{learner.name}.pt"
+    train(learners, stream, device, Silent(), lambda _: None, teacher, keep_going=lambda: False)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), *map(int, sys.argv[2:]))

@@ -1,0 +1,240 @@
+"""training.json: the training engine against loops as others write them, and students in company against alone.
+
+All contestants train the same network at the same resolution on the same device, in turns, so that what disturbs the
+machine disturbs all of them; figures are ratios of medians over the rounds.
+"""
+
+import copy
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch_pruning as tp
+
+from harness.benchmarks.contenders import RECIPE, Silent, network, nine_students, some_images
+from harness.benchmarks.other_loops import Loop, study_transform, usual_transform
+from harness.training.data import Images, Stream
+from harness.training.device import Device, choose_device
+from harness.training.distillation import Phase, cross_entropy
+from harness.training.loop import CHECKPOINT_EVERY_S, Learner, train
+from harness.training.model import ResNet50, save_weights
+
+Figures = dict[str, float | str | None]
+# what one call of a time-boxed run lasts: BUDGET=9m
+SLICE_S = 540.0
+# the reference study's batch, and the usual one for CIFAR
+REFERENCE_BATCH, USUAL_BATCH = 64, 128
+MATRIX = 2048
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True)
+class Size:
+    """What is trained: large enough to be real, small enough for some minutes."""
+
+    width: float
+    image: int
+    batch: int
+    images: int
+    student_images: int
+    rounds: int
+    student_rounds: int
+
+
+# profile lite's network at profile full's resolution; profile full's network
+CPU_SIZE = Size(width=0.125, image=32, batch=128, images=256, student_images=256, rounds=7, student_rounds=3)
+GPU_SIZE = Size(width=1.0, image=32, batch=512, images=10_240, student_images=2_048, rounds=7, student_rounds=5)
+
+
+def measure() -> Figures:
+    """Every figure; prints each as it comes."""
+    device = choose_device("auto")
+    size = GPU_SIZE if device.torch.type == "cuda" else CPU_SIZE
+    images, facts = some_images(size.images), device.facts()
+    figures: Figures = {
+        "device": facts["device"],
+        "device_type": facts["device_type"],
+        "precision": facts["precision"],
+        "threads": facts["threads"],
+        "torch": facts["torch"],
+        "width": size.width,
+        "image_size": size.image,
+        "batch": size.batch,
+        "rounds": size.rounds,
+    }
+    figures |= _steps(size, images, device)
+    figures |= _students(size, images.first(size.student_images), device)
+    for name, value in figures.items():
+        print(f"{name}: {value:.3f}" if isinstance(value, float) else f"{name}: {value}")
+    return figures
+
+
+def in_turns(contestants: dict[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
+    """Each contestant's figures over the rounds, all of them once per round; one round before that does not count."""
+    found: dict[str, list[float]] = {name: [] for name in contestants}
+    for number in range(rounds + 1):
+        for name, run in contestants.items():
+            figure = run()
+            if number:
+                found[name].append(figure)
+    return found
+
+
+def ratio(found: dict[str, list[float]], slow: str, fast: str, name: str) -> Figures:
+    """How many times as long one takes, by medians; and the least and the most of a round."""
+    by_round = [one / other for one, other in zip(found[slow], found[fast], strict=True)]
+    return {
+        name: statistics.median(found[slow]) / statistics.median(found[fast]),
+        f"{name}_least": min(by_round),
+        f"{name}_most": max(by_round),
+    }
+
+
+# --- One network -----------------------------------------------------------------------------------------------------
+
+
+def _steps(size: Size, images: Images, device: Device) -> Figures:
+    model = network(size.width)
+    workers = max(1, torch.get_num_threads())
+
+    def loop(transform: Callable[..., torch.Tensor], batch: int) -> Callable[[], float]:
+        return _as_torch_comes(Loop(copy.deepcopy(model), images, transform, batch, workers, device.torch))
+
+    found = in_turns(
+        {
+            "reference": loop(study_transform(size.image), REFERENCE_BATCH),
+            "engine_study": _engine(copy.deepcopy(model), images, ("study",), size, device),
+            "usual": loop(usual_transform(size.image), USUAL_BATCH),
+            "engine": _engine(copy.deepcopy(model), images, ("crop", "flip"), size, device),
+            "matmul": lambda: _matmul_rate(device),
+        },
+        size.rounds,
+    )
+    macs, _ = tp.utils.count_ops_and_params(model, torch.zeros(1, 3, size.image, size.image))
+    images_per_second = 1 / statistics.median(found["engine"])
+    rate = statistics.median(found["matmul"])
+    return {
+        **ratio(found, "reference", "engine_study", "step_speedup_vs_reference_style"),
+        **ratio(found, "usual", "engine", "step_speedup_vs_usual_cifar_loop"),
+        "images_per_second": images_per_second,
+        "images_per_second_reference_style": 1 / statistics.median(found["reference"]),
+        "images_per_second_usual_cifar_loop": 1 / statistics.median(found["usual"]),
+        "matmul_flops_per_second": rate,
+        # forward, and twice that backward; two operations per multiply-add
+        "matmul_share": 6 * macs * images_per_second / rate,
+    }
+
+
+def _as_torch_comes(loop: Loop) -> Callable[[], float]:
+    """The loop under PyTorch's own defaults, which let convolutions be rounded to TF32 on a GPU; ours does not."""
+
+    def run() -> float:
+        before = torch.backends.cudnn.allow_tf32
+        torch.backends.cudnn.allow_tf32 = True
+        try:
+            return loop.seconds_per_image()
+        finally:
+            torch.backends.cudnn.allow_tf32 = before
+
+    return run
+
+
+def _engine(
+    model: ResNet50, images: Images, augment: tuple[str, ...], size: Size, device: Device
+) -> Callable[[], float]:
+    """An epoch of the real training loop, seconds per image."""
+    device.place(model)
+    stream = Stream(images.to(device.torch), size.batch, size.image, augment, seed=0)
+
+    def run() -> float:
+        learner = Learner("one", model, RECIPE, [Phase("labels", 1, cross_entropy)], Path("unused"))
+        with _stopwatch(device) as seconds:
+            train([learner], stream, device, Silent(), lambda _: None, alone=True)
+        return seconds[0] / (stream.steps * size.batch)
+
+    return run
+
+
+def _matmul_rate(device: Device) -> float:
+    """Operations per second of one large matrix product in the precision that trains."""
+    kind = torch.bfloat16 if device.bf16 else torch.float32
+    one, other = (torch.ones(MATRIX, MATRIX, dtype=kind, device=device.torch) for _ in range(2))
+    times = 50 if device.torch.type == "cuda" else 5
+    torch.mm(one, other)
+    with _stopwatch(device) as seconds:
+        for _ in range(times):
+            torch.mm(one, other)
+    return times * 2 * MATRIX**3 / seconds[0]
+
+
+# --- Nine students ---------------------------------------------------------------------------------------------------
+
+
+def _students(size: Size, images: Images, device: Device) -> Figures:
+    teacher, students = nine_students(size.width, size.image)
+    device.place(teacher.eval())
+    for student in students:
+        device.place(student.model)
+    stream = Stream(images.to(device.torch), size.batch, size.image, ("crop", "flip"), seed=0)
+    with tempfile.TemporaryDirectory(prefix="harness-training-") as name:
+        folder = Path(name)
+
+        def learners() -> list[Learner]:
+            return [student.learner(folder) for student in students]
+
+        def run(groups: list[list[Learner]], alone: bool) -> float:
+            with _stopwatch(device) as seconds:
+                for group in groups:
+                    train(group, stream, device, Silent(), lambda _: None, teacher, alone=alone)
+            return seconds[0]
+
+        found = in_turns(
+            {
+                "together": lambda: run([learners()], alone=False),
+                # each has the whole device to itself, and the teacher's answers computed anew
+                "alone": lambda: run([[one] for one in learners()], alone=True),
+            },
+            size.student_rounds,
+        )
+        # two epochs for those with a feature stage, and the base ones are in the first alone
+        step = statistics.median(found["together"]) / (2 * stream.steps)
+        company = learners()
+        train(company, stream, device, Silent(), lambda _: None, teacher, keep_going=lambda: False)
+        with _stopwatch(device) as saving:
+            for learner in company:
+                learner.save()
+        for learner in company:
+            save_weights(folder / f"{learner.name}.safetensors", learner.model, {})
+        save_weights(folder / "teacher.safetensors", teacher, {})
+        started = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "harness.benchmarks.going_on", folder, str(size.image),
+                        str(size.batch), str(size.student_images)], cwd=ROOT, check=True)  # fmt: skip
+        # less the step, which is work that has to be done, and the checkpoints that end it
+        again = time.perf_counter() - started - step - saving[0]
+    stop = saving[0] + again
+    together = ratio(found, "together", "alone", "nine_students_together_vs_alone")
+    return {
+        **together,
+        "checkpoint_s": saving[0],
+        "stop_and_go_on_s": stop,
+        # a slice of nine minutes: its checkpoints, its end, and the next one's start until its first step is done
+        "resume_overhead_pct": 100 * (saving[0] / CHECKPOINT_EVERY_S + stop / SLICE_S),
+    }
+
+
+@contextmanager
+def _stopwatch(device: Device) -> Iterator[list[float]]:
+    """Seconds of the block, in a list that is filled when it ends."""
+    seconds: list[float] = []
+    device.synchronize()
+    started = time.perf_counter()
+    yield seconds
+    device.synchronize()
+    seconds.append(time.perf_counter() - started)

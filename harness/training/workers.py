@@ -1,0 +1,179 @@
+"""A matrix on several devices of one host: a worker process per device, each with its share of the students.
+
+The process that starts them holds the profile's lock, and so does every worker: it is free again when the last one has
+ended. The teacher is made first, by the first device. What a worker makes is on record like anything made in this
+process, so that any later call, on any devices, finds it.
+"""
+
+import json
+import os
+import pickle
+import queue
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+
+from harness.errors import HarnessError
+from harness.matrix import Cell, Plan
+from harness.paths import Paths
+from harness.records import Epoch, TrainRecord
+from harness.status import cell_state
+from harness.training.ledger import Reporter
+from harness.training.make import Summary, alone
+from harness.training.spread import spread
+from harness.training.worker import Order
+
+ROOT = Path(__file__).parents[2]
+# How soon a worker hears that it should stop, in seconds.
+LISTEN_EVERY_S = 0.25
+
+
+class Worker:
+    """A started process and what is known of it."""
+
+    def __init__(self, name: str, order: Order, environment: dict[str, str], lock: int) -> None:
+        self.name, self.cells = name, order.cells
+        self.said: dict[str, Any] | None = None
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "harness.training.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=environment,
+            pass_fds=[lock],
+        )
+        assert self.process.stdin
+        # where it died at once, its exit code is what there is to say
+        with suppress(BrokenPipeError):
+            pickle.dump(order, self.process.stdin)
+            self.process.stdin.flush()
+
+    def stop(self) -> None:
+        """Ask it to end after its next step."""
+        assert self.process.stdin
+        with suppress(BrokenPipeError):
+            self.process.stdin.close()
+
+    def summary(self) -> Summary:
+        """What it did, or that it ended without saying; HarnessError where it had one."""
+        code = self.process.wait()
+        if self.said and "error" in self.said:
+            raise HarnessError(self.said["error"])
+        if self.said:
+            return Summary(self.said["made"], self.said["failed"], self.said["complete"])
+        reason = f"the worker on {self.name} ended with exit code {code}; the same command goes on where it stood"
+        return Summary([], dict.fromkeys(self.cells, reason), complete=True)
+
+
+def make_on(
+    devices: Sequence[str],
+    plan: Plan,
+    paths: Paths,
+    reporter: Reporter,
+    keep_going: Callable[[], bool],
+    cells: Sequence[Cell] | None = None,
+    together: int | None = None,
+) -> Summary:
+    """Make the plan's missing cells, or those of `cells`, on these devices: "cuda:0", "cuda:1", or "cpu".
+
+    A CPU is named as often as its cores are shared. At most `together` networks train side by side on a device; None:
+    as many as fit into its memory, which workers on a CPU do not know to be shared.
+    """
+
+    def missing(cell: Cell) -> bool:
+        return cell_state(paths, plan, cell).training != "done"
+
+    def start(device: str, cells: Sequence[Cell], threads: int, lock: int) -> Worker:
+        order = Order(plan, paths, tuple(cell.id for cell in cells), device != "cpu", threads, together)
+        return Worker(device, order, _environment(device, threads), lock)
+
+    with alone(paths, plan.profile) as lock:
+        if missing(plan.teacher):
+            first = _run([start(devices[0], [plan.teacher], _cores(1), lock)], plan, reporter, keep_going)
+            if first.failed or not first.complete:
+                return first
+        else:
+            first = Summary([], {}, True)
+        students = [cell for cell in (plan.cells if cells is None else cells) if not cell.is_teacher and missing(cell)]
+        shares = zip(devices, spread(students, len(devices)), strict=True)
+        workers = [start(device, share, _cores(len(devices)), lock) for device, share in shares if share]
+        rest = _run(workers, plan, reporter, keep_going)
+    return Summary(first.made + rest.made, rest.failed, rest.complete)
+
+
+def _cores(workers: int) -> int:
+    return max(1, torch.get_num_threads() // workers)
+
+
+def _environment(device: str, threads: int) -> dict[str, str]:
+    """The worker sees its own GPU alone, or none."""
+    visible = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+    number = int(device.removeprefix("cuda:")) if device != "cpu" else None
+    # our numbers count what we were allowed to see
+    own = "" if number is None else visible[number] if number < len(visible) else str(number)
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
+    return {**os.environ, "CUDA_VISIBLE_DEVICES": own, "OMP_NUM_THREADS": str(threads), "PYTHONPATH": path}
+
+
+def _run(workers: Sequence[Worker], plan: Plan, reporter: Reporter, keep_going: Callable[[], bool]) -> Summary:
+    """Pass on what the workers say until all have ended."""
+    lines: queue.Queue[tuple[Worker, str | None]] = queue.Queue()
+    for worker in workers:
+        threading.Thread(target=_listen, args=(worker, lines), daemon=True).start()
+    talking = list(workers)
+    try:
+        while talking:
+            if not keep_going():
+                for worker in talking:
+                    worker.stop()
+            try:
+                worker, line = lines.get(timeout=LISTEN_EVERY_S)
+            except queue.Empty:
+                continue
+            if line is None:
+                talking.remove(worker)
+                worker.stop()
+            else:
+                # steps of several devices at once would be a flicker: the first one that is still busy speaks for all
+                _pass_on(json.loads(line), worker, plan, reporter, len(workers) > 1, worker is talking[0])
+    finally:
+        # an error or a second Ctrl-C: nothing is left behind
+        for worker in talking:
+            worker.process.kill()
+    summaries = [worker.summary() for worker in workers]
+    return Summary(
+        [cell for one in summaries for cell in one.made],
+        {cell: reason for one in summaries for cell, reason in one.failed.items()},
+        all(one.complete for one in summaries),
+    )
+
+
+def _listen(worker: Worker, lines: "queue.Queue[tuple[Worker, str | None]]") -> None:
+    stream: IO[bytes] | None = worker.process.stdout
+    assert stream
+    for line in stream:
+        lines.put((worker, line.decode()))
+    lines.put((worker, None))
+
+
+def _pass_on(
+    said: dict[str, Any], worker: Worker, plan: Plan, reporter: Reporter, company: bool, steps_too: bool
+) -> None:
+    if "stage" in said:
+        reporter.stage(f"{worker.name}: {said['stage']}" if company else said["stage"])
+    elif "step" in said:
+        if steps_too:
+            reporter.step(*said["step"])
+    elif "epoch" in said:
+        learner, number, of, epoch = said["epoch"]
+        reporter.epoch(learner, number, of, Epoch.model_validate(epoch))
+    elif "cell" in said:
+        cell = next(cell for cell in plan.cells if cell.id == said["cell"])
+        reporter.cell(cell, TrainRecord.model_validate(said["record"]))
+    else:
+        worker.said = said

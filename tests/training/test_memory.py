@@ -1,0 +1,93 @@
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+
+from harness.training import memory
+from harness.training.memory import SHARE, Footprint, fitting, free_bytes, measure, side_by_side
+from harness.training.model import full_widths
+
+from .conftest import CPU, WIDTH, network
+
+GIB = 2**30
+
+
+@pytest.mark.parametrize(
+    ("standing", "working", "free", "at_once", "expected"),
+    [
+        (1, 2, 100, 1, 66),  # 70 - 2 x 2
+        (1, 2, 100, 4, 60),
+        (10, 0, 100, 8, 7),
+        (100, 2, 100, 1, 1),
+        (1, 100, 100, 1, 1),
+        (1, 1, 0, 1, 1),
+    ],
+)
+def test_what_fits_is_free_memory_less_what_steps_by_what_stands(
+    standing: int, working: int, free: int, at_once: int, expected: int
+) -> None:
+    assert SHARE == 0.7
+    assert fitting(Footprint(standing, working), free, at_once) == expected
+
+
+def test_a_network_stands_for_weights_gradients_and_momentum() -> None:
+    bytes_of_weights = sum(value.nbytes for value in network().state_dict().values())
+    assert measure(full_widths(WIDTH), "cifar", 16, 8, CPU).standing == 3 * bytes_of_weights
+
+
+def test_what_it_works_with_grows_with_the_batch_as_measured() -> None:
+    small, large = (measure(full_widths(WIDTH), "cifar", 16, batch, CPU).working for batch in (2, 10))
+    direct = memory._kept_for_backward(network(), 10, 16, CPU)
+    assert large == pytest.approx(direct, rel=0.01)
+    assert 4.5 < large / small < 5
+
+
+def test_it_is_about_what_the_layers_put_out() -> None:
+    """Every convolution's and every BatchNorm's output is kept, once, except that ReLU works in place."""
+    sizes: list[int] = []
+    model = network()
+    for module in model.modules():
+        if isinstance(module, torch.nn.Conv2d | torch.nn.BatchNorm2d):
+            module.register_forward_hook(lambda _, __, output: sizes.append(output.nbytes))
+    model(torch.zeros(8, 3, 16, 16))
+    assert measure(full_widths(WIDTH), "cifar", 16, 8, CPU).working == pytest.approx(sum(sizes), rel=0.25)
+
+
+def test_measuring_draws_no_random_numbers() -> None:
+    torch.manual_seed(3)
+    before = torch.random.get_rng_state()
+    measure(full_widths(WIDTH), "cifar", 8, 4, CPU)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_more_cores_leave_room_for_fewer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "free_bytes", lambda _: 64 * 2**20)
+    found = []
+    for cores in (1, 8):
+        monkeypatch.setattr(torch, "get_num_threads", lambda cores=cores: cores)
+        found.append(side_by_side(full_widths(WIDTH), "cifar", 16, 64, CPU))
+    assert 1 <= found[1] < found[0]
+
+
+def test_free_is_what_the_machine_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "CGROUP", tmp_path)
+    assert free_bytes(CPU) == pytest.approx(psutil.virtual_memory().available, rel=0.2)
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_containers_limit_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: int) -> None:
+    names = ("memory.max", "memory.current") if version == 2 else ("memory.limit_in_bytes", "memory.usage_in_bytes")
+    folder = tmp_path if version == 2 else tmp_path / "memory"
+    folder.mkdir(exist_ok=True)
+    for name, content in zip((*names, "memory.stat"), ("1000", "700", "anon 5\ninactive_file 50\n"), strict=True):
+        (folder / name).write_text(content)
+    monkeypatch.setattr(memory, "CGROUP", tmp_path)
+    assert free_bytes(CPU) == 350
+
+
+def test_a_container_without_a_limit_has_the_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, content in {"memory.max": "max", "memory.current": "7", "memory.stat": "anon 5\n"}.items():
+        (tmp_path / name).write_text(content)
+    monkeypatch.setattr(memory, "CGROUP", tmp_path)
+    assert free_bytes(CPU) > 0.01 * GIB
