@@ -48,6 +48,7 @@ VERBS: Sequence[Callable[..., None]] = (
     matrix.plan,
     matrix.status,
     matrix.data,
+    matrix.images,
     matrix.train_matrix,
     matrix.bench,
     matrix.check,

@@ -16,9 +16,11 @@ from harness.cli.options import (
     Experiment,
     Json,
     Matrix,
+    Memory,
     Profile,
     Readme,
     Results,
+    Runner,
 )
 from harness.cli.stopping import STOPPED, until_interrupted
 
@@ -101,6 +103,9 @@ def train_matrix(
     results: Results = RESULTS,
     artifacts: Artifacts = ARTIFACTS,
     budget: Annotated[str, typer.Option(help="Stop cleanly before this much time is up: 90s, 9m, 1h30m.")] = "",
+    runner: Runner = "auto",
+    gpus: Annotated[str, typer.Option(help="In the image: auto, all, none, or numbers like 0,2.")] = "auto",
+    memory: Memory = "",
 ) -> None:
     """Train, prune, distil and export every cell that is not there yet."""
     from harness.budget import Budget
@@ -114,6 +119,17 @@ def train_matrix(
     if complete and paths.testset(profile, planned.data).is_file():
         print(f"Nothing to train: all {len(planned.cells)} models of profile {profile} are there.")
         return
+    # In the image there is no room that could start another container.
+    if runner != "local":
+        from harness.launching.runner import choose
+
+        if docker := choose(runner, "gpu"):
+            from harness.launching.docker import train
+            from harness.training.data import provide
+
+            # A container has no network: what is to be fetched is fetched here.
+            provide(paths.data, allow_stand_in=profile == "quick")
+            raise typer.Exit(train(docker, planned, paths, matrix, experiment or [], budget, gpus, memory))
     from harness.progress import Display
     from harness.training.data import provide
     from harness.training.device import choose_device
@@ -141,16 +157,36 @@ def bench(
     matrix: Matrix = MATRIX,
     results: Results = RESULTS,
     artifacts: Artifacts = ARTIFACTS,
+    runner: Runner = "auto",
+    memory: Memory = "",
 ) -> None:
-    """Measure latency and accuracy of every exported model, in the environment with the pinned runtime."""
+    """Measure latency and accuracy of every exported model, in the image or environment with the pinned runtime."""
     from harness.launching.local import matrix_job, run_bench, untrained
+    from harness.launching.runner import choose
 
     paths = _paths(results, artifacts)
     planned = _plan(matrix, profile, experiment, paths)
-    job = matrix_job(planned, paths)
+    docker = choose(runner, "cpu")
+    job = matrix_job(planned, paths, local=docker is None)
     for cell in untrained(planned, paths):
         print(f"left out, no ONNX file here: {cell.title}", file=sys.stderr)
+    if docker:
+        from harness.launching.docker import bench as bench_in
+
+        raise typer.Exit(bench_in(docker, job, memory))
     raise typer.Exit(run_bench(job))
+
+
+def images(fresh: Annotated[bool, typer.Option(help="Build from nothing, whatever is there.")] = False) -> None:
+    """Build the images whose content has changed, and print the ids and sizes of both."""
+    from harness.launching.engine import connect
+    from harness.launching.images import CPU, GPU, build
+
+    client = connect()
+    for recipe in (CPU, GPU):
+        built = build(client, recipe, print, fresh)
+        how = "unchanged" if built.seconds is None else f"built in {built.seconds:.0f} s"
+        print(f"{recipe.tag}  {built.id}  {built.megabytes:,.0f} MB  {how}")
 
 
 def check(
