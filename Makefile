@@ -3,6 +3,7 @@
 
 PROFILE ?= full
 PYTHON ?= python3
+RUNNER ?= auto
 
 UV := .venvs/uv/bin/uv
 PY := .venvs/main/bin/python
@@ -16,13 +17,20 @@ HAVE_BENCHES := $(HAVE_BENCH) .venvs/bench-current/.made
 HARNESS = $(PY) -m harness
 OPTIONS = --profile '$(PROFILE)' $(if $(EXPERIMENT),--experiment '$(EXPERIMENT)')
 INSTALL = $(UV) pip install -q --no-build --require-hashes
+IN_IMAGE = --runner '$(RUNNER)' $(if $(MEMORY),--memory '$(MEMORY)')
 ifdef DATA_DIR
 export DATA_DIR
+endif
+ifdef BASE_IMAGE
+export BASE_IMAGE
+endif
+ifdef BUILD_NETWORK
+export BUILD_NETWORK
 endif
 
 MAKEFLAGS += --no-builtin-rules
 .DELETE_ON_ERROR:
-.PHONY: help quickstart setup plan status data train-matrix bench check report report-check test lint benchmarks lock clean distclean
+.PHONY: help quickstart setup plan status data train-matrix bench check report report-check images test lint benchmarks lock clean distclean
 
 help:  ## this list
 	@echo 'make TARGET [PROFILE=quick|lite|full|reference] [EXPERIMENT=name] [DATA_DIR=folder]'
@@ -31,6 +39,7 @@ help:  ## this list
 	@echo
 	@echo 'PROFILE is "$(PROFILE)"; quickstart is always quick. DATA_DIR is a folder that holds cifar-100-python;'
 	@echo 'without it the data is downloaded into data/. EXPERIMENT is the name of one table of matrix.toml.'
+	@echo 'RUNNER=docker trains and benches in the images, local on this machine; auto: in the images where they are ready.'
 	@echo 'BUDGET=9m ends train-matrix cleanly before the time is up; the same command goes on.'
 
 # A cell that fails (exit code 1) still ends in a table that says so, and in that exit code; anything else stops here.
@@ -38,7 +47,8 @@ quickstart: $(HAVE_MAIN) $(HAVE_BENCH)  ## everything in small: set up, fetch da
 	@failed=0; \
 	for verb in data train-matrix bench report; do \
 	  echo "==> $$verb"; \
-	  $(HARNESS) $$verb --profile quick || { code=$$?; failed=$$code; [ $$code -eq 1 ] || exit $$code; }; \
+	  case $$verb in train-matrix|bench) runner="--runner $(RUNNER)";; *) runner=;; esac; \
+	  $(HARNESS) $$verb --profile quick $$runner || { code=$$?; failed=$$code; [ $$code -eq 1 ] || exit $$code; }; \
 	done; \
 	exit $$failed
 
@@ -54,10 +64,10 @@ data: $(HAVE_MAIN)  ## CIFAR-100: found, or fetched and checked
 	@$(HARNESS) data --profile '$(PROFILE)'
 
 train-matrix: $(HAVE_MAIN)  ## train and export the missing models
-	@$(HARNESS) train-matrix $(OPTIONS) $(if $(BUDGET),--budget '$(BUDGET)')
+	@$(HARNESS) train-matrix $(OPTIONS) $(if $(BUDGET),--budget '$(BUDGET)') $(IN_IMAGE) $(if $(GPUS),--gpus '$(GPUS)')
 
 bench: $(HAVE_MAIN) $(HAVE_BENCHES)  ## measure latency and accuracy of the exported models
-	@$(HARNESS) bench $(OPTIONS)
+	@$(HARNESS) bench $(OPTIONS) $(IN_IMAGE)
 
 check: $(HAVE_MAIN)  ## named checks of records and ONNX files; fails on errors
 	@$(HARNESS) check $(OPTIONS)
@@ -67,6 +77,9 @@ report: $(HAVE_MAIN)  ## tables and figures from the records
 
 report-check: $(HAVE_MAIN)  ## fail where the tables in the README are stale
 	@$(HARNESS) report-check
+
+images: $(HAVE_MAIN)  ## build the images whose content has changed; print ids and sizes
+	@$(HARNESS) images $(if $(FRESH),--fresh)
 
 test: $(HAVE_DEV) $(HAVE_BENCHES)  ## all tests
 	@echo '==> pytest'
@@ -80,8 +93,10 @@ lint: $(HAVE_DEV)  ## style, types and import boundaries
 	@$(PY) -m mypy
 	@echo '==> import boundaries'
 	@.venvs/main/bin/lint-imports --no-logo
+	@echo '==> Dockerfiles'
+	@.venvs/main/bin/hadolint Dockerfile.cpu Dockerfile.gpu
 
-benchmarks: $(HAVE_DEV) $(HAVE_BENCHES)  ## measure the harness itself, into results/benchmarks [SUBJECT=main|measurement]
+benchmarks: $(HAVE_DEV) $(HAVE_BENCHES)  ## measure the harness itself, into results/benchmarks [SUBJECT=main|measurement|containers]
 	@$(HARNESS) benchmarks $(SUBJECT)
 
 # Existing pins are kept unless UPGRADE=1. No index address gets into the files: any index with these files will do.
