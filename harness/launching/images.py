@@ -223,7 +223,7 @@ def _find(client: docker.DockerClient, recipe: Recipe) -> Image | None:
 def _forget(client: docker.DockerClient, image: Image) -> None:
     """Remove the image that a new one has taken the name of, unless a container still needs it."""
     with contextlib.suppress(APIError):
-        client.images.remove(image.id)
+        client.images.remove(str(image.id))
 
 
 def _built(recipe: Recipe, image: Image, seconds: float | None = None) -> Built:
