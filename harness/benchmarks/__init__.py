@@ -25,7 +25,13 @@ def _measurement() -> Figures:
     return measurement.measure()
 
 
-SUBJECTS: dict[str, Callable[[], Figures]] = {"main": _main, "measurement": _measurement}
+def _containers() -> Figures:
+    from harness.benchmarks import containers
+
+    return containers.measure()
+
+
+SUBJECTS: dict[str, Callable[[], Figures]] = {"main": _main, "measurement": _measurement, "containers": _containers}
 
 
 def run(subjects: Sequence[str]) -> list[Path]:

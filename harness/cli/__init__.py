@@ -34,9 +34,10 @@ def main() -> None:
 
 
 def benchmarks(
-    subject: Annotated[list[str] | None, typer.Argument(help="main, measurement; none named: all.")] = None,
+    subject: Annotated[list[str] | None, typer.Argument(help="main, measurement, containers; none named: all.")] = None,
 ) -> None:
-    """Measure the harness itself, into results/benchmarks; main takes minutes, measurement more than an hour."""
+    """Measure the harness itself, into results/benchmarks; main takes minutes, measurement more than an hour,
+    containers takes an engine."""
     from harness.benchmarks import run
 
     for path in run(subject or []):
