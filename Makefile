@@ -3,6 +3,7 @@
 
 PROFILE ?= full
 PYTHON ?= python3
+RUNNER ?= auto
 
 UV := .venvs/uv/bin/uv
 PY := .venvs/main/bin/python
@@ -16,13 +17,20 @@ HAVE_BENCHES := $(HAVE_BENCH) .venvs/bench-current/.made
 HARNESS = $(PY) -m harness
 OPTIONS = --profile '$(PROFILE)' $(if $(EXPERIMENT),--experiment '$(EXPERIMENT)')
 INSTALL = $(UV) pip install -q --no-build --require-hashes
+IN_IMAGE = --runner '$(RUNNER)' $(if $(MEMORY),--memory '$(MEMORY)')
 ifdef DATA_DIR
 export DATA_DIR
+endif
+ifdef BASE_IMAGE
+export BASE_IMAGE
+endif
+ifdef BUILD_NETWORK
+export BUILD_NETWORK
 endif
 
 MAKEFLAGS += --no-builtin-rules
 .DELETE_ON_ERROR:
-.PHONY: help quickstart setup plan status data train-matrix bench results check verify report report-check merge pack unpack test lint benchmarks lock clean distclean
+.PHONY: help quickstart setup plan status data train-matrix bench results check verify report report-check merge pack unpack images test lint benchmarks lock clean distclean
 
 help:  ## this list
 	@echo 'make TARGET [PROFILE=quick|lite|full|reference] [EXPERIMENT=name] [DATA_DIR=folder]'
@@ -31,6 +39,7 @@ help:  ## this list
 	@echo
 	@echo 'PROFILE is "$(PROFILE)"; quickstart is always quick. DATA_DIR is a folder that holds cifar-100-python;'
 	@echo 'without it the data is downloaded into data/. EXPERIMENT is the name of one table of matrix.toml.'
+	@echo 'RUNNER=docker trains and benches in the images, local on this machine; auto: in the images where they are ready.'
 	@echo 'BUDGET=9m ends train-matrix and results cleanly before the time is up; the same command goes on.'
 	@echo 'TOGETHER=4 trains at most four networks side by side, DEVICES=cuda:0,cuda:1 names GPUs; without them memory'
 	@echo 'and all GPUs decide.'
@@ -40,7 +49,8 @@ quickstart: $(HAVE_MAIN) $(HAVE_BENCH)  ## everything in small: set up, fetch da
 	@failed=0; \
 	for verb in data train-matrix bench report; do \
 	  echo "==> $$verb"; \
-	  $(HARNESS) $$verb --profile quick || { code=$$?; failed=$$code; [ $$code -eq 1 ] || exit $$code; }; \
+	  case $$verb in train-matrix|bench) runner="--runner $(RUNNER)";; *) runner=;; esac; \
+	  $(HARNESS) $$verb --profile quick $$runner || { code=$$?; failed=$$code; [ $$code -eq 1 ] || exit $$code; }; \
 	done; \
 	exit $$failed
 
@@ -56,11 +66,11 @@ data: $(HAVE_MAIN)  ## CIFAR-100: found, or fetched and checked
 	@$(HARNESS) data --profile '$(PROFILE)'
 
 train-matrix: $(HAVE_MAIN)  ## train and export the missing models
-	@$(HARNESS) train-matrix $(OPTIONS) $(if $(BUDGET),--budget '$(BUDGET)') \
+	@$(HARNESS) train-matrix $(OPTIONS) $(if $(BUDGET),--budget '$(BUDGET)') $(IN_IMAGE) $(if $(GPUS),--gpus '$(GPUS)') \
 	  $(if $(TOGETHER),--together '$(TOGETHER)') $(if $(DEVICES),--devices '$(DEVICES)')
 
 bench: $(HAVE_MAIN) $(HAVE_BENCHES)  ## measure latency and accuracy of the exported models
-	@$(HARNESS) bench $(OPTIONS)
+	@$(HARNESS) bench $(OPTIONS) $(IN_IMAGE)
 
 results: $(HAVE_MAIN) $(HAVE_BENCHES)  ## all of it unattended, the most valuable first, within BUDGET=25m
 	@$(HARNESS) results $(OPTIONS) $(if $(BUDGET),--budget '$(BUDGET)')
@@ -87,6 +97,9 @@ pack: $(HAVE_MAIN)  ## trained weights in parts, into packs/ [WHICH='teacher bes
 unpack: $(HAVE_MAIN)  ## rejoin packed weights, hashes checked: FROM=folder/packs
 	@$(HARNESS) unpack --profile '$(PROFILE)' $(FROM)
 
+images: $(HAVE_MAIN)  ## build the images whose content has changed; print ids and sizes
+	@$(HARNESS) images $(if $(FRESH),--fresh)
+
 test: $(HAVE_DEV) $(HAVE_BENCHES)  ## all tests
 	@echo '==> pytest'
 	@$(PY) -m pytest
@@ -99,6 +112,8 @@ lint: $(HAVE_DEV)  ## style, types and import boundaries
 	@$(PY) -m mypy
 	@echo '==> import boundaries'
 	@.venvs/main/bin/lint-imports --no-logo
+	@echo '==> Dockerfiles'
+	@.venvs/main/bin/hadolint Dockerfile.cpu Dockerfile.gpu
 
 benchmarks: $(HAVE_DEV) $(HAVE_BENCHES)  ## measure the harness itself, into results/benchmarks [SUBJECT=name]
 	@$(HARNESS) benchmarks $(SUBJECT)

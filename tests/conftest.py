@@ -17,6 +17,10 @@ hypothesis_settings.register_profile("house", deadline=None, max_examples=60, de
 hypothesis_settings.load_profile("house")
 
 
+# The tests that take a Docker engine and both images.
+IN_CONTAINERS = "launching/test_in_containers.py"
+
+
 @pytest.fixture
 def document() -> dict[str, Any]:
     """The project's matrix.toml, parsed; the test's own to change."""
@@ -34,6 +38,19 @@ def load(tmp_path_factory: pytest.TempPathFactory) -> Load:
         return load_settings(path, profile)
 
     return load
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say by name what became of the container tests: where no engine answers they are skipped, all of them."""
+    stats = {
+        outcome: [report for report in terminalreporter.stats.get(outcome, []) if IN_CONTAINERS in report.nodeid]
+        for outcome in ("passed", "failed", "error", "skipped")
+    }
+    if not any(stats.values()):
+        return
+    said = ", ".join(f"{len(reports)} {outcome}" for outcome, reports in stats.items() if reports)
+    reasons = {report.longrepr[2].removeprefix("Skipped: ") for report in stats["skipped"]}
+    terminalreporter.write_line(f"Container tests: {said}{' (' + '; '.join(sorted(reasons)) + ')' if reasons else ''}")
 
 
 @pytest.fixture(autouse=True)

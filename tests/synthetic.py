@@ -46,6 +46,20 @@ BENCH = {
     "image": None,
     "harness_revision": "0123456789abcdef",
 }
+# What a closed container says of itself.
+CLOSED = {
+    "asked": {"cpus": [0, 1], "memory_bytes": 4 << 30},
+    "cpus": [0, 1],
+    "memory_bytes": 4 << 30,
+    "interfaces": [],
+    "read_only_root": True,
+    "root": False,
+    "capabilities": [],
+    "no_new_privileges": True,
+    "engine_sockets": [],
+    "writable_models": [],
+    "writable_elsewhere": [],
+}
 # What "all" threads are on that machine.
 ALL = 2
 TEACHER_PARAMS, TEACHER_MACS = 23_705_252, 1_308_000_000

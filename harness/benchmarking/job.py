@@ -28,6 +28,13 @@ class Model(Strict):
     answers: Path | None = None
 
 
+class Enclosure(Strict):
+    """What the container that the job runs in was started with: all CPUs that it may use, and its memory limit."""
+
+    cpus: Annotated[list[int], Field(min_length=1)]
+    memory_bytes: Annotated[int, Field(gt=0)]
+
+
 class Job(Strict):
     """The models of one run, which are measured together: ratios to the teacher are only valid within a run."""
 
@@ -41,6 +48,8 @@ class Job(Strict):
     harness_revision: str
     # Docker image id, or null on the bare machine.
     image: str | None = None
+    # What the bench asserts of its container before it measures; null on the bare machine.
+    enclosure: Enclosure | None = None
     # The interpreter that has each runtime of the settings; one that is not named is this process's.
     pythons: dict[str, Path] = {}
     models: Annotated[list[Model], Field(min_length=1)]

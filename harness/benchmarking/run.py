@@ -9,6 +9,7 @@ import secrets
 import tempfile
 from pathlib import Path
 
+from harness.benchmarking import enclosure
 from harness.benchmarking.accuracy import measure_accuracies
 from harness.benchmarking.context import Context, Limits
 from harness.benchmarking.facts import environment
@@ -29,6 +30,7 @@ def run(job: Job, limits: Limits | None = None) -> int:
 
     Raises HarnessError, before anything is measured, where the job as a whole cannot be done.
     """
+    enclosed = enclosure.check(job)
     load_testset(job.testset)
     found = conditions(job.settings, read_topology())
     facts = {
@@ -37,6 +39,7 @@ def run(job: Job, limits: Limits | None = None) -> int:
         "run": f"{now()} {secrets.token_hex(4)}",
         "harness_revision": job.harness_revision,
         "image": job.image,
+        "enclosure": enclosed,
     }
     with tempfile.TemporaryDirectory(prefix="harness-bench-") as scratch:
         context = Context(

@@ -25,6 +25,12 @@ def _measurement() -> Figures:
     return measurement.measure()
 
 
+def _containers() -> Figures:
+    from harness.benchmarks import containers
+
+    return containers.measure()
+
+
 def _training() -> Figures:
     from harness.benchmarks import training
 
@@ -49,6 +55,7 @@ SUBJECTS: dict[str, Callable[[], Figures]] = {
     "training": _training,
     "training_profile": _training_profile,
     "results": _results,
+    "containers": _containers,
 }
 
 

@@ -82,6 +82,7 @@ CHECKS: Sequence[Check] = (
     Check(measurement.impossible_latency, MEASURE_ALL),
     Check(measurement.throttled_run, "give the container whole cores or a larger CPU quota; " + MEASURE_ALL),
     Check(measurement.stolen_run, "wait until the host is quieter; " + MEASURE_ALL),
+    Check(measurement.open_container, "measure where the engine keeps what it is asked; " + MEASURE_ALIKE),
     Check(measurement.missing_teacher, "see that the teacher is exported; " + MEASURE_ALL),
     Check(measurement.control_off, "raise bench.minutes_per_model or use a quieter machine; " + MEASURE_ALL),
     Check(measurement.unusable_interval, "raise bench.minutes_per_model or use a quieter machine; " + MEASURE_ALL),

@@ -7,6 +7,7 @@ from typing import Any
 from harness.checking import limits
 from harness.checking.evidence import Entry, Evidence
 from harness.checking.fault import Fault
+from harness.enclosure import openings
 from harness.records import AccuracyRecord, Interval, LatencyRecord
 from harness.statistics import LEAST_SAMPLES, estimate, halfwidth_pct
 
@@ -138,6 +139,16 @@ def stolen_run(evidence: Evidence) -> Iterator[Fault]:
             yield Fault(
                 entry, "latency", f"{stolen:.1f} % of the CPU time was stolen, {limits.STEAL_PCT:g} % is let pass"
             )
+
+
+def open_container(evidence: Evidence) -> Iterator[Fault]:
+    """Figures from a container that was not closed: by its own look at itself before it measured."""
+    for entry, record in (*evidence.latencies(), *evidence.accuracies()):
+        facts = record.environment.get("enclosure")
+        if record.environment.get("image") is None and facts is None:
+            continue
+        if found := openings(facts or {}):
+            yield Fault(entry, record.stage, "; ".join(found))
 
 
 def missing_teacher(evidence: Evidence) -> Iterator[Fault]:

@@ -34,9 +34,10 @@ def main() -> None:
 
 
 def benchmarks(
-    subject: Annotated[list[str] | None, typer.Argument(help="main, measurement, results; none named: all.")] = None,
+    subject: Annotated[list[str] | None, typer.Argument(help="One or more subjects; none named: all.")] = None,
 ) -> None:
-    """Measure the harness itself, into results/benchmarks; main and results take minutes, measurement an hour."""
+    """Measure the harness itself, into results/benchmarks: main, measurement (most of an hour), training,
+    training_profile, results, containers (takes an engine)."""
     from harness.benchmarks import run
 
     for path in run(subject or []):
@@ -48,6 +49,7 @@ VERBS: Sequence[Callable[..., None]] = (
     matrix.plan,
     matrix.status,
     matrix.data,
+    matrix.images,
     matrix.train_matrix,
     matrix.bench,
     matrix.check,

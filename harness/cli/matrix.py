@@ -17,9 +17,11 @@ from harness.cli.options import (
     Experiment,
     Json,
     Matrix,
+    Memory,
     Profile,
     Readme,
     Results,
+    Runner,
 )
 from harness.cli.stopping import STOPPED, until_interrupted
 
@@ -108,7 +110,12 @@ def train_matrix(
     together: Annotated[
         int | None, typer.Option(min=1, help="At most so many networks side by side; else what fits into memory.")
     ] = None,
-    devices: Annotated[str, typer.Option(help="cuda:0,cuda:1 or cpu; else all GPUs, or the CPU.")] = "",
+    devices: Annotated[
+        str, typer.Option(help="On this machine: cuda:0,cuda:1 or cpu; without it all GPUs, or the CPU.")
+    ] = "",
+    runner: Runner = "auto",
+    gpus: Annotated[str, typer.Option(help="For the image: auto, all, none, or numbers like 0,2.")] = "auto",
+    memory: Memory = "",
 ) -> None:
     """Train, prune, distil and export every cell that is not there yet.
 
@@ -127,6 +134,18 @@ def train_matrix(
     if complete and paths.testset(profile, planned.data).is_file():
         print(f"Nothing to train: all {len(wanted)} models of profile {profile} are there.")
         return
+    # In the image there is no room that could start another container.
+    if runner != "local":
+        from harness.launching.runner import choose
+
+        if docker := choose(runner, "gpu"):
+            from harness.launching.docker import train
+            from harness.training.data import provide
+
+            # A container has no network: what is to be fetched is fetched here.
+            provide(paths.data, allow_stand_in=profile == "quick")
+            more = [f"--cell={one}" for one in cell or []] + ([f"--together={together}"] if together else [])
+            raise typer.Exit(train(docker, planned, paths, matrix, experiment or [], budget, gpus, memory, more))
     from harness.progress import Display
     from harness.training.data import provide
     from harness.training.device import choose_device, gpu_count
@@ -134,8 +153,8 @@ def train_matrix(
     from harness.training.spread import device_names
     from harness.training.workers import make_on
 
-    gpus = gpu_count()
-    several = device_names(devices, gpus) or ([f"cuda:{number}" for number in range(gpus)] if gpus > 1 else [])
+    there = gpu_count()
+    several = device_names(devices, there) or ([f"cuda:{number}" for number in range(there)] if there > 1 else [])
     name = provide(paths.data, allow_stand_in=profile == "quick")
     planned = plan_for(matrix, profile, experiment, paths, name)
     wanted = planned.named(cell or [])
@@ -167,16 +186,36 @@ def bench(
     matrix: Matrix = MATRIX,
     results: Results = RESULTS,
     artifacts: Artifacts = ARTIFACTS,
+    runner: Runner = "auto",
+    memory: Memory = "",
 ) -> None:
-    """Measure latency and accuracy of every exported model, in the environment with the pinned runtime."""
+    """Measure latency and accuracy of every exported model, in the image or environment with the pinned runtime."""
     from harness.launching.local import matrix_job, run_bench, untrained
+    from harness.launching.runner import choose
 
     paths = paths_of(results, artifacts)
     planned = plan_for(matrix, profile, experiment, paths)
-    job = matrix_job(planned, paths)
+    docker = choose(runner, "cpu")
+    job = matrix_job(planned, paths, local=docker is None)
     for cell in untrained(planned, paths):
         print(f"left out, no ONNX file here: {cell.title}", file=sys.stderr)
+    if docker:
+        from harness.launching.docker import bench as bench_in
+
+        raise typer.Exit(bench_in(docker, job, memory))
     raise typer.Exit(run_bench(job))
+
+
+def images(fresh: Annotated[bool, typer.Option(help="Build from nothing, whatever is there.")] = False) -> None:
+    """Build the images whose content has changed, and print the ids and sizes of both."""
+    from harness.launching.engine import connect
+    from harness.launching.images import CPU, GPU, build
+
+    client = connect()
+    for recipe in (CPU, GPU):
+        built = build(client, recipe, print, fresh)
+        how = "unchanged" if built.seconds is None else f"built in {built.seconds:.0f} s"
+        print(f"{recipe.tag}  {built.id}  {built.megabytes:,.0f} MB  {how}")
 
 
 def check(

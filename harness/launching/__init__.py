@@ -1,1 +1,1 @@
-"""Where things run: this machine."""
+"""Where things run: this machine, or a container on it."""

@@ -18,10 +18,11 @@ ROOT = Path(__file__).parents[2]
 HOME = "1.16.0"
 
 
-def matrix_job(plan: Plan, paths: Paths) -> Job:
+def matrix_job(plan: Plan, paths: Paths, local: bool = True) -> Job:
     """The bench job for every model of the plan whose ONNX file is on this machine.
 
-    Raises HarnessError where there is none.
+    It names the `local` interpreters of the runtimes, unless it is to run elsewhere. Raises HarnessError where no model
+    is here, or no interpreter.
     """
     models = [_model(plan, paths, cell) for cell in plan.cells if cell_state(paths, plan, cell).training == "done"]
     if not models:
@@ -35,7 +36,7 @@ def matrix_job(plan: Plan, paths: Paths) -> Job:
         testset=paths.testset(plan.profile, plan.data).resolve(),
         settings=plan.settings.bench,
         harness_revision=revision(),
-        pythons=bench_pythons(plan.settings.bench.runtimes),
+        pythons=bench_pythons(plan.settings.bench.runtimes) if local else {},
         models=models,
     )
 

@@ -54,6 +54,8 @@ class Device:
             "threads": torch.get_num_threads(),
             "precision": "bf16" if self.bf16 else "fp32",
             "python": platform.python_version(),
+            # Docker image id, or null on the bare machine.
+            "image": os.environ.get("HARNESS_IMAGE"),
             **{name: version(name) for name in ("torch", "torchvision", "torch-pruning", "onnx", "onnxruntime")},
         }
 

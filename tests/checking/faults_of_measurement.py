@@ -4,6 +4,8 @@ import json
 import math
 from typing import Any
 
+from synthetic import CLOSED
+
 from checking.planted import BESIDE, CELL, HEADLINE, TEACHER, Bench, fault
 from harness.benchmarking.history import keep
 from harness.records import AccuracyRecord, Interval, LatencyRecord
@@ -147,6 +149,21 @@ def throttled(bench: Bench) -> None:
 @fault("stolen-run", (CELL, "latency"))
 def stolen(bench: Bench) -> None:
     bench.environment(LatencyRecord, steal_pct=12.0)
+
+
+@fault("open-container", (CELL, "accuracy"))
+def a_container_that_did_not_look_at_itself(bench: Bench) -> None:
+    bench.environment(AccuracyRecord, enclosure={})
+
+
+@fault("open-container", (CELL, "latency"))
+def a_container_with_a_network(bench: Bench) -> None:
+    bench.environment(LatencyRecord, enclosure={**CLOSED, "interfaces": ["eth0"]})
+
+
+@fault("open-container", (CELL, "latency"))
+def a_container_on_other_cpus_beside_the_headline(bench: Bench) -> None:
+    bench.environment(LatencyRecord, under=BESIDE, enclosure={**CLOSED, "cpus": [0, 1, 2]})
 
 
 @fault("missing-teacher", (CELL, "latency"))

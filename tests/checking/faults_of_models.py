@@ -2,6 +2,8 @@
 
 import math
 
+from synthetic import CLOSED
+
 from checking.planted import CELL, TEACHER, Bench, fault
 from harness.records import AccuracyRecord, ExportRecord, Interval, LatencyRecord, TrainRecord
 
@@ -33,7 +35,7 @@ def another_instruction_set(bench: Bench) -> None:
 
 @fault("mixed-images", (CELL, "latency"))
 def another_image(bench: Bench) -> None:
-    bench.environment(LatencyRecord, image="sha256:0123")
+    bench.environment(LatencyRecord, image="sha256:0123", enclosure=CLOSED)
 
 
 @fault("mixed-runs", (CELL, "latency"))

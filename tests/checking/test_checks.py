@@ -5,7 +5,7 @@ from typing import get_args
 
 import pytest
 from documents import ROOT
-from synthetic import plan_for
+from synthetic import CLOSED, plan_for
 
 from checking import faults_of_measurement, faults_of_models, faults_of_the_chain
 from checking.planted import BESIDE, CELL, FAULTS, HEADLINE, OTHER, TEACHER, Bench, make_bench
@@ -80,7 +80,7 @@ def test_where_halves_disagree_the_teachers_side_is_the_tables(bench: Bench) -> 
     cells = [cell.id for cell in bench.plan.cells]
     odd = set(cells[len(cells) // 2 :])
     for cell in odd:
-        bench.environment(LatencyRecord, cell, image="sha256:0123")
+        bench.environment(LatencyRecord, cell, image="sha256:0123", enclosure=CLOSED)
     findings = bench.findings()
     assert {finding.check for finding in findings} == {"mixed-images"}
     assert {finding.cell for finding in findings} == odd

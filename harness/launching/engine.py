@@ -1,0 +1,123 @@
+"""The Docker engine: finding it, and wording what it refuses.
+
+Everything an engine can do wrong is a ContainerError whose kind says what it was and whose message says what to do.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import docker
+from docker.errors import APIError, DockerException, ImageNotFound
+
+from harness.errors import HarnessError
+
+# For calls that answer at once; attaching and waiting have no limit.
+TIMEOUT_S = 60
+Kind = Literal[
+    "engine-absent",
+    "engine-unusable",
+    "engine-refused",
+    "missing-image",
+    "out-of-memory",
+    "killed",
+    "full-disk",
+    "wrong-cpuset",
+    "no-gpu-runtime",
+    "open-container",
+    "build-failed",
+]
+# What engines write, from 20.10 on, and what that is.
+REFUSALS: dict[str, tuple[Kind, str]] = {
+    "no space left on device": ("full-disk", "free space there (docker system df shows what takes it), then repeat"),
+    "requested cpus are not available": (
+        "wrong-cpuset",
+        "the engine may not use those CPUs; give it all of the machine's, or use RUNNER=local",
+    ),
+    "could not select device driver": (
+        "no-gpu-runtime",
+        "install the NVIDIA container toolkit and restart the engine, or go on on the CPU with GPUS=none",
+    ),
+    "unresolvable cdi devices": (
+        "no-gpu-runtime",
+        "install the NVIDIA container toolkit (nvidia-ctk cdi generate), or go on on the CPU with GPUS=none",
+    ),
+    "nvidia-container-cli": (
+        "no-gpu-runtime",
+        "see that nvidia-smi works on this machine, or go on on the CPU with GPUS=none",
+    ),
+    "minimum memory limit": ("out-of-memory", "give the container more memory: MEMORY=4g"),
+}
+
+
+class ContainerError(HarnessError):
+    """What went wrong with the engine, an image or a container, as a kind and as a message with its remedy."""
+
+    def __init__(self, kind: Kind, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+def connect() -> docker.DockerClient:
+    """The engine that DOCKER_HOST or else docker's own current context names.
+
+    Raises ContainerError where none answers, or where one answers that is of no use here.
+    """
+    host = os.environ.get("DOCKER_HOST") or _context_host()
+    where = host or "unix:///var/run/docker.sock"
+    try:
+        client = docker.DockerClient(base_url=host, timeout=TIMEOUT_S) if host else docker.from_env(timeout=TIMEOUT_S)
+        info: dict[str, Any] = client.info()
+    except (DockerException, OSError) as error:
+        raise ContainerError(
+            "engine-absent",
+            f"no Docker engine answers at {where} ({_reason(error)}); start it, or use RUNNER=local",
+        ) from error
+    options = info.get("SecurityOptions") or []
+    if any("rootless" in option for option in options):
+        # The one user of a rootless engine that may write to the caller's folders is root inside the container.
+        raise ContainerError(
+            "engine-unusable",
+            f"the engine at {where} is rootless: a container that is not root cannot write here; use RUNNER=local",
+        )
+    if info.get("OSType") != "linux":
+        raise ContainerError("engine-unusable", f"the engine at {where} runs no Linux containers; use RUNNER=local")
+    return client
+
+
+def _context_host() -> str | None:
+    """Where `docker context use` points, as in Docker Desktop; None for the default."""
+    try:
+        context = docker.ContextAPI.get_current_context()
+    except Exception:  # a broken context file is for the docker command to complain of
+        return None
+    return None if context is None or context.name == "default" else context.Host
+
+
+@contextmanager
+def worded() -> Iterator[None]:
+    """Turn what the engine answers into a ContainerError."""
+    try:
+        yield
+    except ImageNotFound as error:
+        raise ContainerError("missing-image", f"{_reason(error)}; run: make images") from error
+    except APIError as error:
+        raise refusal(_reason(error)) from error
+    except (DockerException, OSError) as error:
+        raise ContainerError(
+            "engine-absent", f"the Docker engine is gone ({_reason(error)}); start it again, then repeat"
+        ) from error
+
+
+def refusal(text: str) -> ContainerError:
+    """What an engine's own words mean."""
+    for words, (kind, remedy) in REFUSALS.items():
+        if words in text.lower():
+            return ContainerError(kind, f"{text}; {remedy}")
+    return ContainerError("engine-refused", f"the engine refused: {text}; or use RUNNER=local")
+
+
+def _reason(error: BaseException) -> str:
+    text = error.explanation if isinstance(error, APIError) and error.explanation else str(error)
+    return " ".join(str(text).split()).rstrip(".")
