@@ -186,7 +186,8 @@ class Decisions:
         """Take a bench run whole, or leave it."""
         cells = {cell.id: cell for cell in self.plan.cells}
         own = self.shelf.latencies()
-        reason, fault = None, True
+        reason: str | None = None
+        fault = True
         for _, record in members:
             ours = self.shelf.onnx(cells[record.cell])
             if record.onnx_sha256 != ours:
