@@ -91,7 +91,8 @@ def read_manifest(path: Path) -> Manifest:
 
 def split(path: Path, folder: Path, size: int) -> Packed:
     """A file's parts, written into `folder`."""
-    pieces, whole, total = [], hashlib.sha256(), 0
+    pieces: list[Part] = []
+    whole, total = hashlib.sha256(), 0
     with path.open("rb") as file:
         while content := file.read(size):
             name = f"{path.name}.{len(pieces):03d}"
