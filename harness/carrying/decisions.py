@@ -151,7 +151,8 @@ class Decisions:
         if new.status == "failed":
             self._newer(new, own)
         elif new.weights_sha256 != weights:
-            known = new.weights_sha256 in _hashes(self.shelf.get(TrainRecord, cell))
+            ours, theirs = self.shelf.get(TrainRecord, cell), self.source.get(TrainRecord, cell.id)
+            known = bool(ours and theirs and _kin(ours, theirs) and new.weights_sha256 == theirs.weights_sha256)
             reason = f"is of weights {_short(new.weights_sha256)}, the train record's are {_short(weights)}"
             self._leave(new, reason + (" (the same in half precision)" if known else ""), fault=not known)
         elif self.shelf.onnx(cell) not in (None, new.onnx_sha256) and not self.replace:
@@ -186,7 +187,8 @@ class Decisions:
         """Take a bench run whole, or leave it."""
         cells = {cell.id: cell for cell in self.plan.cells}
         own = self.shelf.latencies()
-        reason, fault = None, True
+        reason: str | None = None
+        fault = True
         for _, record in members:
             ours = self.shelf.onnx(cells[record.cell])
             if record.onnx_sha256 != ours:

@@ -98,7 +98,7 @@ def other_samples(evidence: Evidence) -> Iterator[Fault]:
     for entry, record in evidence.latencies():
         for place, samples in raw_samples(evidence, record):
             process = record.processes[place]
-            figures = {
+            figures: dict[str, tuple[float, float | None]] = {
                 "low_ms": (process.low_ms, undisturbed(samples)),
                 "median_ms": (process.median_ms, percentile(samples, 50)),
                 "rounds": (process.rounds, len(samples)),

@@ -105,7 +105,8 @@ def unpack(
 
     paths = paths_of(results, artifacts)
     planned = _everything(matrix, profile, paths, data_of(results / profile))
-    found, refused = [], []
+    found: list[Any] = []
+    refused: list[str] = []
     for path in manifests(sources):
         try:
             found.append(unpack_one(planned, paths, path))

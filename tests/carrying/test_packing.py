@@ -19,6 +19,7 @@ from harness.records import ExportRecord, TrainRecord, file_sha256, load, record
 from harness.status import cell_state
 from harness.training import data
 from harness.training.data import Images, draw_stand_in
+from harness.training.loop import answers
 from harness.training.make import make_cells
 from harness.training.model import load_weights, save_weights
 
@@ -344,14 +345,18 @@ def test_accuracy_may_move_by_a_twentieth_of_a_point(plan: Plan, before: float, 
 
 
 def test_weights_that_half_precision_cannot_hold_are_refused_by_their_accuracy(
-    plan: Plan, there: Paths, tmp_path: Path
+    plan: Plan, there: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = weights(plan, there)
     model, metadata = load_weights(path)
-    # A classifier that sees nothing but its weights; float16 ends at 6e-8.
+    # A classifier of weights that float16, which ends at 6e-8, has no numbers for; and labels that it gets all right.
     with torch.no_grad():
         model.fc.bias.zero_()
-        model.fc.weight.mul_(1e-9 / model.fc.weight.abs().max())
+        model.fc.weight.copy_(torch.randn(model.fc.weight.shape, generator=torch.Generator().manual_seed(1)) * 1e-9)
+    pixels = draw_stand_in(300, seed=2).pixels
+    right = answers(model, Images(pixels, torch.zeros(300)), 16, CPU)
+    assert (right != 0).any(), "class 0 is what is left of it after rounding"
+    monkeypatch.setattr(data, "load", lambda *_, **__: Images(pixels, right))
     save_weights(path, model, {name: value for name, value in metadata.items() if name not in ("widths", "stem")})
     save(there.results, record(plan, there).model_copy(update={"weights_sha256": file_sha256(path)}))
     with pytest.raises(HarnessError, match="Pack it without --half"):
