@@ -62,7 +62,7 @@ def test_measuring_draws_no_random_numbers() -> None:
 
 
 def test_more_cores_leave_room_for_fewer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "free_bytes", lambda _: 64 * 2**20)
+    monkeypatch.setattr(memory, "free_bytes", lambda _: GIB)
     found = []
     for cores in (1, 8):
         monkeypatch.setattr(torch, "get_num_threads", lambda cores=cores: cores)
