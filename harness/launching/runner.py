@@ -1,7 +1,6 @@
 """Where a command runs: RUNNER=docker in its image, local on this machine, auto in the image where it is ready."""
 
 import os
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
@@ -58,4 +57,4 @@ def _engine_likely() -> bool:
 
 
 def _say(reason: str) -> None:
-    print(f"RUNNER=auto: {reason}; running on this machine", file=sys.stderr)
+    print(f"RUNNER=auto: {reason}; running on this machine")

@@ -18,12 +18,12 @@ def no_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_local_is_local_whatever_there_is(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("DOCKER_HOST", "unix:///nobody")
     assert choose("local", "cpu") is None
-    assert capsys.readouterr().err == ""
+    assert capsys.readouterr().out == ""
 
 
 def test_auto_without_an_engine_runs_here_and_says_so_in_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert choose("auto", "cpu") is None
-    assert capsys.readouterr().err == "RUNNER=auto: no Docker engine here; running on this machine\n"
+    assert capsys.readouterr().out == "RUNNER=auto: no Docker engine here; running on this machine\n"
 
 
 def test_auto_with_an_engine_that_does_not_answer_runs_here_too(
@@ -31,7 +31,7 @@ def test_auto_with_an_engine_that_does_not_answer_runs_here_too(
 ) -> None:
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/nobody.sock")
     assert choose("auto", "gpu") is None
-    said = capsys.readouterr().err
+    said = capsys.readouterr().out
     assert said.startswith("RUNNER=auto: no Docker engine answers at unix:///")
     assert said.count("\n") == 1 and said.endswith("; running on this machine\n")
 
