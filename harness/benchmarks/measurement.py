@@ -3,6 +3,8 @@
 Four whole runs of the bench on one teacher and nine students: two as the machine is, two with a second process that
 loads it in bursts. Beside them, on the same models and for as long as one run takes, what one would do otherwise: the
 reference study's method and plain pytest-benchmark. All raw samples are kept for the study of estimators.
+
+It takes most of an hour. One that was stopped goes on with the runs that it lacks, if models and revision are the same.
 """
 
 import contextlib
@@ -22,13 +24,15 @@ from harness.errors import HarnessError
 from harness.launching.local import ROOT, bench_python, matrix_job, run_bench
 from harness.matrix import make_plan
 from harness.paths import Paths, data_root
-from harness.records import LatencyRecord, load, record_path
+from harness.records import LatencyRecord, digest, load, record_path, write_text
 from harness.settings import load_settings
 from harness.statistics import halfwidth_pct
 
 PROFILE, EXPERIMENT, STUDENTS = "lite", "prune-0.3", 9
 HERE = Path(__file__).parent
 FEWEST_REPEATS = 5
+# in a finished run's folder: what it took
+SECONDS = "seconds"
 
 
 def measure() -> dict[str, float | str | None]:
@@ -43,8 +47,7 @@ def measure() -> dict[str, float | str | None]:
         )
     bench = whole.settings.model_copy(update={"runtimes": ["1.16.0"], "threads": [1]})
     job = whole.model_copy(update={"models": whole.models[: 1 + STUDENTS], "settings": bench})
-    folder = paths.artifacts / PROFILE / "measurement"
-    shutil.rmtree(folder, ignore_errors=True)
+    folder = _place(paths.artifacts / PROFILE / "measurement", job)
     figures: dict[str, float | str | None] = {}
     took = []
     for suffix, disturbed in (("", False), ("_disturbed", True)):
@@ -52,9 +55,8 @@ def measure() -> dict[str, float | str | None]:
         for number in (1, 2):
             place = folder / f"{'disturbed' if disturbed else 'quiet'}-{number}"
             with disturbance(number) if disturbed else contextlib.nullcontext():
-                started = time.monotonic()
                 runs.append(_run(job, place))
-                took.append(time.monotonic() - started)
+            took.append(float((place / SECONDS).read_text(encoding="utf-8")))
         figures |= _of_runs(runs, suffix)
         figures[f"minutes_per_model{suffix}"] = statistics.fmean(took[-2:]) / 60 / len(job.models)
         _say(figures, suffix)
@@ -68,11 +70,26 @@ def measure() -> dict[str, float | str | None]:
     return figures
 
 
+def _place(root: Path, job: Job) -> Path:
+    """A folder for these models, settings and this revision; those of others are removed."""
+    models = [(model.cell, model.onnx_sha256) for model in job.models]
+    folder = root / digest([models, job.settings.model_dump(mode="json"), job.harness_revision], 16)
+    for other in root.glob("*"):
+        if other != folder:
+            shutil.rmtree(other, ignore_errors=True)
+    return folder
+
+
 def _run(job: Job, folder: Path) -> dict[str, LatencyRecord]:
-    """One whole run of the bench, from nothing; its latencies by cell."""
+    """One whole run of the bench, from nothing, unless it is there already; its latencies by cell."""
+    if not (folder / SECONDS).is_file():
+        shutil.rmtree(folder, ignore_errors=True)
     own = job.model_copy(update={"results": (folder / "results").resolve(), "raw": (folder / "raw").resolve()})
+    started = time.monotonic()
     if run_bench(own):
         raise HarnessError(f"{folder}: the bench failed; see its output above")
+    if not (folder / SECONDS).is_file():
+        write_text(folder / SECONDS, f"{time.monotonic() - started}\n")
     condition = job.settings.conditions[0]
     found = (
         load(record_path(own.results, job.profile, "latency", model.cell, condition), LatencyRecord)
