@@ -130,7 +130,7 @@ def test_another_memory_limit(tree: Tree, job: Job, version: str, name: str, tex
 
 
 def test_other_cpus(tree: Tree, job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(enclosure.os, "sched_getaffinity", lambda _: {0, 1, 2, 3, 99})
+    monkeypatch.setattr("harness.benchmarking.enclosure.os.sched_getaffinity", lambda _: {0, 1, 2, 3, 99})
     assert openings(facts(job, container(tree, job))) == [
         f"it may use CPUs 0,1,2,3,99, not the chosen {','.join(map(str, CPUS))}"
     ]

@@ -31,7 +31,7 @@ MEBIBYTE = 2**20
 CELLS = ["teacher-s0", "p0.3-bn-base-s0"]
 HEADLINE = "ort-1.16.0-threads-1"
 # Ours, and only ours: others may use the same engine.
-OURS = {"label": RUN}
+OURS: dict[str, str | list[str] | bool] = {"label": RUN}
 
 
 @pytest.fixture(scope="session")
@@ -79,7 +79,7 @@ def spec(cpu: Built, tmp_path: Path) -> Spec:
 
 
 def ours(client: docker.DockerClient) -> list[str]:
-    return [container.name for container in client.containers.list(all=True, filters=OURS, ignore_removed=True)]
+    return [str(container.name) for container in client.containers.list(all=True, filters=OURS, ignore_removed=True)]
 
 
 def eventually(condition: Callable[[], Any], what: str) -> Any:
@@ -202,7 +202,7 @@ def small(cpu: Built, tmp_path: Path, client: docker.DockerClient) -> Iterator[R
     recipe = Recipe("test", tmp_path)
     yield recipe
     for found in client.images.list(filters={"label": "compression-harness.image=test"}):
-        client.images.remove(found.id, force=True)
+        client.images.remove(str(found.id), force=True)
 
 
 def test_an_image_is_built_anew_where_its_content_changed_and_the_old_one_goes(
