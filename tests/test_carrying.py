@@ -140,7 +140,11 @@ def test_each_planted_break_is_found(home: Machine, tmp_path: Path) -> None:
     flip(broken.file(TEACHER, "model.onnx"))
     edit(results / f"train/{TEACHER}.json", '"seed": 0', '"seed": 7')
     (kept,) = results.glob("pytest-benchmark/*/*.json")
-    edit(kept, '"rounds": 3', '"rounds": 4')
+    document = json.loads(kept.read_text())
+    # however many blocks this machine took
+    for entry in document["benchmarks"]:
+        entry["stats"]["rounds"] += 1
+    kept.write_text(json.dumps(document))
     (raw,) = broken.folder.glob(f"artifacts/quick/bench/latency-block001-{STUDENT}.{HEADLINE}.json")
     document = json.loads(raw.read_text())
     document["benchmarks"][0]["stats"]["data"].pop()
