@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from harness.errors import HarnessError
-from harness.launching import owner
 from harness.launching.owner import UID, Folder, give, handed_over, is_gone, this_process
 
 AS_ROOT = pytest.mark.skipif(os.getuid() != 0, reason="changing owners takes root")
@@ -49,8 +48,8 @@ def test_a_label_that_is_not_ours_is_left_alone(label: str) -> None:
 
 
 def test_the_caller_keeps_what_is_the_callers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(owner.os, "getuid", lambda: 4711)
-    monkeypatch.setattr(owner.os, "getgid", lambda: 4712)
+    monkeypatch.setattr("harness.launching.owner.os.getuid", lambda: 4711)
+    monkeypatch.setattr("harness.launching.owner.os.getgid", lambda: 4712)
     with handed_over([tmp_path / "results"]) as user:
         assert (user.name, list(user.restore)) == ("4711:4712", [])
         assert (tmp_path / "results").is_dir()
