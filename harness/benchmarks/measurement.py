@@ -1,10 +1,11 @@
 """measurement.json: does the latency bench come out the same twice, quiet and disturbed, and do others?
 
 Four whole runs of the bench on one teacher and nine students: two as the machine is, two with a second process that
-loads it in bursts. Beside them, on the same models and for as long as one run takes, what one would do otherwise: the
-reference study's method and plain pytest-benchmark. All raw samples are kept for the study of estimators.
+loads it in bursts. Beside them, on the same models and together for as long as one run takes, what one would do
+otherwise: the reference study's method and plain pytest-benchmark. All raw samples are kept for the study of estimators.
 
-It takes most of an hour. One that was stopped goes on with the runs that it lacks, if models and revision are the same.
+It takes most of an hour. One that was stopped goes on with the runs that it lacks, if models, settings and the bench's
+own code are the same.
 """
 
 import contextlib
@@ -24,13 +25,14 @@ from harness.errors import HarnessError
 from harness.launching.local import ROOT, bench_python, matrix_job, run_bench
 from harness.matrix import make_plan
 from harness.paths import Paths, data_root
-from harness.records import LatencyRecord, digest, load, record_path, write_text
+from harness.records import LatencyRecord, digest, file_sha256, load, record_path, write_text
 from harness.settings import load_settings
 from harness.statistics import halfwidth_pct
 
 PROFILE, EXPERIMENT, STUDENTS = "lite", "prune-0.3", 9
 HERE = Path(__file__).parent
 FEWEST_REPEATS = 5
+STATISTICS = ROOT / "harness/statistics.py"
 # in a finished run's folder: what it took
 SECONDS = "seconds"
 
@@ -61,7 +63,7 @@ def measure() -> dict[str, float | str | None]:
         figures[f"minutes_per_model{suffix}"] = statistics.fmean(took[-2:]) / 60 / len(job.models)
         _say(figures, suffix)
     for name, repeat in (("reference_method", _reference_method), ("plain_pytest_benchmark", _plain_pytest_benchmark)):
-        spreads = _spreads(_repeated(job, repeat, took[0]))
+        spreads = _spreads(_repeated(job, repeat, took[0] / 2))
         figures[f"{name}_cv_pct"] = statistics.median(spreads.values())
         figures[f"{name}_cv_max_pct"] = max(spreads.values())
         print(f"{name}: {figures[f'{name}_cv_pct']:.1f} % (median student), {max(spreads.values()):.1f} % (worst)")
@@ -71,9 +73,10 @@ def measure() -> dict[str, float | str | None]:
 
 
 def _place(root: Path, job: Job) -> Path:
-    """A folder for these models, settings and this revision; those of others are removed."""
+    """A folder for these models, settings and this bench; those of others are removed."""
     models = [(model.cell, model.onnx_sha256) for model in job.models]
-    folder = root / digest([models, job.settings.model_dump(mode="json"), job.harness_revision], 16)
+    code = [file_sha256(path) for path in (*sorted((ROOT / "harness/benchmarking").glob("*.py")), STATISTICS)]
+    folder = root / digest([models, job.settings.model_dump(mode="json"), code], 16)
     for other in root.glob("*"):
         if other != folder:
             shutil.rmtree(other, ignore_errors=True)
