@@ -2,7 +2,7 @@
 
 Four whole runs of the bench on one teacher and nine students: two as the machine is, two with a second process that
 loads it in bursts. Beside them, on the same models and together for as long as one run takes, what one would do
-otherwise: the reference study's method and plain pytest-benchmark. All raw samples are kept for the study of estimators.
+otherwise: the reference study's method and plain pytest-benchmark. Raw samples are kept for the study of estimators.
 
 It takes most of an hour. One that was stopped goes on with the runs that it lacks, if models, settings and the bench's
 own code are the same.
