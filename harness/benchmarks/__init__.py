@@ -2,7 +2,8 @@
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 
 from harness.errors import HarnessError
@@ -10,53 +11,9 @@ from harness.records import now, write_text
 from harness.revision import revision
 
 FOLDER = Path("results/benchmarks")
+# Each is a module of this package with a function measure() -> figures.
+SUBJECTS = ("main", "measurement", "training", "training_profile", "results", "containers")
 Figures = Mapping[str, float | str | None]
-
-
-def _main() -> Figures:
-    from harness.benchmarks import main
-
-    return main.measure()
-
-
-def _measurement() -> Figures:
-    from harness.benchmarks import measurement
-
-    return measurement.measure()
-
-
-def _containers() -> Figures:
-    from harness.benchmarks import containers
-
-    return containers.measure()
-
-
-def _training() -> Figures:
-    from harness.benchmarks import training
-
-    return training.measure()
-
-
-def _training_profile() -> Figures:
-    from harness.benchmarks import training_profile
-
-    return training_profile.measure()
-
-
-def _results() -> Figures:
-    from harness.benchmarks import results
-
-    return results.measure()
-
-
-SUBJECTS: dict[str, Callable[[], Figures]] = {
-    "main": _main,
-    "measurement": _measurement,
-    "training": _training,
-    "training_profile": _training_profile,
-    "results": _results,
-    "containers": _containers,
-}
 
 
 def run(subjects: Sequence[str]) -> list[Path]:
@@ -68,7 +25,8 @@ def run(subjects: Sequence[str]) -> list[Path]:
     for subject in subjects or SUBJECTS:
         print(f"==> {subject}")
         about = {"measured_at": now(), "harness_revision": revision(), "cores": len(os.sched_getaffinity(0))}
+        figures: Figures = import_module(f"{__name__}.{subject}").measure()
         path = FOLDER / f"{subject}.json"
-        write_text(path, json.dumps({**about, **SUBJECTS[subject]()}, indent=1) + "\n")
+        write_text(path, json.dumps({**about, **figures}, indent=1) + "\n")
         written.append(path)
     return written
