@@ -153,7 +153,7 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
             panel.set_xscale("log")
             panel.axvline(WANTED_PCT, color=LIMIT, linewidth=1)
             panel.set_title(title)
-            panel.set_xlabel("Worst of nine ratios: two runs differ by (%)")
+            panel.set_xlabel("Two runs differ by (%), worst ratio")
         panels[0].invert_yaxis()
         with atomic_path(path) as temporary:
             figure.savefig(temporary, dpi=130, metadata={"Software": None})
