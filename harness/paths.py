@@ -4,6 +4,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.errors import HarnessError
 from harness.matrix import DataName
 
 CIFAR_FOLDER = "cifar-100-python"
@@ -23,12 +24,22 @@ class Paths:
 
     def data_is_known(self, profile: str) -> bool:
         """Whether this machine has either data set already."""
-        return (self.data / CIFAR_FOLDER).is_dir() or self.testset(profile, "stand-in").is_file()
+        return has_cifar(self.data) or self.testset(profile, "stand-in").is_file()
 
     def data_at_hand(self, profile: str) -> DataName:
         """What the profile's cells were or would be trained on, as far as can be told without a download."""
-        stand_in = not (self.data / CIFAR_FOLDER).is_dir() and self.testset(profile, "stand-in").is_file()
+        stand_in = not has_cifar(self.data) and self.testset(profile, "stand-in").is_file()
         return "stand-in" if stand_in else "cifar100"
+
+
+def has_cifar(root: Path) -> bool:
+    """Whether CIFAR-100 lies in a folder. HarnessError where this user may not look into it."""
+    try:
+        return (root / CIFAR_FOLDER).is_dir()
+    except PermissionError as error:
+        raise HarnessError(
+            f"{root}: this user may not read it; make it readable (chmod -R a+rX) or name another in DATA_DIR"
+        ) from error
 
 
 def data_root() -> Path:

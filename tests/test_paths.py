@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.errors import HarnessError
 from harness.paths import Paths, data_root
 
 
@@ -23,3 +24,13 @@ def test_a_profile_stands_on_the_stand_in_only_where_it_was_drawn_and_the_data_i
     assert paths.data_at_hand("quick") == "stand-in"
     (tmp_path / "data" / "cifar-100-python").mkdir(parents=True)
     assert paths.data_at_hand("quick") == "cifar100"
+
+
+def test_data_that_may_not_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(_: Path) -> bool:
+        # as for whoever is not root; tests may be run as root
+        raise PermissionError
+
+    monkeypatch.setattr(Path, "is_dir", refused)
+    with pytest.raises(HarnessError, match=rf"{tmp_path}: this user may not read it; .* DATA_DIR"):
+        Paths(tmp_path, tmp_path, tmp_path).data_at_hand("quick")

@@ -12,7 +12,7 @@ Results = Annotated[Path, typer.Option(help="Where records and tables are writte
 Artifacts = Annotated[Path, typer.Option(help="Where weights, ONNX files and checkpoints are written.")]
 Readme = Annotated[Path, typer.Option(help="The file whose marked tables are filled in.")]
 Budget = Annotated[str, typer.Option(help="Stop cleanly before this much time is up: 90s, 9m, 1h30m.")]
-Runner = Annotated[str, typer.Option(help="auto, docker or local: in the image, or on this machine.")]
+Runner = Annotated[str, typer.Option(envvar="RUNNER", help="auto, docker, local: in the image, on this machine.")]
 Memory = Annotated[str, typer.Option(help="Of the container, like 4g; without it what is usual for the command.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 

@@ -70,6 +70,7 @@ def run(client: docker.DockerClient, spec: Spec) -> int:
     run_id = secrets.token_hex(8)
     spec.log.parent.mkdir(parents=True, exist_ok=True)
     with owner.handed_over(spec.writable) as user, _reaper(run_id, user.restore), _interruptible():
+        owner.require_readable(spec.readable, user)
         try:
             with worded():
                 container = client.containers.create(**options(spec, run_id, user.name))

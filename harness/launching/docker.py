@@ -14,7 +14,7 @@ from harness.launching.container import Spec, machine_memory, run
 from harness.launching.engine import ContainerError
 from harness.launching.runner import Docker
 from harness.matrix import Plan
-from harness.paths import Paths
+from harness.paths import CIFAR_FOLDER, Paths, has_cifar
 from harness.records import atomic_path
 from harness.revision import revision
 
@@ -137,7 +137,7 @@ def train_spec(
     command += [f"--experiment={name}" for name in experiments]
     command += [f"--budget={budget}"] if budget else []
     command += more
-    readable = [matrix, *([data] if data.is_dir() else [])]
+    readable = [matrix, *([data / CIFAR_FOLDER] if has_cifar(data) else [])]
     if checkpoint := plan.settings.teacher.checkpoint:
         readable.append(Path(checkpoint).resolve())
     return Spec(

@@ -2,12 +2,14 @@
 
 import contextlib
 import os
+import shlex
 import socket
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import HarnessError
+from harness.records import require_writable
 
 # As in the Dockerfiles: who a container runs as where the caller is root, because a container never does.
 UID = GID = 10001
@@ -44,10 +46,8 @@ def handed_over(folders: Sequence[Path]) -> Iterator[User]:
     fixed user. In the end everything in them is the caller's, or that owner's.
     """
     for folder in folders:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise HarnessError(f"{folder}: cannot be made ({error.strerror}); name another folder") from error
+        require_writable(folder)
+        folder.mkdir(parents=True, exist_ok=True)
     if os.getuid() != 0:
         yield User(os.getuid(), os.getgid())
         return
@@ -61,6 +61,32 @@ def handed_over(folders: Sequence[Path]) -> Iterator[User]:
     finally:
         for entry in restore:
             give(entry)
+
+
+def require_readable(paths: Sequence[Path], user: User) -> None:
+    """Raise HarnessError where a container that runs as `user` could not read a file, a folder or what is in it.
+
+    Root reads everything, but the container of root's does not run as root. Folders above do not matter: a mount
+    begins at the path itself.
+    """
+    for path in paths:
+        for one in (path, *path.rglob("*")):
+            if not _may_read(one, user):
+                raise HarnessError(
+                    f"{one}: a container, which runs as user {user.name}, may not read it; "
+                    f"run: chmod -R a+rX {shlex.quote(str(path))} (or use RUNNER=local)"
+                )
+
+
+def _may_read(path: Path, user: User) -> bool:
+    try:
+        stat = path.stat()
+    except FileNotFoundError:
+        # a link to nowhere, or gone meanwhile
+        return True
+    wanted = 0o5 if path.is_dir() else 0o4
+    shift = 6 if stat.st_uid == user.uid else 3 if stat.st_gid == user.gid else 0
+    return stat.st_mode >> shift & wanted == wanted
 
 
 def give(folder: Folder) -> None:

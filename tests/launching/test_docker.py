@@ -113,10 +113,10 @@ def spec_of(
 
 
 def test_training_may_write_the_profiles_folders_and_reads_the_rest(bench_of: Bench) -> None:
-    (bench_of.results.parent / "data").mkdir()
+    (bench_of.results.parent / "data/cifar-100-python").mkdir(parents=True)
     spec = spec_of(bench_of, experiments=["prune-0.3"], budget="9m")
     assert spec.writable == [bench_of.results / "lite", bench_of.artifacts / "lite"]
-    assert spec.readable == [Path("matrix.toml").resolve(), bench_of.results.parent / "data"]
+    assert spec.readable == [Path("matrix.toml").resolve(), bench_of.results.parent / "data/cifar-100-python"]
     assert {"--runner=local", "--profile=lite", "--experiment=prune-0.3", "--budget=9m"} <= set(spec.command)
     assert spec.environment["HARNESS_IMAGE"] == IMAGE
     assert spec.environment["DATA_DIR"] == str(bench_of.results.parent / "data")

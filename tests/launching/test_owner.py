@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from harness.errors import HarnessError
-from harness.launching.owner import UID, Folder, give, handed_over, is_gone, this_process
+from harness.launching.owner import GID, UID, Folder, User, give, handed_over, is_gone, require_readable, this_process
 
 AS_ROOT = pytest.mark.skipif(os.getuid() != 0, reason="changing owners takes root")
 
@@ -91,7 +91,39 @@ def test_links_out_of_the_folder_are_not_followed(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with (
-        pytest.raises(HarnessError, match=r"file/results: cannot be made .*name another"),
+        pytest.raises(HarnessError, match=r"file/results: cannot write here; .*name another"),
         handed_over([tmp_path / "file/results"]),
     ):
         pass
+
+
+@pytest.mark.parametrize(
+    ("mode", "user", "readable"),
+    [
+        (0o700, User(os.getuid(), 1), True),
+        (0o700, User(UID, GID), False),
+        (0o750, User(UID, os.getgid()), True),
+        (0o744, User(UID, GID), False),
+        (0o755, User(UID, GID), True),
+    ],
+)
+def test_what_a_container_could_not_read_is_named_with_what_to_do(
+    tmp_path: Path, mode: int, user: User, readable: bool
+) -> None:
+    data = tmp_path / "data"
+    (data / "cifar-100-python").mkdir(parents=True)
+    (data / "cifar-100-python").chmod(mode)
+    if readable:
+        require_readable([data], user)
+        return
+    with pytest.raises(HarnessError, match=rf"100-python: .*{UID}:{GID}, may not read it; run: chmod -R a\+rX {data}"):
+        require_readable([data], user)
+
+
+def test_a_file_and_a_link_to_nowhere(tmp_path: Path) -> None:
+    file = tmp_path / "matrix.toml"
+    file.touch(0o600)
+    (tmp_path / "link").symlink_to("nowhere")
+    require_readable([file, tmp_path / "link"], User(os.getuid(), os.getgid()))
+    with pytest.raises(HarnessError, match=r"matrix.toml: a container"):
+        require_readable([file], User(UID, GID))
