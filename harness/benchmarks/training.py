@@ -49,7 +49,7 @@ class Size:
 
 
 # profile lite's network at profile full's resolution; profile full's network
-CPU_SIZE = Size(width=0.125, image=32, batch=128, images=256, student_images=256, rounds=7, student_rounds=3)
+CPU_SIZE = Size(width=0.125, image=32, batch=128, images=1_024, student_images=256, rounds=5, student_rounds=3)
 GPU_SIZE = Size(width=1.0, image=32, batch=512, images=10_240, student_images=2_048, rounds=7, student_rounds=5)
 
 

@@ -74,4 +74,7 @@ def _text(value: Any) -> str:
         return ABSENT
     if isinstance(value, bool) or not isinstance(value, int | float):
         return str(value)
-    return f"{value:.0f}" if abs(value) >= 1000 or value == int(value) else f"{value:.3g}"
+    if abs(value) >= 1000 or value == int(value):
+        return f"{value:.0f}"
+    # ratios are about 1, where the third decimal is what matters
+    return f"{value:.3f}" if 0.1 <= abs(value) < 10 else f"{value:.3g}"
