@@ -4,19 +4,20 @@ The step is the engine's own (Learner.learn). "Where": shares of the time by kin
 "What helps": the same step with one thing changed, all variants in turns, as ratios of medians.
 """
 
+import copy
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from tabulate import tabulate
-from torch import Tensor, nn
+from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-from harness.benchmarks.contenders import RECIPE, network, some_images
+from harness.benchmarks.contenders import RECIPE, network, nine_students, some_images
 from harness.benchmarks.training import Figures, in_turns
 from harness.records import write_text
 from harness.reporting.readme import fill, read_document
@@ -25,12 +26,14 @@ from harness.training.data import Stream
 from harness.training.device import Device, choose_device
 from harness.training.distillation import Phase, cross_entropy
 from harness.training.loop import Learner
+from harness.training.model import ResNet50
 
 DOCUMENT = Path("docs/training-profile.md")
 IMAGE = 32
 CPU_WIDTHS, GPU_WIDTHS = (0.125, 0.25), (0.25, 1.0)
 CPU_BATCH, GPU_BATCH = 128, 512
 ROUNDS, STEPS = 7, 2
+PRUNED = "plain layout: a pruned network on one core, by itself in channels_last"
 # an operation belongs to the first kind whose word is in its name
 KINDS = {
     "convolution, backward": ("convolution_backward", "dgrad", "wgrad"),
@@ -42,16 +45,6 @@ KINDS = {
     "conversions and copies": ("copy", "_to"),
     "optimiser and clipping": ("sgd", "foreach", "norm", "mul_", "multi_tensor"),
 }
-
-
-@dataclass(frozen=True)
-class Layout(Device):
-    """A device that keeps networks in the layout it is told to."""
-
-    format: Any = torch.channels_last
-
-    def layout(self, model: nn.Module) -> Any:
-        return self.format
 
 
 def measure() -> Figures:
@@ -108,14 +101,15 @@ def variants(width: float, stream: Stream, device: Device) -> dict[str, float]:
 
         return run
 
-    def with_(**change: Any) -> Callable[[], None]:
+    def with_(device: Device = device, **change: Any) -> Callable[[], None]:
         return stepping(width, images, labels, device, **change)
+
+    plain = replace(device, layout=torch.contiguous_format)
 
     steps: dict[str, Callable[[], object]] = {
         "as it is": with_(),
-        "channels_last": with_(format=torch.channels_last),
-        "plain layout": with_(format=torch.contiguous_format),
-        "fp32" if device.bf16 else "bf16": with_(bf16=not device.bf16),
+        "plain layout instead of channels_last": with_(plain),
+        "fp32" if device.bf16 else "bf16": with_(replace(device, bf16=not device.bf16)),
         "SGD, one parameter after the other": with_(optimizer={"fused": False, "foreach": False}),
         "SGD, foreach": with_(optimizer={"fused": False, "foreach": True}),
         "SGD, fused": with_(optimizer={"fused": True}),
@@ -124,7 +118,15 @@ def variants(width: float, stream: Stream, device: Device) -> dict[str, float]:
     }
     found = in_turns({name: timed(step) for name, step in steps.items()}, ROUNDS)
     own = statistics.median(found.pop("as it is"))
-    return {name: statistics.median(taken) / own for name, taken in found.items()}
+    by = {name: statistics.median(taken) / own for name, taken in found.items()}
+    # as students in company train
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    student = nine_students(width, IMAGE)[1][0].model
+    both = {name: timed(with_(how, model=copy.deepcopy(student))) for name, how in (("own", device), ("plain", plain))}
+    found = in_turns(both, ROUNDS)
+    torch.set_num_threads(threads)
+    return {**by, PRUNED: statistics.median(found["plain"]) / statistics.median(found["own"])}
 
 
 def stepping(
@@ -132,17 +134,12 @@ def stepping(
     images: Tensor,
     labels: Tensor,
     device: Device,
-    bf16: bool | None = None,
-    format: Any = None,
     optimizer: dict[str, Any] | None = None,
     recipe: dict[str, Any] | None = None,
+    model: ResNet50 | None = None,
 ) -> Callable[[], None]:
     """A function that takes one step of a learner on labels, with what is given changed."""
-    model = network(width)
-    if bf16 is not None:
-        device = Device(device.torch, bf16)
-    if format is not None:
-        device = Layout(device.torch, device.bf16, format)
+    model = model or network(width)
     device.place(model)
     phase = Phase("labels", 10_000, cross_entropy)
     learner = Learner("one", model, {**RECIPE, **(recipe or {})}, [phase], Path("unused"))

@@ -10,12 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
-
-# Below this many channels PyTorch's CPU kernels for channels_last BatchNorm in bf16 leave their vectorised path: pruned
-# networks of ResNet50 at 1/8 width trained 1.3 to 1.7 times as fast in plain layout. In fp32, channels_last was the
-# faster one at every width from 1/16 to 1/4, by up to 1.5 times.
-CHANNELS_LAST_MIN_BF16 = 32
+from torch import channels_last, memory_format, nn
 
 
 @dataclass(frozen=True)
@@ -24,21 +19,17 @@ class Device:
 
     torch: torch.device
     bf16: bool
+    # The faster one at every width from 1/16 up, pruned or not, in bf16 and fp32: docs/training-profile.md.
+    layout: memory_format = channels_last
 
     def autocast(self) -> AbstractContextManager[None]:
         """A context for forward passes."""
         return torch.amp.autocast_mode.autocast(self.torch.type, torch.bfloat16, enabled=self.bf16)
 
     def place(self, model: nn.Module) -> nn.Module:
-        """Move a model here, in the memory layout that is fastest for its widths."""
+        """Move a model here, in the layout that its batches have."""
         # torch's type stubs do not know the argument
-        return model.to(self.torch, memory_format=self.layout(model))  # type: ignore[call-overload]
-
-    def layout(self, model: nn.Module) -> Any:
-        """channels_last where its kernels are the fast ones."""
-        narrowest = min(m.out_channels for m in model.modules() if isinstance(m, nn.Conv2d))
-        wide = self.torch.type == "cuda" or not self.bf16 or narrowest >= CHANNELS_LAST_MIN_BF16
-        return torch.channels_last if wide else torch.contiguous_format
+        return model.to(self.torch, memory_format=self.layout)  # type: ignore[call-overload]
 
     def synchronize(self) -> None:
         """Wait until the device is idle, so that a clock tells the truth."""

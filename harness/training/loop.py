@@ -105,7 +105,7 @@ class Learner:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.recipe, self.epoch + self.step / steps, self.epochs)
         phase = self.phase()
-        images = images.contiguous(memory_format=device.layout(self.model))
+        images = images.contiguous(memory_format=device.layout)
         with device.autocast():
             outputs = self.model.tapped(images, phase.taps)
         loss = phase.loss(outputs, teacher, labels)
@@ -275,7 +275,7 @@ def _teach(teacher: ResNet50 | None, images: Tensor, learners: Sequence[Learner]
     if not wanting or teacher is None:
         return None
     taps = frozenset().union(*(phase.taps for phase in wanting))
-    images = images.contiguous(memory_format=device.layout(teacher))
+    images = images.contiguous(memory_format=device.layout)
     with torch.no_grad(), device.autocast():
         return teacher.tapped(images, taps)
 
@@ -304,7 +304,7 @@ def answers(model: ResNet50, images: Images, image_size: int, device: Device) ->
 
     def answer(start: int) -> Tensor:
         pixels = images.pixels[start : start + EVALUATION_BATCH].to(device.torch)
-        batch = normalise(resize(pixels, image_size)).contiguous(memory_format=device.layout(model))
+        batch = normalise(resize(pixels, image_size)).contiguous(memory_format=device.layout)
         # what a thread of the crew may not record is its own to say
         with torch.no_grad():
             return model(batch).argmax(1)

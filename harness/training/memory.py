@@ -66,7 +66,7 @@ def _kept_for_backward(model: ResNet50, images: int, size: int, device: Device) 
             kept[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    batch = torch.zeros(images, 3, size, size, device=device.torch).contiguous(memory_format=device.layout(model))
+    batch = torch.zeros(images, 3, size, size, device=device.torch).contiguous(memory_format=device.layout)
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor), device.autocast():
         # held until the count is done: freed memory would be handed out, and counted, twice
         logits = model(batch)

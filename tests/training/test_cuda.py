@@ -164,7 +164,7 @@ def test_what_fits_is_measured_on_the_gpu(device: Device) -> None:
     torch.cuda.empty_cache()
     before = torch.cuda.memory_allocated()
     with device.autocast():
-        logits = model(torch.zeros(64, 3, 32, 32, device="cuda").contiguous(memory_format=device.layout(model)))
+        logits = model(torch.zeros(64, 3, 32, 32, device="cuda").contiguous(memory_format=device.layout))
     assert found.working == pytest.approx(torch.cuda.memory_allocated() - before, rel=0.3)
     del logits
     assert free_bytes(device) > 0 and side_by_side(widths, "cifar", 32, 64, device) >= 1

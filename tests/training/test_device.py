@@ -5,7 +5,7 @@ from torch import nn
 from harness.training import device
 from harness.training.device import Device, choose_device
 
-from .conftest import CPU, network
+from .conftest import CPU
 
 
 @pytest.fixture(autouse=True)
@@ -51,23 +51,7 @@ def test_autocast_is_for_forward_passes_of_the_precision(bf16: bool) -> None:
     assert layer.weight.dtype == torch.float32
 
 
-@pytest.mark.parametrize(
-    ("narrowest", "kind", "bf16", "layout"),
-    [
-        (31, "cpu", True, torch.contiguous_format),
-        (32, "cpu", True, torch.channels_last),
-        (8, "cpu", False, torch.channels_last),
-        (8, "cuda", True, torch.channels_last),
-    ],
-)
-def test_channels_last_where_its_kernels_are_fast(
-    narrowest: int, kind: str, bf16: bool, layout: torch.memory_format
-) -> None:
-    model = nn.Sequential(nn.Conv2d(3, 64, 3), nn.Conv2d(64, narrowest, 3))
-    assert Device(torch.device(kind), bf16).layout(model) == layout
-
-
-def test_placing_a_wide_network_changes_its_layout_and_not_its_answer() -> None:
+def test_placing_a_network_changes_its_layout_and_not_its_answer() -> None:
     last = nn.Conv2d(64, 32, 3)
     model = nn.Sequential(nn.Conv2d(3, 64, 3), last)
     image = torch.randn(1, 3, 8, 8)
@@ -75,12 +59,6 @@ def test_placing_a_wide_network_changes_its_layout_and_not_its_answer() -> None:
     CPU.place(model)
     assert last.weight.is_contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(model(image), before)
-
-
-def test_placing_a_thin_network_for_bf16_leaves_it_as_it_is() -> None:
-    model = network()
-    assert Device(torch.device("cpu"), bf16=True).place(model) is model
-    assert model.get_parameter("layer1.0.conv2.weight").is_contiguous()
 
 
 def test_the_facts_say_what_a_reader_needs() -> None:
