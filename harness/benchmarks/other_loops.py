@@ -1,13 +1,16 @@
 """Training loops as others write them, to hold ours against: one network on labels, fp32, NCHW, a data loader.
 
-Neither reads the loss in a step, so that what they lose on a GPU is theirs and not the logging's.
+Neither reads the loss in a step, so that what they lose on a GPU is theirs and not the logging's. Each runs in a
+process of its own under PyTorch's defaults: what the engine tells glibc, oneDNN and cuDNN is not theirs.
 """
 
 import itertools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +18,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms as T
 
+from harness.benchmarks.contenders import network, some_images
 from harness.training.augment import MEAN, STD
 from harness.training.data import Images
 from harness.training.model import ResNet50
@@ -100,3 +104,37 @@ class Loop:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         return (time.perf_counter() - started) / seen
+
+
+TRANSFORMS: dict[str, Callable[[int], Transform]] = {"study": study_transform, "usual": usual_transform}
+
+
+class Apart:
+    """A loop in a process of its own, which waits until its turn comes."""
+
+    def __init__(self, transform: str, batch_size: int, width: float, image_size: int, images: int) -> None:
+        context = get_context("spawn")
+        self.here, there = context.Pipe()
+        given = (there, transform, batch_size, width, image_size, images)
+        self.process = context.Process(target=_serve, args=given)
+
+    def __enter__(self) -> Self:
+        self.process.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.here.send(False)
+        self.process.join()
+
+    def seconds_per_image(self) -> float:
+        """One epoch; see Loop."""
+        self.here.send(True)
+        return float(self.here.recv())
+
+
+def _serve(there: Connection, transform: str, batch_size: int, width: float, image_size: int, images: int) -> None:
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    workers = max(1, torch.get_num_threads())
+    loop = Loop(network(width), some_images(images), TRANSFORMS[transform](image_size), batch_size, workers, device)
+    while there.recv():
+        there.send(loop.seconds_per_image())

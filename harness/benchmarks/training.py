@@ -19,7 +19,7 @@ import torch
 import torch_pruning as tp
 
 from harness.benchmarks.contenders import RECIPE, Silent, network, nine_students, some_images
-from harness.benchmarks.other_loops import Loop, study_transform, usual_transform
+from harness.benchmarks.other_loops import Apart
 from harness.training.data import Images, Stream
 from harness.training.device import Device, choose_device
 from harness.training.distillation import Phase, cross_entropy
@@ -102,21 +102,19 @@ def ratio(found: dict[str, list[float]], slow: str, fast: str, name: str) -> Fig
 
 def _steps(size: Size, images: Images, device: Device) -> Figures:
     model = network(size.width)
-    workers = max(1, torch.get_num_threads())
-
-    def loop(transform: Callable[..., torch.Tensor], batch: int) -> Callable[[], float]:
-        return _as_torch_comes(Loop(copy.deepcopy(model), images, transform, batch, workers, device.torch))
-
-    found = in_turns(
-        {
-            "reference": loop(study_transform(size.image), REFERENCE_BATCH),
-            "engine_study": _engine(copy.deepcopy(model), images, ("study",), size, device),
-            "usual": loop(usual_transform(size.image), USUAL_BATCH),
-            "engine": _engine(copy.deepcopy(model), images, ("crop", "flip"), size, device),
-            "matmul": lambda: _matmul_rate(device),
-        },
-        size.rounds,
-    )
+    reference = Apart("study", REFERENCE_BATCH, size.width, size.image, size.images)
+    usual = Apart("usual", USUAL_BATCH, size.width, size.image, size.images)
+    with reference, usual:
+        found = in_turns(
+            {
+                "reference": reference.seconds_per_image,
+                "engine_study": _engine(copy.deepcopy(model), images, ("study",), size, device),
+                "usual": usual.seconds_per_image,
+                "engine": _engine(copy.deepcopy(model), images, ("crop", "flip"), size, device),
+                "matmul": lambda: _matmul_rate(device),
+            },
+            size.rounds,
+        )
     macs, _ = tp.utils.count_ops_and_params(model, torch.zeros(1, 3, size.image, size.image))
     images_per_second = 1 / statistics.median(found["engine"])
     rate = statistics.median(found["matmul"])
@@ -130,20 +128,6 @@ def _steps(size: Size, images: Images, device: Device) -> Figures:
         # forward, and twice that backward; two operations per multiply-add
         "matmul_share": 6 * macs * images_per_second / rate,
     }
-
-
-def _as_torch_comes(loop: Loop) -> Callable[[], float]:
-    """The loop under PyTorch's own defaults, which let convolutions be rounded to TF32 on a GPU; ours does not."""
-
-    def run() -> float:
-        before = torch.backends.cudnn.allow_tf32
-        torch.backends.cudnn.allow_tf32 = True
-        try:
-            return loop.seconds_per_image()
-        finally:
-            torch.backends.cudnn.allow_tf32 = before
-
-    return run
 
 
 def _engine(

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from harness.errors import HarnessError
 from harness.records import atomic_path
+from harness.training.batchnorm import BatchNorm2d
 
 BLOCKS = (3, 4, 6, 3)
 PLANES = (64, 128, 256, 512)
@@ -48,14 +49,14 @@ class Bottleneck(nn.Module):
         super().__init__()
         first, second, third = (widths[f"{name}.conv{i}"] for i in (1, 2, 3))
         self.conv1 = nn.Conv2d(channels, first, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(first)
+        self.bn1 = BatchNorm2d(first)
         self.conv2 = nn.Conv2d(first, second, 3, stride, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(second)
+        self.bn2 = BatchNorm2d(second)
         self.conv3 = nn.Conv2d(second, third, 1, bias=False)
-        self.bn3 = nn.BatchNorm2d(third)
+        self.bn3 = BatchNorm2d(third)
         self.relu = nn.ReLU(inplace=True)
         self.downsample = (
-            nn.Sequential(nn.Conv2d(channels, third, 1, stride, bias=False), nn.BatchNorm2d(third)) if project else None
+            nn.Sequential(nn.Conv2d(channels, third, 1, stride, bias=False), BatchNorm2d(third)) if project else None
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -80,7 +81,7 @@ class ResNet50(nn.Module):
         channels = widths["conv1"]
         small = stem == "cifar"
         self.conv1 = nn.Conv2d(3, channels, 3 if small else 7, 1 if small else 2, 1 if small else 3, bias=False)
-        self.bn1 = nn.BatchNorm2d(channels)
+        self.bn1 = BatchNorm2d(channels)
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.Identity() if small else nn.MaxPool2d(3, 2, 1)
         for stage, blocks in enumerate(BLOCKS, start=1):

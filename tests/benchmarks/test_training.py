@@ -5,7 +5,7 @@ import torch
 
 from harness.benchmarks import SUBJECTS
 from harness.benchmarks.contenders import nine_students, some_images
-from harness.benchmarks.other_loops import Loop, PilImages, study_transform, usual_transform
+from harness.benchmarks.other_loops import Apart, Loop, PilImages, study_transform, usual_transform
 from harness.benchmarks.training import Figures, in_turns, ratio
 from harness.benchmarks.training_profile import where, where_table
 from harness.reporting.benchmarks import WANTED
@@ -92,3 +92,10 @@ def test_a_profile_is_a_table_with_a_column_per_width() -> None:
     assert lines[0].split("|")[1:4] == [" Share of a step (%)   ", "   width 0.25 ", "   width 1 "]
     assert [cell.strip() for cell in lines[2].split("|")[1:4]] == ["ReLU", "10.00", "20.13"]
     assert "A, 2 threads, bf16" in lines[-1]
+
+
+def test_a_loop_in_a_process_of_its_own_takes_its_turns_and_ends() -> None:
+    apart = Apart("usual", 8, width=0.0625, image_size=16, images=16)
+    with apart:
+        assert all(0 < apart.seconds_per_image() < 10 for _ in range(2))
+    assert apart.process.exitcode == 0
