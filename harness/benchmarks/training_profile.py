@@ -22,6 +22,7 @@ from harness.benchmarks.training import Figures, in_turns
 from harness.records import write_text
 from harness.reporting.readme import fill, read_document
 from harness.revision import revision
+from harness.training.batchnorm import BatchNorm2d
 from harness.training.data import Stream
 from harness.training.device import Device, choose_device
 from harness.training.distillation import Phase, cross_entropy
@@ -33,7 +34,8 @@ IMAGE = 32
 CPU_WIDTHS, GPU_WIDTHS = (0.125, 0.25), (0.25, 1.0)
 CPU_BATCH, GPU_BATCH = 128, 512
 ROUNDS, STEPS = 7, 2
-PRUNED = "plain layout: a pruned network on one core, by itself in channels_last"
+# by that same network's own step
+PRUNED = "a pruned network on one core"
 # an operation belongs to the first kind whose word is in its name
 KINDS = {
     "convolution, backward": ("convolution_backward", "dgrad", "wgrad"),
@@ -109,6 +111,7 @@ def variants(width: float, stream: Stream, device: Device) -> dict[str, float]:
     steps: dict[str, Callable[[], object]] = {
         "as it is": with_(),
         "plain layout instead of channels_last": with_(plain),
+        "BatchNorm of few channels not folded": with_(model=_unfolded(network(width))),
         "fp32" if device.bf16 else "bf16": with_(replace(device, bf16=not device.bf16)),
         "SGD, one parameter after the other": with_(optimizer={"fused": False, "foreach": False}),
         "SGD, foreach": with_(optimizer={"fused": False, "foreach": True}),
@@ -123,10 +126,15 @@ def variants(width: float, stream: Stream, device: Device) -> dict[str, float]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     student = nine_students(width, IMAGE)[1][0].model
-    both = {name: timed(with_(how, model=copy.deepcopy(student))) for name, how in (("own", device), ("plain", plain))}
-    found = in_turns(both, ROUNDS)
+    pruned = {
+        "as it is": with_(model=copy.deepcopy(student)),
+        "plain layout": with_(plain, model=copy.deepcopy(student)),
+        "BatchNorm not folded": with_(model=_unfolded(copy.deepcopy(student))),
+    }
+    found = in_turns({name: timed(step) for name, step in pruned.items()}, ROUNDS)
     torch.set_num_threads(threads)
-    return {**by, PRUNED: statistics.median(found["plain"]) / statistics.median(found["own"])}
+    own = statistics.median(found.pop("as it is"))
+    return by | {f"{PRUNED}, {name}": statistics.median(taken) / own for name, taken in found.items()}
 
 
 def stepping(
@@ -147,6 +155,14 @@ def stepping(
         settings = {name: RECIPE[name] for name in ("lr", "momentum", "nesterov", "weight_decay")}
         learner.optimizer = torch.optim.SGD(model.parameters(), **settings, **optimizer)
     return lambda: learner.learn(images, labels, None, device, 10_000)
+
+
+def _unfolded(model: ResNet50) -> ResNet50:
+    """The same network with nothing but PyTorch's own kernels."""
+    for module in model.modules():
+        if isinstance(module, BatchNorm2d):
+            module.fold = lambda x: 1  # type: ignore[method-assign]
+    return model
 
 
 def where_table(figures: Figures, widths: tuple[float, ...]) -> str:
