@@ -37,7 +37,6 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "harness" / "__main__.py").write_text(SCRIPT)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    monkeypatch.setattr(stage, "PATIENCE_S", (0.0, 0.5, 0.5))
 
 
 def test_a_command_that_ends_is_shown_and_done(capsys: pytest.CaptureFixture[str]) -> None:
@@ -57,13 +56,14 @@ def test_one_that_crashes_is_a_failure_like_any_other() -> None:
 
 
 def test_when_its_time_is_up_it_is_asked_and_may_save() -> None:
-    ended = Runner().run(["sleep"], 2)
+    ended = Runner().run(["sleep"], 5)
     assert ended.outcome == "stopped" and ended.last_words == ["begun sleep", "saved"]
     assert ended.seconds < 30
 
 
-def test_one_that_does_not_listen_is_killed() -> None:
-    ended = Runner().run(["stubborn"], 2)
+def test_one_that_does_not_listen_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stage, "PATIENCE_S", (0.0, 0.5, 0.5))
+    ended = Runner().run(["stubborn"], 5)
     assert (ended.code, ended.outcome) == (-signal.SIGKILL, "stopped")
 
 
