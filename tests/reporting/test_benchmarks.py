@@ -47,6 +47,15 @@ def test_disturbed_figures_stand_beside_the_others(tmp_path: Path) -> None:
     assert not any("_disturbed" in cell for row in found for cell in row)
 
 
+def test_what_a_figure_lies_between_stands_behind_it_and_in_no_row_of_its_own(tmp_path: Path) -> None:
+    ends = {"aa_ratio_low": 0.9987, "aa_ratio_high": 1.0, "x_pct": 2.5, "x_least_pct": -1.25, "x_most_pct": 12.34}
+    leave(tmp_path, {**ends, "aa_ratio_disturbed": 1.5, "aa_ratio_low_disturbed": 1.4, "aa_ratio_high_disturbed": 1.6})
+    found = rows(figures_table(tmp_path, "main"))
+    assert ["`aa_ratio`", "1 [0.999, 1]", "1.500 [1.400, 1.600]", "0.99 to 1.01"] in found
+    assert ["`x_pct`", "2.500 [-1.250, 12.3]", "—", "—"] in found
+    assert not any(word in row[0] for row in found for word in ("low", "high", "least", "most"))
+
+
 def test_a_missing_or_damaged_file_names_the_command(tmp_path: Path) -> None:
     with pytest.raises(HarnessError, match="not found; run: make benchmarks SUBJECT=main"):
         figures_table(tmp_path, "main")
