@@ -175,6 +175,17 @@ def started(folder: Path) -> subprocess.Popen[str]:
     raise AssertionError("training did not begin")
 
 
+def test_nothing_is_merged_into_what_is_being_trained(folder: Path) -> None:
+    record = folder / "carried/quick/train/teacher-s0.json"
+    record.parent.mkdir(parents=True)
+    record.write_text("{}")
+    process = started(folder)
+    done = harness(folder, "merge", "carried", "--profile", "quick", data=folder / "empty")
+    process.kill()
+    process.communicate(timeout=60)
+    assert done.returncode == 2 and "another run is training, merging or unpacking profile quick" in done.stderr
+
+
 def test_ctrl_c_keeps_the_work_and_says_how_to_go_on(folder: Path) -> None:
     process = started(folder)
     process.send_signal(signal.SIGINT)

@@ -37,11 +37,13 @@ def merge(
     from harness.carrying.merge import as_document, as_text
     from harness.carrying.merge import merge as merge_folders
     from harness.carrying.source import data_of, profile_folder
+    from harness.lock import alone
 
     paths = paths_of(results, artifacts)
     folders = [profile_folder(source, profile) for source in sources]
     planned = _everything(matrix, profile, paths, data_of(folders[0]))
-    merged = merge_folders(planned, paths, folders, replace)
+    with alone(paths, profile):
+        merged = merge_folders(planned, paths, folders, replace)
     print(as_document(merged) if as_json else as_text(merged))
     if merged.faults:
         raise typer.Exit(1)
@@ -102,16 +104,19 @@ def unpack(
     from harness.carrying.packing import unpack as unpack_one
     from harness.carrying.source import data_of
     from harness.errors import HarnessError
+    from harness.lock import alone
 
     paths = paths_of(results, artifacts)
     planned = _everything(matrix, profile, paths, data_of(results / profile))
     found: list[Any] = []
     refused: list[str] = []
-    for path in manifests(sources):
-        try:
-            found.append(unpack_one(planned, paths, path))
-        except HarnessError as error:
-            refused.append(str(error))
+    packs = manifests(sources)
+    with alone(paths, profile):
+        for path in packs:
+            try:
+                found.append(unpack_one(planned, paths, path))
+            except HarnessError as error:
+                refused.append(str(error))
     if as_json:
         print(json.dumps({"unpacked": [vars(one) for one in found], "refused": refused}, indent=1))
     else:

@@ -4,9 +4,7 @@ What several cells share (the teacher, a sparsely trained network, a pruned one)
 a seed train side by side. A cell that fails is recorded with its reason and the others go on.
 """
 
-import fcntl
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,9 +13,10 @@ from typing import Any, TypeVar
 import torch
 
 from harness.errors import HarnessError
+from harness.lock import alone
 from harness.matrix import Cell, Plan, ancestry
 from harness.paths import Paths
-from harness.records import Epoch, Pruning, digest, require_writable
+from harness.records import Epoch, Pruning, digest
 from harness.training import data
 from harness.training.augment import normalise, resize
 from harness.training.device import Device
@@ -297,25 +296,6 @@ class Maker:
 
 def _by_seed(cells: Sequence[Cell]) -> list[list[Cell]]:
     return [[cell for cell in cells if cell.seed == seed] for seed in sorted({cell.seed for cell in cells})]
-
-
-@contextmanager
-def alone(paths: Paths, profile: str) -> Iterator[int]:
-    """Hold the profile's lock: two runs that train the same cells would overwrite each other's checkpoints.
-
-    Gives its file descriptor: a process that inherits it holds the lock too, for as long as it lives.
-    """
-    path = paths.artifacts / profile / ".lock"
-    # Found out now, not after an hour of training.
-    for folder in (path.parent, paths.results / profile):
-        require_writable(folder)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise HarnessError(f"{path}: another run is training profile {profile}; wait for it or stop it") from None
-        yield file.fileno()
 
 
 def make_cells(

@@ -20,12 +20,13 @@ from typing import IO, Any
 import torch
 
 from harness.errors import HarnessError
+from harness.lock import alone
 from harness.matrix import Cell, Plan
 from harness.paths import Paths
 from harness.records import Epoch, TrainRecord
 from harness.status import cell_state
 from harness.training.ledger import Reporter
-from harness.training.make import Summary, alone
+from harness.training.make import Summary
 from harness.training.spread import spread
 from harness.training.worker import Order
 

@@ -160,6 +160,34 @@ def test_what_is_done_is_not_done_again(folder: Path) -> None:
         assert done.returncode == 0 and said in done.stdout, done.stdout + done.stderr
 
 
+def test_training_that_was_stopped_goes_on_in_the_next_container(gpu: Built, tmp_path: Path) -> None:
+    tiny_matrix(tmp_path, ["base"], profile__quick__data__train_images=4000, profile__quick__teacher__epochs=3)
+    (tmp_path / "empty").mkdir()
+    data = real_data() or tmp_path / "empty"
+    arguments = ["train-matrix", "--profile=quick", "--cell=teacher-s0"]
+    arguments += ["--runner=docker", "--gpus=none", "--memory=6g"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "harness", *arguments],
+        cwd=tmp_path,
+        env=environment(data),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert process.stdout
+    assert any("epoch 1 of 3" in line for line in process.stdout), "training did not begin"
+    process.send_signal(signal.SIGINT)
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode == 130 and "the same command goes on from here" in said
+    (checkpoint,) = (tmp_path / "artifacts/quick").rglob("checkpoint.pt")
+    assert checkpoint.stat().st_uid == os.getuid()
+    done = harness(tmp_path, *arguments, data=data)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "epoch 3 of 3" in done.stdout and "epoch 1 of 3" not in done.stdout
+    record = load(record_path(tmp_path / "results", "quick", "train", "teacher-s0"), TrainRecord)
+    assert len(record.epochs) == 3
+
+
 def test_nothing_is_left_of_any_run(client: docker.DockerClient, folder: Path) -> None:
     assert ours(client) == []
 

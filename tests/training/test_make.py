@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from harness.errors import HarnessError
+from harness.lock import alone
 from harness.matrix import Cell, Plan, make_plan
 from harness.paths import Paths
 from harness.records import ExportRecord, TrainRecord, file_sha256, find
@@ -20,7 +21,7 @@ from harness.settings import Settings
 from harness.status import cell_state
 from harness.training import ledger, make
 from harness.training.distillation import Phase, phases
-from harness.training.make import Summary, alone, make_cells
+from harness.training.make import Summary, make_cells
 from harness.training.model import ResNet50, full_widths, load_weights, save_weights, widths_of
 
 from .conftest import CPU, Told, below, network, patience, pruned_widths, same_weights, tiny_plan
@@ -364,7 +365,10 @@ def test_a_fault_of_the_exporter_itself_leaves_its_traceback(
 
 
 def test_two_makers_of_one_profile_do_not_meet(plan: Plan, copied: Paths) -> None:
-    with alone(copied, "quick"), pytest.raises(HarnessError, match=r"another run is training profile quick"):
+    with (
+        alone(copied, "quick"),
+        pytest.raises(HarnessError, match=r"another run is training, merging or unpacking profile quick"),
+    ):
         build(plan, copied)
     assert build(plan, copied)[0].complete
 

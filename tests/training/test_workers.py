@@ -12,13 +12,14 @@ import pytest
 import torch
 
 from harness.errors import HarnessError
+from harness.lock import alone
 from harness.matrix import Plan, make_plan
 from harness.paths import Paths
 from harness.records import TrainRecord, file_sha256, find
 from harness.status import cell_state
 from harness.training import loop, workers
 from harness.training.data import Images, draw_stand_in
-from harness.training.make import Summary, alone, make_cells
+from harness.training.make import Summary, make_cells
 from harness.training.worker import Order
 from harness.training.workers import make_on
 
