@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -44,14 +44,15 @@ class Runner:
         """`python -m harness ARGUMENTS`, for `limit_s` at most (and a little, to stop cleanly)."""
         started = time.monotonic()
         # A session of its own, so that it can be stopped with all that it started.
-        process = subprocess.Popen(
-            [sys.executable, "-m", "harness", *arguments],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            text=True,
-            errors="replace",
-        )
+        with _heard():
+            process = subprocess.Popen(
+                [sys.executable, "-m", "harness", *arguments],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                text=True,
+                errors="replace",
+            )
         self._process = process
         if self.stopping:
             self.stop()
@@ -85,6 +86,19 @@ class Runner:
         if process and process.poll() is None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, number)
+
+
+@contextlib.contextmanager
+def _heard() -> Iterator[None]:
+    """What starts here hears SIGINT, even where this process must not: a script's `&` has it ignored."""
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN or threading.current_thread() != threading.main_thread():
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _echo(process: subprocess.Popen[str], words: deque[str], over: threading.Event) -> None:

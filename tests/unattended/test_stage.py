@@ -61,6 +61,16 @@ def test_when_its_time_is_up_it_is_asked_and_may_save() -> None:
     assert ended.seconds < 30
 
 
+def test_it_is_asked_even_where_a_script_started_all_of_it_in_the_background() -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        ended = Runner().run(["sleep"], 5)
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert ended.last_words == ["begun sleep", "saved"]
+
+
 def test_one_that_does_not_listen_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stage, "PATIENCE_S", (0.0, 0.5, 0.5))
     ended = Runner().run(["stubborn"], 5)
