@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from copy import deepcopy
 from typing import Any
@@ -40,8 +41,18 @@ def load(tmp_path_factory: pytest.TempPathFactory) -> Load:
     return load
 
 
+def _reason(report: pytest.TestReport) -> str:
+    """Why it was skipped."""
+    assert isinstance(report.longrepr, tuple)
+    return str(report.longrepr[2]).removeprefix("Skipped: ")
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say by name what became of the container tests: where no engine answers they are skipped, all of them."""
+    """Say why tests were skipped, a line a reason; and what became of the container tests: with no engine none ran."""
+    skipped = terminalreporter.stats.get("skipped", [])
+    elsewhere = Counter(_reason(report) for report in skipped if IN_CONTAINERS not in report.nodeid)
+    for reason, count in sorted(elsewhere.items()):
+        terminalreporter.write_line(f"Skipped: {count}: {reason}")
     stats = {
         outcome: [report for report in terminalreporter.stats.get(outcome, []) if IN_CONTAINERS in report.nodeid]
         for outcome in ("passed", "failed", "error", "skipped")
@@ -49,7 +60,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if not any(stats.values()):
         return
     said = ", ".join(f"{len(reports)} {outcome}" for outcome, reports in stats.items() if reports)
-    reasons = {report.longrepr[2].removeprefix("Skipped: ") for report in stats["skipped"]}
+    reasons = {_reason(report) for report in stats["skipped"]}
     terminalreporter.write_line(f"Container tests: {said}{' (' + '; '.join(sorted(reasons)) + ')' if reasons else ''}")
 
 

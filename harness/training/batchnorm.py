@@ -1,8 +1,8 @@
 """BatchNorm that stays fast on a CPU where there are few channels.
 
 PyTorch's kernels for channels_last take as many channels at a time as a vector holds, and what is left one by one; its
-threads add up in buffers side by side, which for few channels share a cache line. A thin or pruned layer of 6 channels
-took 8 times as long as it takes here, and longer with two threads than with one (docs/training-profile.md).
+threads add up in buffers side by side, which for few channels share a cache line. What that costs a whole step of a
+thin network is in docs/training-profile.md.
 
 Here neighbouring pixels stand in for channels: the same memory, read as `fold` times as many channels, fills vectors
 and cache lines. Each group gives its own sums, and the groups are put together before anything is normalised by them.

@@ -1,9 +1,9 @@
 """Who computes the steps of several learners: on a CPU one thread per core, each computing on that core alone.
 
-PyTorch would put all cores on one operator after the other, which pays for wide layers and large batches. Pruned
-networks of a thin ResNet50 trained 1.1 to 1.7 times as fast a core each (two cores, width 1/16 to 1/4), do not wait at
-a barrier thousands of times a step while another process has a core, and end with the same bits however many cores
-there are. A GPU is kept busy by one thread.
+PyTorch would put all cores on one operator after the other, which pays for wide layers and large batches. Thin networks
+train faster a core each (nine_students_together_vs_alone in results/benchmarks/training.json), do not wait at a barrier
+thousands of times a step while another process has a core, and end with the same bits however many cores there are. A
+GPU is kept busy by one thread.
 """
 
 from collections.abc import Callable

@@ -19,7 +19,7 @@ class Device:
 
     torch: torch.device
     bf16: bool
-    # The faster one at every width from 1/16 up, pruned or not, in bf16 and fp32: docs/training-profile.md.
+    # The faster one for thin networks too, pruned or not: docs/training-profile.md.
     layout: memory_format = channels_last
 
     def autocast(self) -> AbstractContextManager[None]:
@@ -64,7 +64,7 @@ def choose_device(precision: str, cuda: bool | None = None) -> Device:
     else:
         native = bool(torch.cpu._is_avx512_bf16_supported())
         # oneDNN compiles a kernel per shape and direction and keeps 1,024 of them. Every pruned network has hundreds of
-        # its own; with 18 of them side by side all were compiled anew in every step: about three times as long.
+        # its own; with 18 of them side by side all were compiled anew in every step.
         os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "32768")
         _keep_freed_memory()
     return Device(device, bf16=precision == "bf16" or (precision == "auto" and native))
@@ -86,7 +86,7 @@ def cpu_name() -> str:
 
 
 def _keep_freed_memory() -> None:
-    """Have glibc keep what is freed: every training step takes the same blocks, and page faults cost some percent."""
+    """Have glibc keep what is freed: every training step takes the same blocks, and page faults cost time."""
     if os.name != "posix" or platform.libc_ver()[0] != "glibc":
         return
     mallopt = ctypes.CDLL(None).mallopt
