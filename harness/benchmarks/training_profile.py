@@ -115,7 +115,6 @@ def variants(width: float, stream: Stream, device: Device) -> dict[str, float]:
         "fp32" if device.bf16 else "bf16": with_(replace(device, bf16=not device.bf16)),
         "SGD, one parameter after the other": with_(optimizer={"fused": False, "foreach": False}),
         "SGD, foreach": with_(optimizer={"fused": False, "foreach": True}),
-        "SGD, fused": with_(optimizer={"fused": True}),
         "no clipping": with_(recipe={"clip_norm": 0.0}),
         "no step, only its batch": lambda: next(stream.batches(0)),
     }

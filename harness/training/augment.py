@@ -11,7 +11,6 @@ from functools import cache
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchvision.transforms.v2 import functional as V
 
 from harness.training.colour import jitter
 
@@ -94,7 +93,12 @@ def study(pixels: Tensor, size: int, generator: torch.Generator) -> Tensor:
     pixels = resize(scaled, round(size * 256 / 224))
     pixels = _flip(_flip(pixels, generator, axis=3), generator, axis=2)
     pixels = _rotate(pixels, (torch.rand(len(pixels), generator=generator) * 2 - 1) * 45)
-    return V.center_crop(jitter(pixels, generator), [size, size])
+    return _centre(jitter(pixels, generator), size)
+
+
+def _centre(pixels: Tensor, size: int) -> Tensor:
+    first = round((pixels.shape[-1] - size) / 2)
+    return pixels[..., first : first + size, first : first + size]
 
 
 def _rotate(pixels: Tensor, degrees: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ LUMA = (0.2989, 0.587, 0.114)
 
 def brightness(images: Tensor, factors: Tensor) -> Tensor:
     """0 is black, 1 leaves the image as it is."""
-    return (images * factors).clamp(0, 1)
+    return (images * factors).clamp_(0, 1)
 
 
 def contrast(images: Tensor, factors: Tensor) -> Tensor:
@@ -33,19 +33,18 @@ def hue(images: Tensor, turns: Tensor) -> Tensor:
     red, green, blue = images.unbind(1)
     value, least = images.amax(1), images.amin(1)
     chroma = value - least
-    # a grey pixel has no hue, and none is needed
-    divisor = torch.where(chroma == 0, 1.0, chroma)
-    sixths = torch.where(
-        value == red,
-        (green - blue) / divisor,
-        torch.where(value == green, 2 + (blue - red) / divisor, 4 + (red - green) / divisor),
-    )
-    sixths = sixths + 6 * turns.view(-1, 1, 1)
-    channels = []
-    for offset in (5, 3, 1):
-        place = (sixths + offset).remainder(6)
-        channels.append(value - chroma * torch.minimum(place, 4 - place).clamp(0, 1))
-    return torch.stack(channels, 1)
+    # A grey pixel has no hue, and none is needed. Comparisons are slow on a CPU: 0 where a channel is the largest, else
+    # 1, is a sign, and what is chosen by it an interpolation, exact at both ends.
+    not_red, not_green = (value - red).sign(), (value - green).sign()
+    elsewhere = torch.lerp(blue - red + 2 * chroma, red - green + 4 * chroma, not_green)
+    sixths = torch.lerp(green - blue, elsewhere, not_red) / chroma.clamp_min(torch.finfo(chroma.dtype).tiny)
+    # kept positive, so that the fraction of a turn is what frac gives
+    turn = sixths / 6 + (turns.view(-1, 1, 1) + 2)
+    shifted = torch.empty_like(images)
+    for channel, offset in enumerate((0, 2 / 3, 1 / 3)):
+        share = (turn + offset).frac_().sub_(0.5).abs_().mul_(6).sub_(1).clamp_(0, 1)
+        torch.addcmul(least, chroma, share, out=shifted[:, channel])
+    return shifted
 
 
 ADJUSTMENTS: tuple[Callable[[Tensor, Tensor], Tensor], ...] = (brightness, contrast, saturation, hue)
@@ -72,14 +71,14 @@ def adjust(images: Tensor, factors: Tensor, orders: Tensor) -> Tensor:
             if len(whose):
                 strength = factors[whose, which].view(-1, 1, 1, 1).to(images.device, non_blocking=True)
                 index = whose.to(images.device, non_blocking=True)
-                images[index] = adjustment(images[index], strength)
+                images.index_copy_(0, index, adjustment(images.index_select(0, index), strength))
     return images
 
 
 def _grey(images: Tensor) -> Tensor:
     red, green, blue = images.unbind(1)
-    return (LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue).unsqueeze(1)
+    return (LUMA[0] * red).add_(green, alpha=LUMA[1]).add_(blue, alpha=LUMA[2]).unsqueeze(1)
 
 
 def _blend(images: Tensor, others: Tensor, factors: Tensor) -> Tensor:
-    return (images * factors + others * (1 - factors)).clamp(0, 1)
+    return torch.lerp(others, images, factors).clamp_(0, 1)

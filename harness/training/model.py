@@ -62,14 +62,17 @@ class Bottleneck(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.parts(x)[2]
 
-    def parts(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The outputs of conv1, of bn3 before the residual sum, and of the block."""
+    def parts(self, x: Tensor, keep_last: bool = True) -> tuple[Tensor, Tensor, Tensor]:
+        """The outputs of conv1, of bn3 before the residual sum, and of the block.
+
+        Without `keep_last` the sum takes the place of what bn3 gave: less memory to write.
+        """
         first = self.conv1(x)
         y = self.relu(self.bn1(first))
         y = self.relu(self.bn2(self.conv2(y)))
         last = self.bn3(self.conv3(y))
         shortcut = x if self.downsample is None else self.downsample(x)
-        return first, last, self.relu(last + shortcut)
+        return first, last, self.relu(last + shortcut if keep_last else last.add_(shortcut))
 
 
 class ResNet50(nn.Module):
@@ -109,7 +112,8 @@ class ResNet50(nn.Module):
         x = self.maxpool(x)
         for stage, blocks in enumerate(BLOCKS, start=1):
             for block in range(blocks):
-                first, last, x = getattr(self, f"layer{stage}")[block].parts(x)
+                read = block == blocks - 1 and f"layer{stage}.bn3" in taps
+                first, last, x = getattr(self, f"layer{stage}")[block].parts(x, keep_last=read)
                 seen = {}
                 if block == 1:
                     seen[f"layer{stage}.conv1"] = first

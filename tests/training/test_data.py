@@ -3,20 +3,18 @@ import os
 import pickle
 import socket
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torchvision.datasets import CIFAR100
 
 from harness.errors import HarnessError
 from harness.paths import data_root
 from harness.training import data
-from harness.training.data import Images, Stream, draw_stand_in, find, load, provide, save_testset
-
-from .conftest import Offline
+from harness.training.data import OFFICIAL, Images, Stream, draw_stand_in, find, load, provide, save_testset
 
 REAL = data_root() if os.environ.get("DATA_DIR") else None
 FOLDER = "cifar-100-python"
@@ -34,10 +32,9 @@ def official(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / FOLDER).mkdir()
     for name, content in contents.items():
         (tmp_path / FOLDER / name).write_bytes(content)
-    md5 = {name: hashlib.md5(content).hexdigest() for name, content in contents.items()}
-    monkeypatch.setattr(Offline, "train_list", [["train", md5["train"]]])
-    monkeypatch.setattr(Offline, "test_list", [["test", md5["test"]]])
-    monkeypatch.setattr(Offline, "meta", {"filename": "meta", "md5": md5["meta"]})
+    monkeypatch.setattr(
+        data, "OFFICIAL", {name: hashlib.md5(content).hexdigest() for name, content in contents.items()}
+    )
     return tmp_path
 
 
@@ -83,17 +80,18 @@ def test_a_failed_download_leaves_the_sockets_patience_as_it_was(tmp_path: Path)
     assert socket.getdefaulttimeout() == before
 
 
-class Unwanted:
-    train_list: tuple[Any, ...] = ()
-    test_list: tuple[Any, ...] = ()
+def test_the_official_files_are_torchvisions() -> None:
+    lists = [*CIFAR100.train_list, *CIFAR100.test_list, (CIFAR100.meta["filename"], CIFAR100.meta["md5"])]
+    assert dict(lists) == OFFICIAL
 
-    def __init__(self, *_: Any, **__: Any) -> None:
-        raise AssertionError("nothing is to be downloaded")
+
+def unwanted(_: Path) -> None:
+    raise AssertionError("nothing is to be downloaded")
 
 
 @pytest.mark.parametrize("allow", [True, False])
 def test_no_download_where_none_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, allow: bool) -> None:
-    monkeypatch.setattr(data, "CIFAR100", Unwanted)
+    monkeypatch.setattr(data, "_download", unwanted)
     if allow:
         assert provide(tmp_path, allow_stand_in=True, download=False) == "stand-in"
     else:
@@ -105,7 +103,7 @@ def test_no_download_where_none_is_asked_for(tmp_path: Path, monkeypatch: pytest
 def test_a_data_dir_without_data_is_not_downloaded_into(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, allow: bool
 ) -> None:
-    monkeypatch.setattr(data, "CIFAR100", Unwanted)
+    monkeypatch.setattr(data, "_download", unwanted)
     monkeypatch.setenv("DATA_DIR", str(tmp_path))
     if allow:
         assert provide(tmp_path, allow_stand_in=True) == "stand-in"
