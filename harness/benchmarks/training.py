@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,7 +52,7 @@ class Size:
 
 # Profile lite's network at profile full's resolution; profile full's network. Epochs of ten steps and more: at its
 # start a data loader has batches ready that nobody waited for, and at its end it leaves the cores to the steps.
-CPU_SIZE = Size(width=0.125, image=32, batch=256, images=2_560, student_images=512, rounds=5, student_rounds=3)
+CPU_SIZE = Size(width=0.125, image=32, batch=320, images=3_200, student_images=640, rounds=5, student_rounds=3)
 GPU_SIZE = Size(width=1.0, image=32, batch=512, images=10_240, student_images=2_048, rounds=7, student_rounds=5)
 
 
@@ -108,8 +108,9 @@ def _steps(size: Size, images: Images, device: Device) -> Figures:
     reference = Apart("study", REFERENCE_BATCH, size.width, size.image, size.images)
     usual = Apart("usual", USUAL_BATCH, size.width, size.image, size.images)
 
-    def engine(*augment: str, batch: int = size.batch) -> Callable[[], float]:
-        return _engine(copy.deepcopy(model), Stream(images.to(device.torch), batch, size.image, augment, 0), device)
+    def engine(*augment: str, batch: int = size.batch, networks: int = 1) -> Callable[[], float]:
+        models = [copy.deepcopy(model) for _ in range(networks)]
+        return _engine(models, Stream(images.to(device.torch), batch, size.image, augment, 0), device)
 
     with reference, usual:
         found = in_turns(
@@ -117,6 +118,7 @@ def _steps(size: Size, images: Images, device: Device) -> Figures:
                 "reference": reference.seconds_per_image,
                 "engine_study": engine("study"),
                 "engine_study_same": engine("study", batch=REFERENCE_BATCH),
+                "engine_study_company": engine("study", networks=max(2, torch.get_num_threads())),
                 "usual": usual.seconds_per_image,
                 "engine": engine("crop", "flip"),
                 "engine_same": engine("crop", "flip", batch=USUAL_BATCH),
@@ -130,6 +132,8 @@ def _steps(size: Size, images: Images, device: Device) -> Figures:
     return {
         **ratio(found, "reference", "engine_study", "step_speedup_vs_reference_style"),
         **ratio(found, "usual", "engine", "step_speedup_vs_usual_cifar_loop"),
+        # per network, where there is one to train for every core: the others have them one after the other
+        **ratio(found, "reference", "engine_study_company", "speedup_vs_reference_style_in_company"),
         # with the others' batches, which are not what the engine is at its best with
         **ratio(found, "reference", "engine_study_same", f"speedup_vs_reference_style_at_batch_{REFERENCE_BATCH}"),
         **ratio(found, "usual", "engine_same", f"speedup_vs_usual_cifar_loop_at_batch_{USUAL_BATCH}"),
@@ -142,15 +146,17 @@ def _steps(size: Size, images: Images, device: Device) -> Figures:
     }
 
 
-def _engine(model: ResNet50, stream: Stream, device: Device) -> Callable[[], float]:
-    """An epoch of the real training loop, seconds per image."""
-    device.place(model)
+def _engine(models: Sequence[ResNet50], stream: Stream, device: Device) -> Callable[[], float]:
+    """An epoch of the real training loop, seconds per network and image."""
+    for model in models:
+        device.place(model)
 
     def run() -> float:
-        learner = Learner("one", model, RECIPE, [Phase("labels", 1, cross_entropy)], Path("unused"))
+        phases = [Phase("labels", 1, cross_entropy)]
+        learners = [Learner(str(n), model, RECIPE, phases, Path("unused")) for n, model in enumerate(models)]
         with _stopwatch(device) as seconds:
-            _train([learner], stream, device, alone=True)
-        return seconds[0] / (stream.steps * stream.batch_size)
+            _train(learners, stream, device, alone=len(models) == 1)
+        return seconds[0] / (len(models) * stream.steps * stream.batch_size)
 
     return run
 
@@ -222,9 +228,11 @@ def _students(size: Size, images: Images, device: Device) -> Figures:
     }
 
 
-def _train(learners: list[Learner], stream: Stream, device: Device, *teacher: ResNet50, **how: Any) -> None:
+def _train(
+    learners: Sequence[Learner], stream: Stream, device: Device, teacher: ResNet50 | None = None, **how: Any
+) -> None:
     """The engine's loop; a learner that fails would be fast, and is no measurement."""
-    train(learners, stream, device, Silent(), lambda _: None, *teacher, **how)
+    train(learners, stream, device, Silent(), lambda _: None, teacher, **how)
     if failed := [f"{one.name}: {one.failure.message}" for one in learners if one.failure]:
         raise HarnessError(f"not measured: {'; '.join(failed)}")
 

@@ -63,12 +63,8 @@ def crop(pixels: Tensor, generator: torch.Generator, padding: int = 4) -> Tensor
 
 def flip(pixels: Tensor, generator: torch.Generator) -> Tensor:
     """Left and right swapped in half of the images."""
-    return _flip(pixels, generator, axis=3)
-
-
-def _flip(pixels: Tensor, generator: torch.Generator, axis: int) -> Tensor:
     chosen = (torch.rand(len(pixels), generator=generator) < 0.5).to(pixels.device, non_blocking=True).view(-1, 1, 1, 1)
-    return torch.where(chosen, pixels.flip(axis), pixels)
+    return torch.where(chosen, pixels.flip(3), pixels)
 
 
 def cutout(pixels: Tensor, generator: torch.Generator, side: int = 8) -> Tensor:
@@ -91,8 +87,9 @@ def study(pixels: Tensor, size: int, generator: torch.Generator) -> Tensor:
     """
     scaled = pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels
     pixels = resize(scaled, round(size * 256 / 224))
-    pixels = _flip(_flip(pixels, generator, axis=3), generator, axis=2)
-    pixels = _rotate(pixels, (torch.rand(len(pixels), generator=generator) * 2 - 1) * 45)
+    swapped = torch.rand(2, len(pixels), generator=generator) < 0.5
+    degrees = (torch.rand(len(pixels), generator=generator) * 2 - 1) * 45
+    pixels = _turn(pixels, swapped, degrees)
     return _centre(jitter(pixels, generator), size)
 
 
@@ -101,12 +98,14 @@ def _centre(pixels: Tensor, size: int) -> Tensor:
     return pixels[..., first : first + size, first : first + size]
 
 
-def _rotate(pixels: Tensor, degrees: Tensor) -> Tensor:
-    """Each image about its centre, nearest pixel, black outside."""
-    angle = degrees.to(pixels.device, non_blocking=True) * math.pi / 180
+def _turn(pixels: Tensor, swapped: Tensor, degrees: Tensor) -> Tensor:
+    """Left and right, top and bottom `swapped` [2, N], then rotated about the centre; nearest pixel, black outside."""
+    angle = degrees * math.pi / 180
     cos, sin, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
-    matrix = torch.stack([torch.stack([cos, -sin, zero], 1), torch.stack([sin, cos, zero], 1)], 1)
-    grid = F.affine_grid(matrix, list(pixels.shape), align_corners=False)
+    # where a pixel comes from: turned back, then swapped
+    x, y = 1 - 2 * swapped.float()
+    matrix = torch.stack([torch.stack([x * cos, x * -sin, zero], 1), torch.stack([y * sin, y * cos, zero], 1)], 1)
+    grid = F.affine_grid(matrix.to(pixels.device, non_blocking=True), list(pixels.shape), align_corners=False)
     return F.grid_sample(pixels, grid, mode="nearest", padding_mode="zeros", align_corners=False)
 
 

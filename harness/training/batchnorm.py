@@ -75,7 +75,7 @@ class _Folded(torch.autograd.Function):
         fold, eps, (images, channels, height, width) = ctx.fold, ctx.eps, ctx.shape
         # as if the statistics were constants: d/dx, and the sums of dy * normalised x and of dy
         through, *sums = _aten.native_batch_norm_backward(
-            _rows(gradients[0], fold), rows, weight.repeat(fold), mean.repeat(fold), var.repeat(fold),
+            _rows(gradients[0], fold), rows, *_repeated(fold, weight, mean, var),
             None, None, False, eps, [True, True, True],
         )  # fmt: skip
         by_weight, by_bias = (one.view(fold, channels).sum(0) for one in sums)
@@ -102,10 +102,21 @@ def _normalise(
     out: Tensor | None = None,
 ) -> Tensor:
     """weight * (rows - mean) / sqrt(var + eps) + bias, in the precision of `rows`."""
-    given = [one.repeat(fold) for one in (weight, bias, mean, var)]
     if out is None:
         out = torch.empty_like(rows)
     _aten.native_batch_norm.out(
-        rows, *given, False, 0.0, eps, out=out, save_mean=torch.empty(0), save_invstd=torch.empty(0)
+        rows,
+        *_repeated(fold, weight, bias, mean, var),
+        False,
+        0.0,
+        eps,
+        out=out,
+        save_mean=torch.empty(0),
+        save_invstd=torch.empty(0),
     )
     return out
+
+
+def _repeated(fold: int, *numbers: Tensor) -> tuple[Tensor, ...]:
+    """Each [C] as [fold * C], `fold` times in a row; Tensor.repeat takes longer than a small network's convolution."""
+    return torch.stack(numbers).unsqueeze(1).expand(-1, fold, -1).reshape(len(numbers), -1).unbind()

@@ -5,6 +5,7 @@ one number for all. Images are float [N, 3, H, W] on the 0..1 scale and stay the
 """
 
 from collections.abc import Callable
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -30,21 +31,23 @@ def saturation(images: Tensor, factors: Tensor) -> Tensor:
 
 def hue(images: Tensor, turns: Tensor) -> Tensor:
     """Colours go round the wheel by so many turns; 0 leaves them as they are."""
-    red, green, blue = images.unbind(1)
-    value, least = images.amax(1), images.amin(1)
+    red, green, blue = images.split(1, dim=1)
+    value, least = images.amax(1, keepdim=True), images.amin(1, keepdim=True)
     chroma = value - least
     # A grey pixel has no hue, and none is needed. Comparisons are slow on a CPU: 0 where a channel is the largest, else
     # 1, is a sign, and what is chosen by it an interpolation, exact at both ends.
-    not_red, not_green = (value - red).sign(), (value - green).sign()
-    elsewhere = torch.lerp(blue - red + 2 * chroma, red - green + 4 * chroma, not_green)
-    sixths = torch.lerp(green - blue, elsewhere, not_red) / chroma.clamp_min(torch.finfo(chroma.dtype).tiny)
-    # kept positive, so that the fraction of a turn is what frac gives
-    turn = sixths / 6 + (turns.view(-1, 1, 1) + 2)
-    shifted = torch.empty_like(images)
-    for channel, offset in enumerate((0, 2 / 3, 1 / 3)):
-        share = (turn + offset).frac_().sub_(0.5).abs_().mul_(6).sub_(1).clamp_(0, 1)
-        torch.addcmul(least, chroma, share, out=shifted[:, channel])
-    return shifted
+    not_red, not_green = (value - red).sign_(), (value - green).sign_()
+    elsewhere = torch.lerp((blue - red).add_(chroma, alpha=2), (red - green).add_(chroma, alpha=4), not_green)
+    sixths = torch.lerp(green - blue, elsewhere, not_red).div_(chroma.clamp_min(torch.finfo(chroma.dtype).tiny))
+    # each channel's place on the wheel, in turns, and positive, so that frac takes whole ones off
+    places = sixths.div_(6).add_(turns + 2) + _wheel(images.device)
+    return torch.addcmul(least, chroma, places.frac_().sub_(0.5).abs_().mul_(6).sub_(1).clamp_(0, 1))
+
+
+@cache
+def _wheel(device: torch.device) -> Tensor:
+    """How far red, green and blue are from where a hue of 0 has them, in turns; sent to the device once."""
+    return torch.tensor((0, 2 / 3, 1 / 3), device=device).view(1, 3, 1, 1)
 
 
 ADJUSTMENTS: tuple[Callable[[Tensor, Tensor], Tensor], ...] = (brightness, contrast, saturation, hue)

@@ -98,10 +98,14 @@ def test_the_studys_augmentation_is_repeatable_and_never_the_same_twice(pixels: 
     assert not torch.equal(once, other)
 
 
-def test_rotation_is_torchvisions(pixels: Tensor) -> None:
+@pytest.mark.parametrize("across", [False, True])
+@pytest.mark.parametrize("down", [False, True])
+def test_flips_and_rotation_are_torchvisions(pixels: Tensor, across: bool, down: bool) -> None:
     upright = resize(pixels[:8], 64)
     degrees = torch.tensor([-45.0, -30.0, -10.0, -1.0, 0.0, 5.0, 20.0, 45.0])
-    rotated = module._rotate(upright, degrees)
+    rotated = module._turn(upright, torch.tensor([[across] * 8, [down] * 8]), degrees)
+    upright = V.horizontal_flip(upright) if across else upright
+    upright = V.vertical_flip(upright) if down else upright
     expected = torch.stack([V.rotate(image, angle) for image, angle in zip(upright, degrees.tolist(), strict=True)])
     # nearest neighbours may differ where a source lies between two pixels
     agree = (rotated - expected).abs().amax(1) < 1e-6
