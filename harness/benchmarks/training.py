@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ Figures = dict[str, float | str | None]
 SLICE_S = 540.0
 # the reference study's batch, and the usual one for CIFAR
 REFERENCE_BATCH, USUAL_BATCH = 64, 128
+CIFAR_SIZE = 32
 MATRIX = 2048
 ROOT = Path(__file__).parents[2]
 
@@ -50,9 +51,9 @@ class Size:
     student_rounds: int
 
 
-# Profile lite's network at profile full's resolution; profile full's network. Epochs of ten steps and more: at its
-# start a data loader has batches ready that nobody waited for, and at its end it leaves the cores to the steps.
-CPU_SIZE = Size(width=0.125, image=32, batch=320, images=3_200, student_images=640, rounds=5, student_rounds=3)
+# Profiles lite and full: network and resolution; the batch is full's. Epochs of many steps: at its start a data loader
+# has batches ready that nobody waited for, and at its end it leaves the cores to the steps.
+CPU_SIZE = Size(width=0.125, image=24, batch=512, images=4_096, student_images=1_024, rounds=5, student_rounds=3)
 GPU_SIZE = Size(width=1.0, image=32, batch=512, images=10_240, student_images=2_048, rounds=7, student_rounds=5)
 
 
@@ -105,35 +106,36 @@ def ratio(found: dict[str, list[float]], slow: str, fast: str, name: str) -> Fig
 
 def _steps(size: Size, images: Images, device: Device) -> Figures:
     model = network(size.width)
-    reference = Apart("study", REFERENCE_BATCH, size.width, size.image, size.images)
-    usual = Apart("usual", USUAL_BATCH, size.width, size.image, size.images)
 
-    def engine(*augment: str, batch: int = size.batch, networks: int = 1) -> Callable[[], float]:
-        models = [copy.deepcopy(model) for _ in range(networks)]
-        return _engine(models, Stream(images.to(device.torch), batch, size.image, augment, 0), device)
+    def engine(*augment: str, batch: int = size.batch, image: int = size.image) -> Callable[[], float]:
+        return _engine(copy.deepcopy(model), Stream(images.to(device.torch), batch, image, augment, 0), device)
 
-    with reference, usual:
-        found = in_turns(
-            {
-                "reference": reference.seconds_per_image,
-                "engine_study": engine("study"),
-                "engine_study_same": engine("study", batch=REFERENCE_BATCH),
-                "engine_study_company": engine("study", networks=max(2, torch.get_num_threads())),
-                "usual": usual.seconds_per_image,
-                "engine": engine("crop", "flip"),
-                "engine_same": engine("crop", "flip", batch=USUAL_BATCH),
-                "matmul": lambda: _matmul_rate(device),
-            },
-            size.rounds,
-        )
+    with ExitStack() as stack:
+
+        def other(transform: str, batch: int, image: int = size.image) -> Callable[[], float]:
+            return stack.enter_context(Apart(transform, batch, size.width, image, size.images)).seconds_per_image
+
+        contestants = {
+            "reference": other("study", REFERENCE_BATCH),
+            "engine_study": engine("study"),
+            "engine_study_same": engine("study", batch=REFERENCE_BATCH),
+            "usual": other("usual", USUAL_BATCH),
+            "engine": engine("crop", "flip"),
+            "engine_same": engine("crop", "flip", batch=USUAL_BATCH),
+            "matmul": lambda: _matmul_rate(device),
+        }
+        if size.image != CIFAR_SIZE:
+            contestants |= {
+                "reference_larger": other("study", REFERENCE_BATCH, CIFAR_SIZE),
+                "engine_larger": engine("study", image=CIFAR_SIZE),
+            }
+        found = in_turns(contestants, size.rounds)
     macs, _ = tp.utils.count_ops_and_params(model, torch.zeros(1, 3, size.image, size.image))
     images_per_second = 1 / statistics.median(found["engine"])
     rate = statistics.median(found["matmul"])
-    return {
+    figures: Figures = {
         **ratio(found, "reference", "engine_study", "step_speedup_vs_reference_style"),
         **ratio(found, "usual", "engine", "step_speedup_vs_usual_cifar_loop"),
-        # per network, where there is one to train for every core: the others have them one after the other
-        **ratio(found, "reference", "engine_study_company", "speedup_vs_reference_style_in_company"),
         # with the others' batches, which are not what the engine is at its best with
         **ratio(found, "reference", "engine_study_same", f"speedup_vs_reference_style_at_batch_{REFERENCE_BATCH}"),
         **ratio(found, "usual", "engine_same", f"speedup_vs_usual_cifar_loop_at_batch_{USUAL_BATCH}"),
@@ -144,19 +146,20 @@ def _steps(size: Size, images: Images, device: Device) -> Figures:
         # forward, and twice that backward; two operations per multiply-add
         "matmul_share": 6 * macs * images_per_second / rate,
     }
+    if "engine_larger" in found:
+        figures |= ratio(found, "reference_larger", "engine_larger", f"speedup_vs_reference_style_at_{CIFAR_SIZE}_px")
+    return figures
 
 
-def _engine(models: Sequence[ResNet50], stream: Stream, device: Device) -> Callable[[], float]:
-    """An epoch of the real training loop, seconds per network and image."""
-    for model in models:
-        device.place(model)
+def _engine(model: ResNet50, stream: Stream, device: Device) -> Callable[[], float]:
+    """An epoch of the real training loop, seconds per image."""
+    device.place(model)
 
     def run() -> float:
-        phases = [Phase("labels", 1, cross_entropy)]
-        learners = [Learner(str(n), model, RECIPE, phases, Path("unused")) for n, model in enumerate(models)]
+        learner = Learner("one", model, RECIPE, [Phase("labels", 1, cross_entropy)], Path("unused"))
         with _stopwatch(device) as seconds:
-            _train(learners, stream, device, alone=len(models) == 1)
-        return seconds[0] / (len(models) * stream.steps * stream.batch_size)
+            _train([learner], stream, device, alone=True)
+        return seconds[0] / (stream.steps * stream.batch_size)
 
     return run
 
