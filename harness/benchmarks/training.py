@@ -158,7 +158,7 @@ def _engine(model: ResNet50, stream: Stream, device: Device) -> Callable[[], flo
     def run() -> float:
         learner = Learner("one", model, RECIPE, [Phase("labels", 1, cross_entropy)], Path("unused"))
         with _stopwatch(device) as seconds:
-            _train([learner], stream, device, alone=True)
+            train_all([learner], stream, device, alone=True)
         return seconds[0] / (stream.steps * stream.batch_size)
 
     return run
@@ -194,7 +194,7 @@ def _students(size: Size, images: Images, device: Device) -> Figures:
         def run(groups: list[list[Learner]], alone: bool) -> float:
             with _stopwatch(device) as seconds:
                 for group in groups:
-                    _train(group, stream, device, teacher, alone=alone)
+                    train_all(group, stream, device, teacher, alone=alone)
             return seconds[0]
 
         found = in_turns(
@@ -208,7 +208,7 @@ def _students(size: Size, images: Images, device: Device) -> Figures:
         # two epochs for those with a feature stage, and the base ones are in the first alone
         step = statistics.median(found["together"]) / (2 * stream.steps)
         company = learners()
-        _train(company, stream, device, teacher, keep_going=lambda: False)
+        train_all(company, stream, device, teacher, keep_going=lambda: False)
         with _stopwatch(device) as saving:
             for learner in company:
                 learner.save()
@@ -231,7 +231,7 @@ def _students(size: Size, images: Images, device: Device) -> Figures:
     }
 
 
-def _train(
+def train_all(
     learners: Sequence[Learner], stream: Stream, device: Device, teacher: ResNet50 | None = None, **how: Any
 ) -> None:
     """The engine's loop; a learner that fails would be fast, and is no measurement."""

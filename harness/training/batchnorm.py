@@ -119,4 +119,5 @@ def _normalise(
 
 def _repeated(fold: int, *numbers: Tensor) -> tuple[Tensor, ...]:
     """Each [C] as [fold * C], `fold` times in a row; Tensor.repeat takes longer than a small network's convolution."""
-    return torch.stack(numbers).unsqueeze(1).expand(-1, fold, -1).reshape(len(numbers), -1).unbind()
+    # of one channel, expanding makes the view that the kernels would read past: they take memory as it lies
+    return torch.stack(numbers).unsqueeze(1).expand(-1, fold, -1).contiguous().view(len(numbers), -1).unbind()

@@ -4,14 +4,17 @@ import pytest
 import torch
 
 from harness.benchmarks import SUBJECTS
-from harness.benchmarks.contenders import nine_students, some_images
+from harness.benchmarks.contenders import RECIPE, nine_students, some_images
 from harness.benchmarks.other_loops import Apart, Loop, PilImages, study_transform, usual_transform
-from harness.benchmarks.training import Figures, in_turns, ratio
+from harness.benchmarks.training import Figures, in_turns, ratio, train_all
 from harness.benchmarks.training_profile import where, where_table
+from harness.errors import HarnessError
 from harness.reporting.benchmarks import WANTED
 from harness.training.augment import normalise
-from harness.training.data import draw_stand_in
+from harness.training.data import Stream, draw_stand_in
 from harness.training.device import Device
+from harness.training.distillation import Phase
+from harness.training.loop import Learner
 from harness.training.model import ResNet50, full_widths, parameter_count, widths_of
 from harness.training.pruning import kept_layers
 
@@ -33,6 +36,17 @@ def test_contestants_take_turns_and_the_first_round_does_not_count() -> None:
 def test_a_ratio_is_of_medians_with_the_extremes_of_single_rounds() -> None:
     found = ratio({"slow": [10.0, 12.0, 90.0], "fast": [5.0, 2.0, 3.0]}, "slow", "fast", "speedup")
     assert found == {"speedup": 4.0, "speedup_least": 2.0, "speedup_most": 30.0}
+
+
+def test_a_learner_that_fails_is_no_measurement(tmp_path: Path) -> None:
+    def faulty(*_: object) -> torch.Tensor:
+        raise ValueError("no loss today")
+
+    model = ResNet50(full_widths(0.0625), "cifar")
+    learner = Learner("one", model, RECIPE, [Phase("labels", 1, faulty)], tmp_path / "one.pt")
+    stream = Stream(draw_stand_in(8, seed=1), 8, 8, (), seed=0)
+    with pytest.raises(HarnessError, match="not measured: one: ValueError: no loss today"):
+        train_all([learner], stream, CPU)
 
 
 def test_what_is_wanted_is_measured() -> None:

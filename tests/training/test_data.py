@@ -2,6 +2,8 @@ import hashlib
 import os
 import pickle
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -83,6 +85,11 @@ def test_a_failed_download_leaves_the_sockets_patience_as_it_was(tmp_path: Path)
 def test_the_official_files_are_torchvisions() -> None:
     lists = [*CIFAR100.train_list, *CIFAR100.test_list, (CIFAR100.meta["filename"], CIFAR100.meta["md5"])]
     assert dict(lists) == OFFICIAL
+
+
+def test_training_starts_without_torchvision_which_takes_longer_than_torch() -> None:
+    code = "import sys, harness.training.make; sys.exit('torchvision' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def unwanted(_: Path) -> None:
