@@ -1,6 +1,7 @@
 """What the training benchmarks train: a network, nine students of it, images, a recipe."""
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,13 +9,15 @@ from typing import Any
 import torch
 from torch import nn
 
+from harness.errors import HarnessError
 from harness.matrix import Cell
 from harness.paths import data_root
 from harness.records import Epoch, TrainRecord
 from harness.training import data
-from harness.training.data import Images
+from harness.training.data import Images, Stream
+from harness.training.device import Device
 from harness.training.distillation import phases
-from harness.training.loop import Learner
+from harness.training.loop import Learner, train
 from harness.training.model import ResNet50, full_widths
 from harness.training.pruning import prune
 
@@ -84,3 +87,12 @@ def nine_students(width: float, image_size: int) -> tuple[ResNet50, list[Student
             pruned = prune(method, copy.deepcopy(teacher), example, [kd], AMOUNT, multiple).model
             students.append(Student(f"{method}-{kd}", pruned, {"method": kd, "objective": "stages"}))
     return teacher.requires_grad_(False), students
+
+
+def train_all(
+    learners: Sequence[Learner], stream: Stream, device: Device, teacher: ResNet50 | None = None, **how: Any
+) -> None:
+    """The engine's loop; a learner that fails would be fast, and is no measurement."""
+    train(learners, stream, device, Silent(), lambda _: None, teacher, **how)
+    if failed := [f"{one.name}: {one.failure.message}" for one in learners if one.failure]:
+        raise HarnessError(f"not measured: {'; '.join(failed)}")

@@ -10,22 +10,20 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch_pruning as tp
 
-from harness.benchmarks.contenders import RECIPE, Silent, network, nine_students, some_images
+from harness.benchmarks.contenders import RECIPE, network, nine_students, some_images, train_all
 from harness.benchmarks.other_loops import Apart
-from harness.errors import HarnessError
 from harness.training.data import Images, Stream
 from harness.training.device import Device, choose_device
 from harness.training.distillation import Phase, cross_entropy
-from harness.training.loop import CHECKPOINT_EVERY_S, Learner, train
+from harness.training.loop import CHECKPOINT_EVERY_S, Learner
 from harness.training.model import ResNet50, save_weights
 
 Figures = dict[str, float | str | None]
@@ -229,15 +227,6 @@ def _students(size: Size, images: Images, device: Device) -> Figures:
         # a slice of nine minutes: its checkpoints, its end, and the next one's start until its first step is done
         "resume_overhead_pct": 100 * (saving[0] / CHECKPOINT_EVERY_S + stop / SLICE_S),
     }
-
-
-def train_all(
-    learners: Sequence[Learner], stream: Stream, device: Device, teacher: ResNet50 | None = None, **how: Any
-) -> None:
-    """The engine's loop; a learner that fails would be fast, and is no measurement."""
-    train(learners, stream, device, Silent(), lambda _: None, teacher, **how)
-    if failed := [f"{one.name}: {one.failure.message}" for one in learners if one.failure]:
-        raise HarnessError(f"not measured: {'; '.join(failed)}")
 
 
 @contextmanager

@@ -118,6 +118,6 @@ def _normalise(
 
 
 def _repeated(fold: int, *numbers: Tensor) -> tuple[Tensor, ...]:
-    """Each [C] as [fold * C], `fold` times in a row; Tensor.repeat takes longer than a small network's convolution."""
+    """Each [C] as [fold * C], `fold` times in a row; all in one copy."""
     # of one channel, expanding makes the view that the kernels would read past: they take memory as it lies
     return torch.stack(numbers).unsqueeze(1).expand(-1, fold, -1).contiguous().view(len(numbers), -1).unbind()

@@ -34,7 +34,7 @@ def hue(images: Tensor, turns: Tensor) -> Tensor:
     red, green, blue = images.split(1, dim=1)
     value, least = images.amax(1, keepdim=True), images.amin(1, keepdim=True)
     chroma = value - least
-    # A grey pixel has no hue, and none is needed. Comparisons are slow on a CPU: 0 where a channel is the largest, else
+    # A grey pixel has no hue, and none is needed. Without comparisons and masks: 0 where a channel is the largest, else
     # 1, is a sign, and what is chosen by it an interpolation, exact at both ends.
     not_red, not_green = (value - red).sign_(), (value - green).sign_()
     elsewhere = torch.lerp((blue - red).add_(chroma, alpha=2), (red - green).add_(chroma, alpha=4), not_green)

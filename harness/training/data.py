@@ -91,7 +91,7 @@ def provide(root: Path, allow_stand_in: bool, download: bool = True) -> DataName
 
 
 def _download(root: Path) -> None:
-    # imported here: it takes longer than torch itself, and every start would pay for it
+    # imported here: nothing else needs it, and every start would wait for it
     from torchvision.datasets import CIFAR100
 
     CIFAR100(root, download=True)

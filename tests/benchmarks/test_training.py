@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from harness.benchmarks import SUBJECTS
-from harness.benchmarks.contenders import RECIPE, nine_students, some_images
+from harness.benchmarks.contenders import RECIPE, nine_students, some_images, train_all
 from harness.benchmarks.other_loops import Apart, Loop, PilImages, study_transform, usual_transform
-from harness.benchmarks.training import Figures, in_turns, ratio, train_all
+from harness.benchmarks.training import Figures, in_turns, ratio
 from harness.benchmarks.training_profile import where, where_table
 from harness.errors import HarnessError
 from harness.reporting.benchmarks import WANTED
