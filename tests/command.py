@@ -7,7 +7,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-from documents import DOCUMENT, ROOT, as_toml, put
+from tests.documents import DOCUMENT, ROOT, as_toml, put
 
 CIFAR = "cifar-100-python"
 TINY = {

@@ -8,18 +8,19 @@ from copy import deepcopy
 from typing import Any
 
 import pytest
-from documents import DOCUMENT, Load, as_toml
 from hypothesis import settings as hypothesis_settings
 
-from harness.settings import Settings, load_settings
+from harness.plan.settings import Settings, load_settings
+from tests.documents import DOCUMENT, Load, as_toml
 
+pytest_plugins = ["tests.training_kit", "tests.bench_kit", "tests.checks_kit"]
 # A shared machine has slow moments, so no deadline; and where nobody is watching, the same examples every time.
 hypothesis_settings.register_profile("house", deadline=None, max_examples=60, derandomize="CI" in os.environ)
 hypothesis_settings.load_profile("house")
 
 
 # The tests that take a Docker engine and both images.
-IN_CONTAINERS = "launching/test_in_containers.py"
+IN_CONTAINERS = "containers/test_in_containers.py"
 
 
 @pytest.fixture

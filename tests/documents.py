@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from harness.settings import Settings
+from harness.plan.settings import Settings
 
 ROOT = Path(__file__).parent.parent
 DOCUMENT: dict[str, Any] = tomllib.loads((ROOT / "matrix.toml").read_text(encoding="utf-8"))

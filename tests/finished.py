@@ -2,12 +2,11 @@
 
 from pathlib import Path
 
-from checking.planted import Bench, make_bench
-from synthetic import plan_for
-
-from harness.overview import as_text
-from harness.paths import Paths
-from harness.status import CellState, states
+from harness.commands.overview import as_text
+from harness.store.chain import CellState, states
+from harness.store.paths import Paths
+from tests.checks.planted import Bench, make_bench
+from tests.synthetic import plan_for
 
 
 def finish(folder: Path) -> Bench:

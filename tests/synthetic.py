@@ -5,9 +5,12 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from harness.checking import limits
-from harness.matrix import Cell, Plan, ancestry, make_plan
-from harness.records import (
+from harness.checks import limits
+from harness.files import digest
+from harness.intervals import ESTIMATOR
+from harness.plan.planning import Cell, Plan, ancestry, make_plan
+from harness.plan.settings import load_settings
+from harness.store.records import (
     AccuracyRecord,
     ExportRecord,
     Interval,
@@ -15,13 +18,10 @@ from harness.records import (
     Process,
     Record,
     TrainRecord,
-    digest,
     load,
     record_path,
     save,
 )
-from harness.settings import load_settings
-from harness.statistics import ESTIMATOR
 
 MATRIX = Path(__file__).parents[1] / "matrix.toml"
 TRAINING = {

@@ -7,11 +7,11 @@ import kubernetes_validate
 import pytest
 import typer
 import yaml
-from documents import ROOT
 
 from harness.cli import app
-from harness.launching.docker import SHM_BYTES
-from harness.launching.owner import GID, UID
+from harness.containers.in_docker import SHM_BYTES
+from harness.containers.ownership import GID, UID
+from tests.documents import ROOT
 
 KUBERNETES = "1.31"
 JOB: dict[str, Any] = yaml.safe_load((ROOT / "deploy/train-job.yaml").read_text(encoding="utf-8"))

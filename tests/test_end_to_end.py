@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from command import harness, real_data, tiny_matrix
-from documents import ROOT
 
-from harness.matrix import DataName, Plan, make_plan
-from harness.records import AccuracyRecord, ExportRecord, LatencyRecord, TrainRecord, load, record_path
-from harness.settings import load_settings
+from harness.plan.planning import DataName, Plan, make_plan
+from harness.plan.settings import load_settings
+from harness.store.records import AccuracyRecord, ExportRecord, LatencyRecord, TrainRecord, load, record_path
+from tests.command import harness, real_data, tiny_matrix
+from tests.documents import ROOT
 
 TITLES = ["ResNet50", "P(0.3_BN)_KD(0)_SEED(0)", "P(0.3_BN)_KD(3)_SEED(0)"]
 HEADLINE = "ort-1.16.0-threads-1"

@@ -1,9 +1,8 @@
 import re
 import subprocess
 
-from documents import ROOT
-
 from harness.cli import VERBS
+from tests.documents import ROOT
 
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -6,7 +6,18 @@ from typing import Annotated
 
 import typer
 
-from harness.cli import carrying, matrix, single, unattended
+from harness.cli import (
+    matrix_verbs as matrix,
+)
+from harness.cli import (
+    model_verbs as single,
+)
+from harness.cli import (
+    results_verb as unattended,
+)
+from harness.cli import (
+    transfer_verbs as carrying,
+)
 from harness.cli.stopping import STOPPED
 from harness.errors import HarnessError
 
@@ -38,7 +49,7 @@ def benchmarks(
 ) -> None:
     """Measure the harness itself, into results/benchmarks: main, measurement (most of an hour), training,
     training_profile, results, containers (takes an engine)."""
-    from harness.benchmarks import run
+    from benchmarks import run
 
     for path in run(subject or []):
         print(f"Written: {path}")

@@ -3,12 +3,12 @@
 import re
 from collections.abc import Iterable, Sequence
 
-from harness.matrix import Plan, Table
-from harness.records import Record
+from harness.intervals import ESTIMATOR
+from harness.plan.planning import Plan, Table
+from harness.plan.settings import Target
 from harness.reporting.machine import bench_machine, target_differences
 from harness.reporting.rows import Row, width_text
-from harness.settings import Target
-from harness.statistics import ESTIMATOR
+from harness.store.records import Record
 
 ALL_IMAGES = 50_000
 

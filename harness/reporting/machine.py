@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from harness.settings import Target
+from harness.plan.settings import Target
 
 # The vector extension by which the runtime picks its kernels, widest first, and fp32 channels per block with it.
 KERNELS = {"avx512f": ("AVX-512", 16), "avx2": ("AVX2", 8), "asimd": ("NEON", 4)}

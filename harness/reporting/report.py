@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import HarnessError
-from harness.matrix import Plan, Table
-from harness.records import atomic_path, write_text
+from harness.files import atomic_path, write_text
+from harness.plan.planning import Plan, Table
 from harness.reporting import charts
-from harness.reporting.benchmarks import MARKER_PROFILE, figures_table
 from harness.reporting.foot import foot, measured_lines, network_line, recipe_line, warnings
-from harness.reporting.models import model_facts
+from harness.reporting.model_facts import model_facts
+from harness.reporting.own_figures import MARKER_PROFILE, figures_table
 from harness.reporting.readme import Marker, fill, read_document
 from harness.reporting.rows import Row, read_rows
 from harness.reporting.tables import columns, conditions, markdown, seed_means, terminal

@@ -11,10 +11,10 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from harness.checking.checks import check_results, errors
+from harness.checks.catalogue import check_results, errors
 from harness.errors import HarnessError
-from harness.matrix import Cell, Plan, Table, ancestry, kd_label
-from harness.records import (
+from harness.plan.planning import Cell, Plan, Table, ancestry, kd_label
+from harness.store.records import (
     AccuracyRecord,
     ExportRecord,
     LatencyRecord,
@@ -58,7 +58,7 @@ class Row:
 
     @property
     def latency_ms(self) -> float | None:
-        """Latency (ms) at batch 1 under the headline condition, undisturbed (harness.statistics)."""
+        """Latency (ms) at batch 1 under the headline condition, undisturbed (harness.intervals)."""
         return self.latency.latency_ms.value if self.latency and self.latency.latency_ms else None
 
     @property
@@ -94,7 +94,7 @@ def width_text(width: float) -> str:
 
 
 def read_rows(plan: Plan, table: Table, results: Path) -> list[Row]:
-    """The rows of one table in order; a row that fails a check (harness.checking) says so.
+    """The rows of one table in order; a row that fails a check (harness.checks) says so.
 
     Only this table's records count, and no file but them: the table is the same in every checkout and every report.
     """

@@ -7,9 +7,9 @@ from statistics import fmean, stdev
 
 from tabulate import tabulate
 
-from harness.records import Interval, LatencyRecord
 from harness.reporting.published import Published, published_means, published_rows
 from harness.reporting.rows import Row
+from harness.store.records import Interval, LatencyRecord
 
 ABSENT = "—"
 # Prune amount, Pruning column, KD column.

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from harness.errors import HarnessError
-from harness.matrix import DataName
-from harness.paths import CIFAR_FOLDER as FOLDER
-from harness.records import atomic_path
+from harness.files import atomic_path
+from harness.plan.planning import DataName
+from harness.store.paths import CIFAR_FOLDER as FOLDER
 from harness.training.augment import augment, normalise
 
 # The official files' MD5 sums, as torchvision checks them.

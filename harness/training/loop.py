@@ -17,13 +17,14 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from harness.records import Epoch, Failure, atomic_path
+from harness.architectures.resnet import Outputs, ResNet50
+from harness.compression.distillation import Phase
+from harness.files import atomic_path
+from harness.store.records import Epoch, Failure
 from harness.training.augment import normalise, resize
-from harness.training.crew import crew
 from harness.training.data import Images, Stream
 from harness.training.device import Device
-from harness.training.distillation import Phase
-from harness.training.model import Outputs, ResNet50
+from harness.training.executors import crew
 
 CHECKPOINT_EVERY_S = 45.0
 EVALUATION_BATCH = 250

@@ -10,8 +10,8 @@ import psutil
 import torch
 from torch import Tensor
 
+from harness.architectures.resnet import ResNet50, Widths
 from harness.training.device import Device
-from harness.training.model import ResNet50, Widths
 
 # Of what is free; the rest is for gradients in flight, the convolutions' workspaces and what the allocator loses.
 SHARE = 0.7

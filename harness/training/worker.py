@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from typing import IO, Any
 
 from harness.errors import HarnessError
-from harness.matrix import Cell, Plan
-from harness.paths import Paths
-from harness.records import Epoch, TrainRecord
+from harness.plan.planning import Cell, Plan
+from harness.store.paths import Paths
+from harness.store.records import Epoch, TrainRecord
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def main() -> None:
     import torch
 
     from harness.training.device import choose_device
-    from harness.training.make import Maker
+    from harness.training.pipeline import Maker
 
     torch.set_num_threads(order.threads)
     device = choose_device(order.plan.settings.precision, order.cuda)

@@ -20,14 +20,14 @@ from typing import IO, Any
 import torch
 
 from harness.errors import HarnessError
-from harness.lock import alone
-from harness.matrix import Cell, Plan
-from harness.paths import Paths
-from harness.records import Epoch, TrainRecord
-from harness.status import cell_state
-from harness.training.ledger import Reporter
-from harness.training.make import Summary
-from harness.training.spread import spread
+from harness.plan.planning import Cell, Plan
+from harness.store.chain import cell_state
+from harness.store.lock import alone
+from harness.store.paths import Paths
+from harness.store.records import Epoch, TrainRecord
+from harness.training.allocation import spread
+from harness.training.finishing import Reporter
+from harness.training.pipeline import Summary
 from harness.training.worker import Order
 
 ROOT = Path(__file__).parents[2]

@@ -3,11 +3,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from synthetic import fill_results, plan_for
 
-from harness.matrix import Plan
+from harness.plan.planning import Plan
 from harness.reporting.charts import draw, drawable
 from harness.reporting.rows import Row, read_rows
+from tests.synthetic import fill_results, plan_for
 
 PNG = b"\x89PNG\r\n\x1a\n"
 

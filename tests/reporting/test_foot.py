@@ -3,12 +3,12 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from synthetic import BENCH, TRAINING, change, fill_results, plan_for, processes
 
-from harness.matrix import Plan
-from harness.records import LatencyRecord, TrainRecord
+from harness.plan.planning import Plan
 from harness.reporting.foot import foot, one_line, recipe_line, warnings
 from harness.reporting.rows import read_rows
+from harness.store.records import LatencyRecord, TrainRecord
+from tests.synthetic import BENCH, TRAINING, change, fill_results, plan_for, processes
 
 CELL, TITLE = "p0.3-bn-gram-s0", "P(0.3_BN)_KD(3)_SEED(0)"
 

@@ -1,10 +1,10 @@
 from typing import Any
 
 import pytest
-from synthetic import BENCH, plan_for
 
+from harness.plan.settings import Target
 from harness.reporting.machine import bench_machine, target_differences
-from harness.settings import Target
+from tests.synthetic import BENCH, plan_for
 
 TARGET_MACHINE = {
     "cpu": "Intel(R) Core(TM) i9-9900K CPU @ 3.60GHz",

@@ -1,16 +1,16 @@
 from pathlib import Path
 
 import pytest
-from synthetic import change, fill_results, plan_for
 
 from harness.errors import HarnessError
-from harness.matrix import Plan
-from harness.records import AccuracyRecord, ExportRecord, Interval, LatencyRecord
-from harness.reporting.benchmarks import MARKER_PROFILE
+from harness.plan.planning import Plan
+from harness.plan.settings import load_settings
+from harness.reporting.own_figures import MARKER_PROFILE
 from harness.reporting.readme import find_markers
 from harness.reporting.report import check_report, figure_path, stale_tables, table_path, write_report
 from harness.reporting.rows import width_text
-from harness.settings import load_settings
+from harness.store.records import AccuracyRecord, ExportRecord, Interval, LatencyRecord
+from tests.synthetic import change, fill_results, plan_for
 
 PROFILES = ["quick", "lite", "full", "reference"]
 MARKERS = """# Harness

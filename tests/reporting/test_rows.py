@@ -4,10 +4,11 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from synthetic import TRAINING, change, common, fill_results, path_of, plan_for
 
-from harness.matrix import Plan
-from harness.records import (
+from harness.plan.planning import Plan
+from harness.reporting.rows import Row, in_order, read_rows
+from harness.reporting.tables import note
+from harness.store.records import (
     AccuracyRecord,
     ExportRecord,
     Failure,
@@ -19,8 +20,7 @@ from harness.records import (
     failed,
     save,
 )
-from harness.reporting.rows import Row, in_order, read_rows
-from harness.reporting.tables import note
+from tests.synthetic import TRAINING, change, common, fill_results, path_of, plan_for
 
 CELL = "p0.3-bn-gram-s0"
 

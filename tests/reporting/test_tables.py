@@ -3,12 +3,21 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from synthetic import change, fill_results, path_of, plan_for, processes
 
-from harness.matrix import Plan
-from harness.records import AccuracyRecord, ExportRecord, Interval, LatencyRecord, TrainRecord
+from harness.plan.planning import Plan
 from harness.reporting.rows import read_rows
-from harness.reporting.tables import ABSENT, Column, columns, conditions, interval_text, markdown, seed_means, terminal
+from harness.reporting.tables import (
+    ABSENT,
+    Column,
+    columns,
+    conditions,
+    interval_text,
+    markdown,
+    seed_means,
+    terminal,
+)
+from harness.store.records import AccuracyRecord, ExportRecord, Interval, LatencyRecord, TrainRecord
+from tests.synthetic import change, fill_results, path_of, plan_for, processes
 
 SIX = ["Model Name", "Latency (ms)", "Accuracy (%)", "Parameters (M)", "Pruning", "KD"]
 

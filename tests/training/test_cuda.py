@@ -10,20 +10,19 @@ from typing import Any
 import pytest
 import torch
 
-from harness.records import TrainRecord, find
+from harness.architectures.resnet import ResNet50, full_widths
+from harness.compression.distillation import Phase, cross_entropy, phases
+from harness.store.records import TrainRecord, find
 from harness.training import loop
 from harness.training.augment import crop, cutout, flip, study
 from harness.training.data import Images, Stream
 from harness.training.device import Device, choose_device, gpu_count
-from harness.training.distillation import Phase, cross_entropy, phases
 from harness.training.loop import Learner, train
-from harness.training.make import make_cells
 from harness.training.memory import free_bytes, measure, side_by_side
-from harness.training.model import ResNet50, full_widths
+from harness.training.pipeline import make_cells
 from harness.training.workers import make_on
-
-from .conftest import CPU, WIDTH, Told, below, network, same_weights, tiny_plan
-from .test_loop import RECIPE, STUDY, Ended
+from tests.training.test_loop import RECIPE, STUDY, Ended
+from tests.training_kit import CPU, WIDTH, Told, below, network, same_weights, tiny_plan
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU: this shows what only a GPU can")
 

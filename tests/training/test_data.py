@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torchvision.datasets import CIFAR100
 
 from harness.errors import HarnessError
-from harness.paths import data_root
+from harness.store.paths import data_root
 from harness.training import data
 from harness.training.data import OFFICIAL, Images, Stream, draw_stand_in, find, load, provide, save_testset
 
@@ -88,7 +88,7 @@ def test_the_official_files_are_torchvisions() -> None:
 
 
 def test_training_starts_without_torchvision() -> None:
-    code = "import sys, harness.training.make; sys.exit('torchvision' in sys.modules)"
+    code = "import sys, harness.training.pipeline; sys.exit('torchvision' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

@@ -4,8 +4,7 @@ from torch import nn
 
 from harness.training import device
 from harness.training.device import Device, choose_device
-
-from .conftest import CPU
+from tests.training_kit import CPU
 
 
 @pytest.fixture(autouse=True)

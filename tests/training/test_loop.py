@@ -11,14 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from harness.architectures.resnet import Outputs, ResNet50
+from harness.compression.distillation import Phase, cross_entropy, fmse, phases
 from harness.training import loop
 from harness.training.augment import normalise, resize
 from harness.training.data import Images, Stream
-from harness.training.distillation import Phase, cross_entropy, fmse, phases
 from harness.training.loop import Learner, accuracy_pct, learning_rate, train
-from harness.training.model import Outputs, ResNet50
-
-from .conftest import CPU, Told, network, patience, pruned_widths, same_weights
+from tests.training_kit import CPU, Told, network, patience, pruned_widths, same_weights
 
 RECIPE: dict[str, Any] = {
     "lr": 0.05,

@@ -4,11 +4,10 @@ import psutil
 import pytest
 import torch
 
+from harness.architectures.resnet import full_widths
 from harness.training import memory
 from harness.training.memory import SHARE, Footprint, fitting, free_bytes, measure, side_by_side
-from harness.training.model import full_widths
-
-from .conftest import CPU, WIDTH, network
+from tests.training_kit import CPU, WIDTH, network
 
 GIB = 2**30
 

@@ -12,18 +12,18 @@ import pytest
 import torch
 
 from harness.errors import HarnessError
-from harness.lock import alone
-from harness.matrix import Plan, make_plan
-from harness.paths import Paths
-from harness.records import TrainRecord, file_sha256, find
-from harness.status import cell_state
+from harness.files import file_sha256
+from harness.plan.planning import Plan, make_plan
+from harness.store.chain import cell_state
+from harness.store.lock import alone
+from harness.store.paths import Paths
+from harness.store.records import TrainRecord, find
 from harness.training import loop, workers
 from harness.training.data import Images, draw_stand_in
-from harness.training.make import Summary, make_cells
+from harness.training.pipeline import Summary, make_cells
 from harness.training.worker import Order
 from harness.training.workers import make_on
-
-from .conftest import CPU, Told, below, tiny_settings
+from tests.training_kit import CPU, Told, below, tiny_settings
 
 TWO = ["cpu", "cpu"]
 

@@ -1,0 +1,27 @@
+"""`python -m harness.bench JOB.json`: run the bench; exit 0 all done, 1 some failed, 2 bad input, 130 Ctrl-C."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from harness.bench.bench_run import run
+from harness.bench.job import Job, read
+from harness.errors import HarnessError
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Parse, run, and turn what the user can put right into one line on stderr."""
+    parser = argparse.ArgumentParser(prog="python -m harness.bench", description=__doc__)
+    parser.add_argument("job", type=Path, metavar="JOB.json", help="what to measure, written by `harness bench`")
+    try:
+        return run(read(parser.parse_args(arguments).job, Job))
+    except HarnessError as error:
+        print(f"\nError: {error}" if sys.stderr.isatty() else f"Error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nInterrupted: finished records are kept; run it again to go on.", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

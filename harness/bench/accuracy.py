@@ -1,0 +1,50 @@
+"""The accuracy stage: one process per model over the whole test set; each record is saved as soon as it is known."""
+
+import time
+
+from harness.bench.bench_display import Progress
+from harness.bench.context import Context
+from harness.bench.job import Model
+from harness.bench.process import measure
+from harness.store.records import AccuracyRecord, Failure, now, save
+
+
+def measure_accuracies(context: Context, models: list[Model]) -> None:
+    """Measure these models and save their records, done or failed."""
+    progress = Progress("accuracy")
+    for number, model in enumerate(models, start=1):
+        progress.at(f"{number} of {len(models)}: {model.title}")
+        record = _measure(context, model)
+        if record.failure:
+            progress.failed(f"{model.title} failed ({record.failure.kind}): {record.failure.message}")
+        else:
+            progress.reached(f"{number} of {len(models)}: {model.title} {record.accuracy_pct:.2f} %")
+    progress.close()
+
+
+def _measure(context: Context, model: Model) -> AccuracyRecord:
+    started = time.monotonic()
+    output = context.job.raw / f"accuracy-{model.cell}.json"
+    assignment = context.assignment(model, context.headline)
+    python = context.job.pythons.get(context.headline.runtime)
+    entry = measure("accuracy_suite.py", assignment, output, context.limits.accuracy_s, python)
+    seconds = time.monotonic() - started
+    if isinstance(entry, Failure):
+        return context.fail_accuracy(model, entry, seconds)
+    info = entry["extra_info"]
+    correct, images = info["correct"], info["images"]
+    record = AccuracyRecord(
+        **context.identity(model, context.headline),
+        status="done",
+        finished_at=now(),
+        seconds=seconds,
+        accuracy_pct=100 * correct / images,
+        correct=correct,
+        images=images,
+        testset_sha256=context.testset_sha256,
+        agreement_pct=None if info["agreeing"] is None else 100 * info["agreeing"] / images,
+        convolutions=info["convolutions"],
+        nchwc_convolutions=info["nchwc_convolutions"],
+    )
+    save(context.job.results, record)
+    return record

@@ -1,0 +1,75 @@
+"""Accuracy of one model on all test images, through the same session and options as its latency."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.bench.job import Assignment
+from harness.bench.layout import convolutions
+from harness.bench.session import (
+    INPUT,
+    OUTPUT,
+    RUNTIME,
+    Opened,
+    build_options,
+    open_model,
+    read_checked,
+    session_options,
+)
+from harness.bench.testset import Testset, load_testset, preprocess
+from harness.errors import HarnessError
+from harness.host.cpus import require_affinity
+
+BATCH = 100
+Answers = npt.NDArray[np.int64]
+
+
+def test_accuracy(benchmark: Any, assignment: Assignment) -> None:
+    """One pass over the test set, timed as one round for what it is worth."""
+    require_affinity(assignment.cpus)
+    opened = open_model(assignment.model, assignment.threads)
+    testset = load_testset(assignment.testset)
+    in_all, fast = convolutions(read_checked(assignment.model), build_options(assignment.threads))
+    given = benchmark.pedantic(answer, args=(opened, testset), rounds=1, iterations=1, warmup_rounds=0)
+    benchmark.extra_info.update(
+        cell=assignment.model.cell,
+        key=assignment.model.key,
+        onnx_sha256=assignment.model.onnx_sha256,
+        runtime=RUNTIME,
+        session=session_options(assignment.threads),
+        correct=int((given == testset.labels).sum()),
+        agreeing=agreeing(given, assignment.model.answers),
+        images=len(testset.labels),
+        convolutions=in_all,
+        nchwc_convolutions=fast,
+    )
+
+
+def answer(opened: Opened, testset: Testset) -> Answers:
+    """The class with the largest logit for each image, [N]. Logits that are not finite are an error, not a miss."""
+    given = []
+    for start in range(0, len(testset.labels), BATCH):
+        labels = testset.labels[start : start + BATCH]
+        images = preprocess(testset.images[start : start + BATCH], opened.image_size, opened.mean, opened.std)
+        logits = opened.session.run([OUTPUT], {INPUT: images})[0]
+        if logits.ndim != 2 or len(logits) != len(labels) or logits.shape[1] <= labels.max():
+            raise HarnessError(f"output is {logits.shape} for {len(labels)} images with labels to {labels.max()}")
+        if not np.isfinite(logits).all():
+            raise HarnessError(f"logits are not finite (first in images {start} to {start + len(labels) - 1})")
+        given.append(logits.argmax(axis=1))
+    return np.concatenate(given)
+
+
+def agreeing(given: Answers, path: Path | None) -> int | None:
+    """For how many images torch gave the same answer; None where its answers are not known."""
+    if path is None:
+        return None
+    try:
+        torchs = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise HarnessError(f"{path}: not readable ({error}); delete it to bench without torch's answers") from error
+    if torchs.shape != given.shape:
+        raise HarnessError(f"{path}: {torchs.shape} answers for {len(given)} images; delete it to bench without them")
+    return int((given == torchs).sum())

@@ -1,0 +1,83 @@
+"""Latency of one model in this fresh process: batch 1, distinct real images, warmed up, every sample written down."""
+
+import math
+import os
+import resource
+import statistics
+import time
+from collections.abc import Callable
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from harness.bench.job import Assignment
+from harness.bench.session import INPUT, OUTPUT, RUNTIME, open_model, session_options
+from harness.bench.testset import load_testset, preprocess
+from harness.host.cpus import require_affinity
+
+# Enough that neither caches nor branch predictors can know them all, few enough to be made in no time.
+DISTINCT_INPUTS = 256
+MOST_ROUNDS = 20_000
+
+
+def test_latency(benchmark: Any, assignment: Assignment) -> None:
+    """Times session.run alone: inputs are made before, and a different one is put in place before every round."""
+    settings = assignment.settings
+    require_affinity(assignment.cpus)
+    opened = open_model(assignment.model, assignment.threads)
+    testset = load_testset(assignment.testset)
+    # All models of a block see the same images in the same order.
+    order = np.random.default_rng([settings.seed, assignment.block]).permutation(len(testset.images))
+    chosen = testset.images[np.resize(order, DISTINCT_INPUTS)]
+    images = preprocess(chosen, opened.image_size, opened.mean, opened.std)
+    feeds = cycle([{INPUT: image[None]} for image in images])
+
+    def infer(feed: dict[str, Any]) -> Any:
+        return opened.session.run([OUTPUT], feed)
+
+    first_s = _seconds(infer, next(feeds))
+    warm: list[float] = []
+    until = time.perf_counter() + settings.warmup_s
+    while len(warm) < settings.warmup_rounds or time.perf_counter() < until:
+        warm.append(_seconds(infer, next(feeds)))
+    rounds = min(MOST_ROUNDS, max(settings.rounds, math.ceil(settings.sampling_s / statistics.median(warm))))
+    switches = _involuntary_switches()
+    # pytest-benchmark's calibrated mode would derive the number of rounds from a first, cold call.
+    benchmark.pedantic(infer, setup=lambda: ((next(feeds),), {}), rounds=rounds, iterations=1, warmup_rounds=0)
+    benchmark.extra_info.update(
+        cell=assignment.model.cell,
+        key=assignment.model.key,
+        onnx_sha256=assignment.model.onnx_sha256,
+        block=assignment.block,
+        runtime=RUNTIME,
+        session=session_options(assignment.threads),
+        first_inference_ms=1000 * first_s,
+        warmup_rounds=len(warm),
+        rounds=rounds,
+        distinct_inputs=min(rounds, len({image.tobytes() for image in images})),
+        involuntary_switches=_involuntary_switches() - switches,
+        peak_rss_bytes=_peak_rss_bytes(),
+        cpus=sorted(os.sched_getaffinity(0)),
+    )
+    require_affinity(assignment.cpus)
+
+
+def _seconds(infer: Callable[[dict[str, Any]], Any], feed: dict[str, Any]) -> float:
+    started = time.perf_counter()
+    infer(feed)
+    return time.perf_counter() - started
+
+
+def _involuntary_switches() -> int:
+    """How often the kernel has taken the CPU away from this process so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
+
+
+def _peak_rss_bytes() -> int:
+    """Largest resident memory of this program. (getrusage's figure would include the parent it was forked from.)"""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

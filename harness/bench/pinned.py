@@ -1,0 +1,20 @@
+"""`python -m harness.bench.pinned CPUS ARGUMENTS...`: pins this process to CPUS (like 0,2), then becomes
+`python ARGUMENTS...`. Pinned before numpy or the runtime start, so that every thread they make is pinned too."""
+
+import ctypes
+import os
+import signal
+import sys
+
+PR_SET_PDEATHSIG = 1
+
+
+def main() -> None:
+    """Pin, make sure that this process does not outlive a killed parent on the measured CPUs, and exec."""
+    os.sched_setaffinity(0, {int(cpu) for cpu in sys.argv[1].split(",")})
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,187 @@
+"""Was each latency measured as it should be: enough of it, pinned, with the right runtime, undisturbed?"""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from harness.checks import limits
+from harness.checks.evidence import Entry, Evidence
+from harness.checks.fault import Fault
+from harness.host.openings import openings
+from harness.intervals import LEAST_SAMPLES, estimate, halfwidth_pct
+from harness.store.records import AccuracyRecord, Interval, LatencyRecord
+
+
+def wrong_runtime(evidence: Evidence) -> Iterator[Fault]:
+    """Figures from another runtime than the pinned one that their condition names."""
+    headline = evidence.plan.settings.bench.runtimes[0]
+    for entry, record in evidence.latencies():
+        named = next((name for name in limits.RUNTIMES if f"-{name}-" in record.condition), headline)
+        yield from _runtime(entry, record, named)
+    for entry, accuracy in evidence.accuracies():
+        yield from _runtime(entry, accuracy, headline)
+
+
+def _runtime(entry: Entry, record: LatencyRecord | AccuracyRecord, named: str) -> Iterator[Fault]:
+    expected = limits.RUNTIMES[named]
+    if record.runtime != expected:
+        yield Fault(entry, record.stage, f"{record.stage} was measured with {record.runtime}, not {expected}")
+
+
+def too_few_samples(evidence: Evidence) -> Iterator[Fault]:
+    """Fewer processes, or fewer samples in one, than were asked for or than a percentile needs."""
+    headline = evidence.plan.settings.bench.conditions[0]
+    for entry, record in evidence.latencies():
+        asked: dict[str, Any] = record.settings.get("bench", {})
+        # only the headline is in every block
+        processes = max(limits.LEAST_PROCESSES, asked.get("blocks", 0) if record.condition == headline else 0)
+        rounds = max(LEAST_SAMPLES[50], asked.get("rounds", 0))
+        fewest = min((process.rounds for process in record.processes), default=rounds)
+        if len(record.processes) < processes:
+            yield Fault(entry, "latency", f"{len(record.processes)} processes, where {processes} are needed")
+        elif fewest < rounds:
+            yield Fault(entry, "latency", f"a process with {fewest} samples, where {rounds} are needed")
+
+
+def wrong_threads(evidence: Evidence) -> Iterator[Fault]:
+    """The runtime's default number of threads, or another than the session was given or than matrix.toml asks for."""
+    for entry, record in evidence.latencies():
+        session = record.settings.get("session", {}).get("intra_op_num_threads", record.threads)
+        # a condition is named by what was asked for: a number, or "all", which every machine reads in its own way
+        wanted = record.condition.rpartition("-")[2]
+        if min(record.threads, session) < 1:
+            yield Fault(entry, "latency", "measured with the runtime's default number of threads (0)")
+        elif session != record.threads:
+            yield Fault(entry, "latency", f"the record says {record.threads} threads, its session had {session}")
+        elif wanted.isdigit() and record.threads != int(wanted):
+            yield Fault(entry, "latency", f"measured with {record.threads} threads, matrix.toml asks for {wanted}")
+
+
+def wrong_cpuset(evidence: Evidence) -> Iterator[Fault]:
+    """Processes that ran on different CPUs, on CPUs other than those chosen, or not on one for each thread."""
+    for entry, record in evidence.latencies():
+        sets = sorted({tuple(sorted(set(process.cpus))) for process in record.processes})
+        chosen = record.environment.get("measured_cpus")
+        if len(sets) > 1:
+            yield Fault(entry, "latency", f"processes ran on different CPUs: {' and '.join(map(_cpus, sets))}")
+        elif sets and len(sets[0]) != max(record.threads, 1):
+            yield Fault(entry, "latency", f"{record.threads} thread(s) on CPUs {_cpus(sets[0])}, not one CPU for each")
+        elif sets and chosen is not None and sorted(chosen) != list(sets[0]):
+            yield Fault(entry, "latency", f"ran on CPUs {_cpus(sets[0])}, where {_cpus(tuple(chosen))} were chosen")
+
+
+def _cpus(cpus: tuple[int, ...]) -> str:
+    return ",".join(map(str, cpus)) or "none"
+
+
+def repeated_input(evidence: Evidence) -> Iterator[Fault]:
+    """Processes that timed one input over and over: caches and branch predictors then know the answer."""
+    for entry, record in evidence.latencies():
+        repeated = [process for process in record.processes if process.distinct_inputs < 2 <= process.rounds]
+        if repeated:
+            yield Fault(entry, "latency", f"{len(repeated)} processes timed one input {repeated[0].rounds} times")
+
+
+def impossible_latency(evidence: Evidence) -> Iterator[Fault]:
+    """Latencies that are not positive numbers, or do not follow from the processes beside them."""
+    for entry, record in evidence.latencies():
+        reason = _impossible(record)
+        if reason:
+            yield Fault(entry, "latency", reason)
+
+
+def _impossible(record: LatencyRecord) -> str | None:
+    if record.latency_ms is None:
+        return "the record is done and has no latency"
+    intervals = [one for one in (record.latency_ms, record.ratio_to_teacher, record.control_ratio) if one]
+    observed = [process.low_ms for process in record.processes]
+    values = [*observed, *(value for one in intervals for value in (one.low, one.value, one.high))]
+    bad = next((value for value in values if not (math.isfinite(value) and value > 0)), None)
+    if bad is not None:
+        return f"{bad} is not a time or a ratio"
+    for one in intervals:
+        if not one.low <= one.value <= one.high:
+            return f"{one.value:.4g} lies outside its own interval [{one.low:.4g}, {one.high:.4g}]"
+    if observed and not math.isclose(estimate(observed), record.latency_ms.value):
+        return f"{record.latency_ms.value:.4g} ms is not the estimate from its processes, {estimate(observed):.4g} ms"
+    for process in record.processes:
+        if not process.low_ms <= process.median_ms <= (process.p90_ms or process.median_ms):
+            return f"the percentiles of block {process.block} are out of order"
+    return None
+
+
+def control_off(evidence: Evidence) -> Iterator[Fault]:
+    """A run whose teacher, measured twice under two names, did not come out the same: it tells nothing finer apart."""
+    for entry, record in evidence.latencies():
+        control = record.control_ratio
+        if control is None and entry.cell.is_teacher:
+            yield Fault(entry, "latency", "no control: the teacher was not measured a second time")
+        elif control and not abs(control.value - 1) <= limits.CONTROL_PCT / 100:
+            off = f"{100 * abs(control.value - 1):.1f} %"
+            yield Fault(
+                entry, "latency", f"the teacher differs from itself by {off}, {limits.CONTROL_PCT:g} % is let pass"
+            )
+
+
+def throttled_run(evidence: Evidence) -> Iterator[Fault]:
+    """A run that its cgroup's CPU quota stopped at times."""
+    for entry, record in evidence.latencies():
+        count = record.environment.get("nr_throttled") or 0
+        if count > 0:
+            yield Fault(entry, "latency", f"the CPU quota stopped the run {count:g} times (cgroup nr_throttled)")
+
+
+def stolen_run(evidence: Evidence) -> Iterator[Fault]:
+    """A run during which the hypervisor gave much of the CPU time to others."""
+    for entry, record in evidence.latencies():
+        stolen = record.environment.get("steal_pct") or 0.0
+        if stolen > limits.STEAL_PCT:
+            yield Fault(
+                entry, "latency", f"{stolen:.1f} % of the CPU time was stolen, {limits.STEAL_PCT:g} % is let pass"
+            )
+
+
+def open_container(evidence: Evidence) -> Iterator[Fault]:
+    """Figures from a container that was not closed: by its own look at itself before it measured."""
+    for entry, record in (*evidence.latencies(), *evidence.accuracies()):
+        facts = record.environment.get("enclosure")
+        if record.environment.get("image") is None and facts is None:
+            continue
+        if found := openings(facts or {}):
+            yield Fault(entry, record.stage, "; ".join(found))
+
+
+def missing_teacher(evidence: Evidence) -> Iterator[Fault]:
+    """A latency without its ratio to the teacher, because no teacher was measured in its run."""
+    for entry, record in evidence.latencies():
+        if record.ratio_to_teacher is None:
+            yield Fault(entry, "latency", "no ratio: the teacher was not measured in the same run")
+
+
+def unusable_interval(evidence: Evidence) -> Iterator[Fault]:
+    """A headline's ratio whose interval is so wide that it says next to nothing."""
+    for entry in evidence.entries.values():
+        width = _halfwidth_pct(entry.latency.ratio_to_teacher) if entry.latency else 0.0
+        if width > limits.USABLE_HALFWIDTH_PCT:
+            reason = f"the ratio is known to ±{width:.1f} %, {limits.USABLE_HALFWIDTH_PCT:g} % is let pass"
+            yield Fault(entry, "latency", reason)
+
+
+def wide_interval(evidence: Evidence) -> Iterator[Fault]:
+    """A ratio that is known less precisely than matrix.toml asks for."""
+    bench = evidence.plan.settings.bench
+    for entry, record in evidence.latencies():
+        # the other conditions have a quarter of the blocks, and so twice the width
+        headline = record.condition == bench.conditions[0]
+        wanted = bench.precision_pct * (1 if headline else 2)
+        width = _halfwidth_pct(record.ratio_to_teacher)
+        if wanted < width and not (headline and width > limits.USABLE_HALFWIDTH_PCT):
+            # an interval narrows with the square root of the number of processes
+            processes = math.ceil(len(record.processes) * (width / wanted) ** 2)
+            reason = f"the ratio is known to ±{width:.1f} %, {wanted:g} % is wanted: about {processes} processes"
+            yield Fault(entry, "latency", f"{reason} instead of {len(record.processes)}")
+
+
+def _halfwidth_pct(interval: Interval | None) -> float:
+    """Half an interval's width in percent of its value; 0 where there is nothing to judge."""
+    return halfwidth_pct(interval) if interval and interval.value > 0 else 0.0

@@ -1,0 +1,96 @@
+"""Can the models be what their rows say: exported faithfully, trained at all, and where one would expect them?"""
+
+import math
+from collections.abc import Iterator
+
+from harness.checks import limits
+from harness.checks.evidence import Evidence
+from harness.checks.fault import Fault
+
+
+def denormal_weights(evidence: Evidence) -> Iterator[Fault]:
+    """Weights so small that a CPU needs many times as long for them."""
+    for entry in evidence.entries.values():
+        count = entry.export.denormal_weights if entry.export else None
+        if count:
+            yield Fault(entry, "export", f"{count} weights of the ONNX file are denormal numbers")
+
+
+def parity_lost(evidence: Evidence) -> Iterator[Fault]:
+    """An ONNX file whose answers were not torch's when it was exported."""
+    for entry in evidence.entries.values():
+        if not entry.export:
+            continue
+        difference, agreement = entry.export.parity_max_abs_diff, entry.export.parity_top1_agreement_pct
+        if difference is not None and not difference <= limits.PARITY_MAX_ABS_DIFF:
+            reason = f"logits differ from torch's by {difference:.2g}, {limits.PARITY_MAX_ABS_DIFF:g} is let pass"
+            yield Fault(entry, "export", reason)
+        elif agreement is not None and not agreement >= limits.PARITY_TOP1_PCT:
+            reason = (
+                f"top-1 agrees with torch on {agreement:.1f} % of the images, {limits.PARITY_TOP1_PCT:g} % is needed"
+            )
+            yield Fault(entry, "export", reason)
+
+
+def impossible_accuracy(evidence: Evidence) -> Iterator[Fault]:
+    """An accuracy that is no percentage, is zero, or does not follow from the counts beside it."""
+    for entry, record in evidence.accuracies():
+        accuracy, correct, images = record.accuracy_pct, record.correct, record.images
+        if accuracy is None:
+            yield Fault(entry, "accuracy", "the record is done and has no accuracy")
+        elif not 0 < accuracy <= 100:
+            yield Fault(entry, "accuracy", f"the accuracy is {accuracy:g} %")
+        elif correct is not None and images and not math.isclose(accuracy, 100 * correct / images, abs_tol=1e-6):
+            yield Fault(entry, "accuracy", f"{correct} of {images} images is not {accuracy:g} %")
+
+
+def chance_accuracy(evidence: Evidence) -> Iterator[Fault]:
+    """A model that does no better than guessing."""
+    chance = 1 / limits.CLASSES
+    for entry, record in evidence.accuracies():
+        if not record.accuracy_pct or not record.images:
+            continue
+        limit = 100 * (chance + limits.CHANCE_SD * math.sqrt(chance * (1 - chance) / record.images))
+        if 0 < record.accuracy_pct <= limit:
+            reason = f"{record.accuracy_pct:.2f} % is no better than guessing (up to {limit:.2f} % by chance)"
+            yield Fault(entry, "accuracy", reason)
+
+
+def differs_from_torch(evidence: Evidence) -> Iterator[Fault]:
+    """An accuracy in the bench that is not the one torch found for the same weights and images."""
+    for entry, record in evidence.accuracies():
+        ours, torchs = record.accuracy_pct, entry.train.accuracy_pct if entry.train else None
+        if ours is None or torchs is None or not 0 < ours <= 100:
+            continue
+        # A little room, so that a difference of exactly the limit does not hang on rounding.
+        if not abs(ours - torchs) <= limits.ACCURACY_DIFFERENCE + 1e-9:
+            limit = f"{limits.ACCURACY_DIFFERENCE:g} points are let pass"
+            yield Fault(entry, "accuracy", f"{ours:.2f} % in the bench, {torchs:.2f} % in torch; {limit}")
+
+
+def other_answers(evidence: Evidence) -> Iterator[Fault]:
+    """A model that answers otherwise in the bench than in torch, however many it gets right."""
+    for entry, record in evidence.accuracies():
+        same = record.agreement_pct
+        if same is not None and not same >= limits.AGREEMENT_PCT:
+            reason = f"answers {same:.2f} % of the images as torch does, {limits.AGREEMENT_PCT:g} % is needed"
+            yield Fault(entry, "accuracy", reason)
+
+
+def above_teacher(evidence: Evidence) -> Iterator[Fault]:
+    """A student far better than its teacher."""
+    teacher = evidence.teacher.accuracy
+    for entry, record in evidence.accuracies():
+        if teacher and teacher.accuracy_pct is not None and record.accuracy_pct is not None:
+            above = record.accuracy_pct - teacher.accuracy_pct
+            if above > limits.STUDENT_ABOVE_TEACHER:
+                yield Fault(entry, "accuracy", f"{above:.1f} points above the teacher's {teacher.accuracy_pct:.2f} %")
+
+
+def slower_than_teacher(evidence: Evidence) -> Iterator[Fault]:
+    """A pruned model that takes longer than the network it was pruned from."""
+    for entry, record in evidence.latencies():
+        ratio = record.ratio_to_teacher
+        if ratio and ratio.low > 1 and not entry.cell.is_teacher:
+            reason = f"latency ratio {ratio.value:.2f} [{ratio.low:.2f}, {ratio.high:.2f}]: slower than the teacher"
+            yield Fault(entry, "latency", reason)

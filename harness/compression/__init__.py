@@ -1,0 +1,1 @@
+"""Pruning criteria and distillation methods, one file each."""

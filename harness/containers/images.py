@@ -1,0 +1,230 @@
+"""The two images: what goes into them, whether the engine has them as this checkout describes them, and building them.
+
+A Dockerfile's COPY lines are the one list of what an image contains. Those files, packed without dates and owners, are
+the whole build context, and their hash is a label of the image: equal hash, nothing to build.
+"""
+
+import contextlib
+import gzip
+import hashlib
+import io
+import os
+import re
+import tarfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import docker
+from docker.errors import APIError, ImageNotFound
+from docker.models.images import Image
+
+from harness.containers.docker_engine import ContainerError, refusal, worded
+from harness.errors import HarnessError
+from harness.store.revision import revision
+
+ROOT = Path(__file__).parents[2]
+CONTENT = "compression-harness.content"
+# Gone once its image is built anew; what an interrupted build leaves has it as well.
+SUBJECT = "compression-harness.image"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """An image by name: `cpu` benches, `gpu` trains. `build_args` are those that change its content."""
+
+    name: str
+    root: Path = ROOT
+
+    @property
+    def tag(self) -> str:
+        """What `docker images` shows."""
+        return f"compression-harness:{self.name}"
+
+    @property
+    def dockerfile(self) -> Path:
+        """The file that it is built from."""
+        return self.root / f"Dockerfile.{self.name}"
+
+    @property
+    def files(self) -> list[Path]:
+        """What goes into it, relative to the checkout, in order."""
+        found = {self.dockerfile.relative_to(self.root)}
+        for source in copied(self.dockerfile.read_text(encoding="utf-8")):
+            matches = sorted(self.root.glob(source))
+            if not matches:
+                raise HarnessError(f"{self.dockerfile.name}: COPY {source}: no such file")
+            found |= {file.relative_to(self.root) for match in matches for file in _files(match)}
+        return sorted(found)
+
+    @property
+    def requirements(self) -> list[Path]:
+        """The lists of hash-pinned packages among them."""
+        return [file for file in self.files if file.parts[0] == "requirements"]
+
+    @property
+    def runtimes(self) -> list[str]:
+        """The bench runtimes that it has, by their names in matrix.toml."""
+        return [name.removeprefix("bench-") for file in self.requirements if (name := file.stem).startswith("bench-")]
+
+    def context(self) -> bytes:
+        """The build context: a tar file that is the same, byte for byte, for the same files."""
+        packed = io.BytesIO()
+        with tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as tar:
+            for file in self.files:
+                content = (self.root / file).read_bytes()
+                entry = tarfile.TarInfo(file.as_posix())
+                entry.size, entry.mode = len(content), 0o644
+                tar.addfile(entry, io.BytesIO(content))
+        return packed.getvalue()
+
+    def content(self, base: str | None) -> str:
+        """The hash of everything that decides what is in the image."""
+        return hashlib.sha256(self.context() + (base or "").encode()).hexdigest()
+
+
+CPU, GPU = Recipe("cpu"), Recipe("gpu")
+
+
+@dataclass(frozen=True)
+class Built:
+    """An image as the engine has it."""
+
+    recipe: Recipe
+    id: str
+    size_bytes: int
+    seconds: float | None = None
+
+    @property
+    def megabytes(self) -> float:
+        """Its size in MB, as `docker images` shows it."""
+        return self.size_bytes / 1e6
+
+
+def copied(dockerfile: str) -> Iterator[str]:
+    """The sources of a Dockerfile's COPY lines, those of other stages left out."""
+    joined = re.sub(r"\\\n", " ", dockerfile)
+    for line in joined.splitlines():
+        words = line.split()
+        if words and words[0] == "COPY" and not any(word.startswith("--from") for word in words):
+            yield from words[1:-1]
+
+
+def _files(path: Path) -> Iterator[Path]:
+    if path.is_file():
+        yield path
+    elif path.name != "__pycache__":
+        for child in path.iterdir():
+            if child.is_dir() or child.suffix != ".pyc":
+                yield from _files(child)
+
+
+def present(client: docker.DockerClient, recipe: Recipe, base: str | None = None) -> Built:
+    """The image of this checkout; ContainerError where the engine has none, or an older one."""
+    found = _find(client, recipe)
+    if found is None:
+        raise ContainerError("missing-image", f"the engine has no image {recipe.tag}; run: make images")
+    if found.labels.get(CONTENT) != recipe.content(base or base_image()):
+        raise ContainerError(
+            "missing-image", f"the image {recipe.tag} is of another state of this checkout; run: make images"
+        )
+    return _built(recipe, found)
+
+
+def base_image() -> str | None:
+    """The stand-in that BASE_IMAGE names, where a machine cannot reach the registry."""
+    return os.environ.get("BASE_IMAGE") or None
+
+
+def build(client: docker.DockerClient, recipe: Recipe, say: Callable[[str], None], fresh: bool = False) -> Built:
+    """The image, built where what goes into it has changed (or `fresh`: from nothing); says every step of a build."""
+    base = base_image()
+    if not fresh:
+        try:
+            return present(client, recipe, base)
+        except ContainerError as error:
+            if error.kind != "missing-image":
+                raise
+    started = time.monotonic()
+    sizes = {name: hashlib.sha256((recipe.root / name).read_bytes()).hexdigest() for name in recipe.requirements}
+    arguments = {
+        "REVISION": revision(),
+        "REQUIREMENTS_SHA256": ",".join(f"{name.stem}={digest}" for name, digest in sizes.items()),
+        **({"BASE_IMAGE": base} if base else {}),
+    }
+    labels = {CONTENT: recipe.content(base), SUBJECT: recipe.name}
+    before = _find(client, recipe)
+    id_ = _build(client, recipe, arguments, labels, fresh, say)
+    if before is not None and before.id != id_:
+        _forget(client, before)
+    with worded():
+        image = client.images.get(recipe.tag)
+    return _built(recipe, image, time.monotonic() - started)
+
+
+def _build(
+    client: docker.DockerClient,
+    recipe: Recipe,
+    arguments: Mapping[str, str],
+    labels: Mapping[str, str],
+    fresh: bool,
+    say: Callable[[str], None],
+) -> str:
+    """Build, and the new image's id. The intermediate containers go, whatever happens."""
+    said: list[str] = []
+    with worded():
+        events = client.api.build(
+            fileobj=io.BytesIO(gzip.compress(recipe.context(), 1, mtime=0)),
+            encoding="gzip",
+            custom_context=True,
+            dockerfile=recipe.dockerfile.name,
+            tag=recipe.tag,
+            buildargs=dict(arguments),
+            labels=dict(labels),
+            network_mode=os.environ.get("BUILD_NETWORK") or None,
+            nocache=fresh,
+            rm=True,
+            forcerm=True,
+            timeout=3600,
+            decode=True,
+        )
+        for event in events:
+            if "error" in event:
+                raise _broken(recipe, event["error"], said)
+            for line in event.get("stream", "").splitlines():
+                said.append(line)
+                if line.startswith("Step "):
+                    say(f"  {recipe.name}: {line}")
+        found = client.images.get(recipe.tag)
+    return str(found.id)
+
+
+def _broken(recipe: Recipe, error: str, said: list[str]) -> ContainerError:
+    known = refusal(error)
+    if known.kind != "engine-refused":
+        return known
+    last = "\n".join(line for line in said[-15:] if line.strip())
+    return ContainerError(
+        "build-failed",
+        f"{recipe.dockerfile.name}: {error.strip()}; its last words:\n{last}\n"
+        "Where the build reaches no network, BUILD_NETWORK=host may help; where no registry, BASE_IMAGE=<a stand-in>",
+    )
+
+
+def _find(client: docker.DockerClient, recipe: Recipe) -> Image | None:
+    with worded():
+        try:
+            return client.images.get(recipe.tag)
+        except ImageNotFound:
+            return None
+
+
+def _forget(client: docker.DockerClient, image: Image) -> None:
+    """Remove the image that a new one has taken the name of, unless a container still needs it."""
+    with contextlib.suppress(APIError):
+        client.images.remove(str(image.id))
+
+
+def _built(recipe: Recipe, image: Image, seconds: float | None = None) -> Built:
+    return Built(recipe, str(image.id), int(image.attrs["Size"]), seconds)

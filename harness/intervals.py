@@ -1,0 +1,179 @@
+"""What the samples say. All functions are pure; the unit of the result is the unit of what is given.
+
+A whole process can be slow by chance (where its memory landed, a burst next door), so rounds of one process are not
+independent: the process is the unit, one figure of it the observation, and intervals are over processes.
+
+Which figure: on a virtual machine the other half of a physical core belongs to somebody else. While that one works,
+everything here takes 1.4 to 1.9 times as long, for tens of milliseconds or for seconds, and medians measure the
+neighbour. What comes out the same twice is the speed between the bursts: the first percentile of a process, and the
+lower quartile of the processes, since some see nothing but burst. benchmarks.estimator_study compares them.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from statistics import NormalDist
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.store.records import Interval
+
+ESTIMATOR = "lower quartile over processes of a process's 1st percentile"
+WITHIN_PCT, OVER_PCT = 1, 25
+# Samples below which a percentile is not told from its neighbours (MLPerf LoadGen's early stopping criterion).
+LEAST_SAMPLES = {50: 11, 90: 64, 95: 130, 99: 662}
+RESAMPLES = 9999
+CONFIDENCE_PCT = 95.0
+# pyperf's thresholds: above these a benchmark is called unstable.
+UNSTABLE_CV_PCT = 10.0
+UNSTABLE_RANGE_PCT = 50.0
+Floats = npt.NDArray[np.float64]
+
+
+def undisturbed(samples: Sequence[float]) -> float:
+    """The observation that one process gives: its 1st percentile, the speed it has while nothing disturbs it."""
+    return float(np.percentile(np.asarray(samples, dtype=np.float64), WITHIN_PCT))
+
+
+def percentile(samples: Sequence[float], percent: int) -> float | None:
+    """A percentile (50, 90, 95 or 99), linear between neighbours; None where there are too few samples for it."""
+    if len(samples) < LEAST_SAMPLES[percent]:
+        return None
+    return float(np.percentile(np.asarray(samples, dtype=np.float64), percent))
+
+
+def estimate(values: Sequence[float]) -> float:
+    """One figure from the observations of several processes: their lower quartile."""
+    if not values:
+        raise ValueError("no observations")
+    return float(_estimates(np.asarray(values, dtype=np.float64)[None])[0])
+
+
+def interval(values: Sequence[float], seed: int) -> Interval:
+    """The estimate and its 95 % percentile-bootstrap interval over processes; the order given does not matter."""
+    value, ordered = estimate(values), np.sort(np.asarray(values, dtype=np.float64))
+    low, high = _middle(_estimates(_resampled(ordered, seed, RESAMPLES)), CONFIDENCE_PCT)
+    return _holding(value, low, high)
+
+
+def paired_ratio(
+    model: Mapping[int, float], teacher: Mapping[int, float], seed: int, resamples: int = RESAMPLES
+) -> Interval | None:
+    """Model's estimate over teacher's, each a map block -> observation; below 1 is faster. None without common blocks.
+
+    Blocks are resampled, and both models with them: what slows a whole block (clock, neighbours) slows both.
+    """
+    pairs = _pairs(model, teacher)
+    if not len(pairs):
+        return None
+    low, high = _middle(_ratios(_resampled(pairs, seed, resamples)), CONFIDENCE_PCT)
+    return _holding(float(_ratios(pairs[None])[0]), low, high)
+
+
+def change_of_estimates(
+    before: Sequence[float], after: Sequence[float], seed: int, confidence_pct: float = CONFIDENCE_PCT
+) -> Interval:
+    """Estimate after by estimate before of two separate runs, with its percentile-bootstrap interval over both.
+
+    Nothing is paired: the two runs shared no block. The order within either run does not matter.
+    """
+    value = estimate(after) / estimate(before)
+    ordered = [np.sort(np.asarray(values, dtype=np.float64)) for values in (before, after)]
+    # Separate streams: with one, two equal series would be resampled alike and their ratio could not vary.
+    first, second = (_estimates(_resampled(values, [seed, place], RESAMPLES)) for place, values in enumerate(ordered))
+    return _holding(value, *_middle(second / first, confidence_pct))
+
+
+Paired = tuple[Mapping[int, float], Mapping[int, float]]
+
+
+def change_of_ratios(
+    before: Paired, after: Paired, seed: int, confidence_pct: float = CONFIDENCE_PCT
+) -> Interval | None:
+    """Ratio after by ratio before, each (model, teacher) as for `paired_ratio`; None where one has no common block."""
+    runs = [_pairs(*before), _pairs(*after)]
+    if not all(map(len, runs)):
+        return None
+    first, second = (_ratios(_resampled(pairs, [seed, place], RESAMPLES)) for place, pairs in enumerate(runs))
+    value = float(_ratios(runs[1][None])[0] / _ratios(runs[0][None])[0])
+    return _holding(value, *_middle(second / first, confidence_pct))
+
+
+def halfwidth_pct(found: Interval) -> float:
+    """Half an interval's width in percent of its value."""
+    return 100 * (found.high - found.low) / 2 / found.value
+
+
+def change_of_shares(
+    before: tuple[int, int], after: tuple[int, int], confidence_pct: float = CONFIDENCE_PCT
+) -> Interval:
+    """Share after minus share before, in percentage points; each is (correct, of how many).
+
+    Newcombe's interval from two Wilson intervals (Statistics in Medicine 17, 1998, method 10), which holds for shares
+    near 0 and 100 % as well. It takes the two for independent; answers to the same images go together, so it is
+    rather too wide than too narrow.
+    """
+    z = NormalDist().inv_cdf(0.5 + confidence_pct / 200)
+    one, (one_low, one_high) = before[0] / before[1], _wilson(*before, z)
+    two, (two_low, two_high) = after[0] / after[1], _wilson(*after, z)
+    value = two - one
+    low = value - math.hypot(two - two_low, one_high - one)
+    high = value + math.hypot(two_high - two, one - one_low)
+    return Interval(value=100 * value, low=100 * low, high=100 * high)
+
+
+def _wilson(correct: int, count: int, z: float) -> tuple[float, float]:
+    share = correct / count
+    middle = share + z * z / (2 * count)
+    half = z * math.sqrt(share * (1 - share) / count + (z / (2 * count)) ** 2)
+    low, high = ((middle + side * half) / (1 + z * z / count) for side in (-1, 1))
+    # Exact at the ends, where rounding would put the share itself just outside.
+    return min(low, share), max(high, share)
+
+
+def _estimates(values: Floats) -> Floats:
+    """Lower quartile along the second axis, linear between neighbours; [N, processes, ...] -> [N, ...]."""
+    return np.asarray(np.percentile(values, OVER_PCT, axis=1))
+
+
+def _pairs(model: Mapping[int, float], teacher: Mapping[int, float]) -> Floats:
+    """Common blocks as [blocks, 2], model first."""
+    common = sorted(model.keys() & teacher.keys())
+    return np.asarray([(model[block], teacher[block]) for block in common], dtype=np.float64)
+
+
+def _ratios(pairs: Floats) -> Floats:
+    """[N, blocks, 2] -> [N]."""
+    both = _estimates(pairs)
+    return np.asarray(both[:, 0] / both[:, 1])
+
+
+def _resampled(rows: Floats, seed: int | Sequence[int], resamples: int) -> Floats:
+    """`rows` drawn again with replacement, `resamples` times: [n, ...] -> [resamples, n, ...]."""
+    picks = np.random.default_rng(seed).integers(0, len(rows), size=(resamples, len(rows)))
+    return rows[picks]
+
+
+def _middle(values: Floats, confidence_pct: float) -> tuple[float, float]:
+    tail = (100 - confidence_pct) / 2
+    # Interpolating between two equal values may differ from them in the last bit; picking one cannot.
+    low, high = np.percentile(values, [tail, 100 - tail], method="nearest")
+    return float(low), float(high)
+
+
+def _holding(value: float, low: float, high: float) -> Interval:
+    """An interval that holds its estimate: a percentile bootstrap from few processes may leave it just outside."""
+    return Interval(value=value, low=min(low, value), high=max(high, value))
+
+
+def instability(observations: Sequence[float]) -> list[str]:
+    """Warnings about processes that lie far apart. Their words do not depend on how far, so that rows share them."""
+    values = np.asarray(observations, dtype=np.float64)
+    middle = float(np.median(values))
+    warnings = []
+    if len(values) > 1 and 100 * float(values.std(ddof=1) / values.mean()) >= UNSTABLE_CV_PCT:
+        warnings.append(f"processes vary by {UNSTABLE_CV_PCT:g} % or more (CV): the machine is shared")
+    for word, value in (("fastest", float(values.min())), ("slowest", float(values.max()))):
+        if 100 * abs(value - middle) / middle >= UNSTABLE_RANGE_PCT:
+            warnings.append(f"the {word} process is {UNSTABLE_RANGE_PCT:g} % or more off the median process")
+    return warnings

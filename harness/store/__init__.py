@@ -1,0 +1,1 @@
+"""What is on disk: records, where they lie, who may write, and which of them stand."""

@@ -1,0 +1,67 @@
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from harness.bench.accuracy_suite import BATCH, agreeing, answer
+from harness.bench.session import open_model
+from harness.bench.testset import load_testset
+from harness.errors import HarnessError
+from tests.bench_kit import Workshop
+
+
+def right(workshop: Workshop, count: int, wrong: int = 0) -> int:
+    """How many labels the model gives."""
+    testset = load_testset(workshop.testset(count, wrong=wrong))
+    return int((answer(open_model(workshop.model("student"), 1), testset) == testset.labels).sum())
+
+
+# below, at and above a batch, with a rest
+@pytest.mark.parametrize("count", [1, BATCH - 1, BATCH, 2 * BATCH + 7])
+def test_every_image_counts_once(workshop: Workshop, count: int) -> None:
+    assert right(workshop, count) == count
+    assert right(workshop, count, wrong=count // 3) == count - count // 3
+
+
+def test_images_are_resized_to_the_model(workshop: Workshop) -> None:
+    opened = open_model(workshop.model("student", size=13), 1)
+    testset = load_testset(workshop.testset(20, size=8))
+    np.testing.assert_array_equal(answer(opened, testset), testset.labels)
+
+
+@pytest.mark.parametrize("weight", [math.nan, math.inf])
+def test_logits_that_are_not_finite_are_an_error_and_no_miss(workshop: Workshop, weight: float) -> None:
+    opened = open_model(workshop.model("student", weight=weight), 1)
+    with pytest.raises(HarnessError, match=r"logits are not finite \(first in images 0 to 19\)"):
+        answer(opened, load_testset(workshop.testset(20)))
+
+
+def test_labels_that_the_model_does_not_know_are_an_error(workshop: Workshop) -> None:
+    opened = open_model(workshop.model("student"), 1)
+    testset = load_testset(workshop.testset(20))
+    with pytest.raises(HarnessError, match=r"output is \(20, 3\) for 20 images with labels to 3"):
+        answer(opened, replace(testset, labels=np.full(20, 3)))
+
+
+def test_answers_that_are_torchs_are_counted(tmp_path: Path) -> None:
+    path = tmp_path / "answers.npy"
+    np.save(path, np.array([3, 1, 4, 1, 5], np.uint8))
+    assert agreeing(np.array([3, 1, 4, 9, 9]), path) == 3
+    assert agreeing(np.array([3]), None) is None
+
+
+@pytest.mark.parametrize("content", [None, b"", b"cut short"])
+def test_torchs_answers_that_cannot_be_read_are_named(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "answers.npy"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(HarnessError, match=r"answers\.npy: not readable .*delete it"):
+        agreeing(np.array([1, 2]), path)
+
+
+def test_torchs_answers_to_another_test_set_are_refused(tmp_path: Path) -> None:
+    np.save(tmp_path / "answers.npy", np.zeros(3, np.uint8))
+    with pytest.raises(HarnessError, match=r"answers\.npy: \(3,\) answers for 2 images"):
+        agreeing(np.array([1, 2]), tmp_path / "answers.npy")

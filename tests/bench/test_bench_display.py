@@ -1,0 +1,111 @@
+import io
+from typing import Any
+
+import pytest
+
+from harness.bench.bench_display import Progress, duration, summary
+from harness.store.records import AccuracyRecord, Failure, Interval, LatencyRecord, failed
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(0.2, "0 s"), (59.6, "1 min 00 s"), (200, "3 min 20 s"), (3600, "1 h 00 min"), (3900, "1 h 05 min")],
+)
+def test_durations_are_for_people(seconds: float, said: str) -> None:
+    assert duration(seconds) == said
+
+
+def drive(stream: io.StringIO) -> str:
+    progress = Progress("latency", stream)
+    progress.at("block 1, ResNet50")
+    progress.reached("block 1 done")
+    progress.at("block 2, ResNet50")
+    progress.failed("x failed (timeout): y")
+    progress.reached("block 2 done")
+    progress.close()
+    return stream.getvalue()
+
+
+def test_a_log_gets_a_plain_line_for_each_milestone() -> None:
+    assert drive(io.StringIO()).splitlines() == [
+        "latency: block 1 done",
+        "latency: x failed (timeout): y",
+        "latency: block 2 done",
+    ]
+
+
+def test_a_terminal_gets_one_line_that_changes_and_keeps_failures() -> None:
+    text = drive(Terminal())
+    assert text.count("\n") == 1
+    assert "\r\x1b[Klatency: block 1, ResNet50" in text
+    assert "\r\x1b[Klatency: block 2, ResNet50 (block 1 done)" in text
+    assert text.endswith("\r\x1b[K")
+
+
+COMMON: dict[str, Any] = {
+    "cell": "p0.3-bn-gram-s0",
+    "title": "P(0.3_BN)_KD(3)_SEED(0)",
+    "profile": "quick",
+    "key": "k",
+    "seconds": 1.0,
+    "environment": {},
+    "onnx_sha256": "0" * 64,
+    "runtime": "onnxruntime 1.16.0",
+}
+
+
+def latency(**changes: Any) -> LatencyRecord:
+    fields = {
+        "status": "done",
+        "finished_at": "",
+        "condition": "ort-1.16.0-threads-1",
+        "threads": 1,
+        "settings": {},
+        "latency_ms": Interval(value=1.2344, low=1.2, high=1.3),
+        "ratio_to_teacher": Interval(value=0.5, low=0.49, high=0.51),
+    }
+    return LatencyRecord(**COMMON | fields | changes)
+
+
+TEACHER = {"cell": "teacher-s0", "title": "ResNet50", "ratio_to_teacher": Interval(value=1, low=1, high=1)}
+
+
+def test_the_summary_has_a_row_per_model_and_the_reasons() -> None:
+    bad = failed(AccuracyRecord, Failure(kind="timeout", message="no result within 1 s"), **COMMON)
+    text = summary([latency()], [bad])
+    (row,) = [line for line in text.splitlines() if line.startswith("P(0.3_BN)_KD(3)_SEED(0)")]
+    assert "1.234 [1.200, 1.300]" in row
+    assert "0.500 [0.490, 0.510]" in row
+    assert row.endswith("failed")
+    assert "p0.3-bn-gram-s0: accuracy failed (timeout): no result within 1 s" in text
+
+
+def test_the_summary_shows_what_the_teacher_differs_from_itself_by() -> None:
+    teacher = latency(**TEACHER, control_ratio=Interval(value=1.004, low=0.99, high=1.012))
+    good = AccuracyRecord(
+        **COMMON | {"cell": "teacher-s0"}, status="done", finished_at="", accuracy_pct=76.5, correct=7650
+    )
+    lines = summary([teacher, latency()], [good]).splitlines()
+    first, again = [line for line in lines if line.startswith("ResNet50")]
+    assert "1.000 [1.000, 1.000]" in first
+    assert first.endswith("76.50")
+    assert again.startswith("ResNet50, again")
+    assert again.endswith("1.004 [0.990, 1.012]")
+
+
+def test_the_summary_says_a_warning_once_and_of_how_many_rows() -> None:
+    one, other = "the slowest process is 50 % or more off", "the hypervisor gave 2.0 % of the CPU time to others"
+    text = summary([latency(**TEACHER, warnings=[other]), latency(warnings=[one, other])], [])
+    assert text.splitlines()[-2:] == [f"all rows: {other}", f"1 row: {one}"]
+
+
+def test_where_there_are_several_conditions_each_summary_says_its_own() -> None:
+    two = latency(runtime="onnxruntime 1.32.0", threads=2)
+    assert summary([two], [], several=True).startswith("onnxruntime 1.32.0, 2 threads\n")
+    assert summary([latency()], [], several=True).startswith("onnxruntime 1.16.0, 1 thread\n")
+    assert "onnxruntime" not in summary([two], [])

@@ -1,0 +1,192 @@
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from harness.bench import process
+from harness.bench.job import Assignment
+from harness.bench.process import describe, measure, runtime_of
+from harness.bench.session import RUNTIME
+from harness.errors import HarnessError
+from harness.plan.settings import Bench
+from harness.store.records import Failure
+from tests.bench_kit import OLD_PYTHON, SETTINGS, Workshop
+
+CPU = min(os.sched_getaffinity(0))
+
+
+def assignment(workshop: Workshop, **changes: object) -> Assignment:
+    job = workshop.job(workshop.model("student"))
+    made = Assignment(
+        model=job.models[0],
+        testset=job.testset,
+        settings=job.settings,
+        harness_revision="abc",
+        threads=1,
+        cpus=[CPU],
+        failure=workshop.folder / "failure.json",
+    )
+    return made.model_copy(update=changes)
+
+
+def planted(workshop: Workshop, body: str) -> str:
+    """A suite that goes wrong in some way; an absolute path, which is taken as it is."""
+    path = workshop.folder / "planted_suite.py"
+    path.write_text(f"import os, signal, time\ndef test_it():\n    {body}\n")
+    return str(path)
+
+
+def failing(workshop: Workshop, suite: str, timeout_s: float = 60) -> Failure:
+    output = workshop.folder / "out.json"
+    found = measure(suite, assignment(workshop), output, timeout_s)
+    assert isinstance(found, Failure)
+    assert output.with_suffix(".log").exists()
+    return found
+
+
+def test_the_latency_suite_measures_in_a_fresh_pinned_process(
+    workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    found = measure("latency_suite.py", assignment(workshop, block=1), workshop.folder / "out.json", 60)
+    assert isinstance(found, dict)
+    info = found["extra_info"]
+    assert len(found["stats"]["data"]) == info["rounds"] >= 11
+    assert (info["cell"], info["block"], info["cpus"], info["warmup_rounds"]) == ("student", 1, [CPU], 2)
+    assert info["runtime"].startswith("onnxruntime ")
+    assert info["distinct_inputs"] == min(info["rounds"], 120), "no image is timed again before all others are"
+    assert info["first_inference_ms"] > 0
+    assert 10 << 20 < info["peak_rss_bytes"] < 2 << 30
+    assert not (workshop.folder / "out.log").exists()
+    assert not (here / ".benchmarks").exists(), "the working directory may be read-only"
+
+
+def test_default_threads_or_a_wrong_cpuset_cannot_pass_unseen(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The launcher is told other CPUs than the suite is.
+    other = max(os.sched_getaffinity(0))
+    if other == CPU:
+        pytest.skip("one CPU: there is no wrong one to be on")
+    real = process._command
+    monkeypatch.setattr(process, "_command", lambda python, suite, _, *rest: real(python, suite, [other], *rest))
+    assert "not on the chosen" in failing(workshop, "latency_suite.py").message
+
+
+def test_a_process_is_warmed_up_and_sampled_by_time_as_well_as_by_count(workshop: Workshop) -> None:
+    settings = Bench.model_validate(SETTINGS | {"warmup_s": 0.2, "sampling_s": 0.2})
+    found = measure("latency_suite.py", assignment(workshop, settings=settings), workshop.folder / "out.json", 60)
+    assert isinstance(found, dict)
+    assert found["extra_info"]["warmup_rounds"] > 2
+    assert len(found["stats"]["data"]) == found["extra_info"]["rounds"] > 11
+
+
+def test_an_error_keeps_its_own_words(workshop: Workshop) -> None:
+    suite_input = assignment(workshop)
+    suite_input.model.onnx.write_bytes(b"no model")
+    found = measure("accuracy_suite.py", suite_input, workshop.folder / "out.json", 60)
+    assert isinstance(found, Failure)
+    assert found.kind == "error"
+    assert "student.onnx: sha256 is" in found.message
+
+
+def test_a_process_that_hangs_is_stopped(workshop: Workshop) -> None:
+    started = time.monotonic()
+    found = failing(workshop, planted(workshop, "time.sleep(100)"), timeout_s=1)
+    assert (found.kind, time.monotonic() - started < 20) == ("timeout", True)
+    assert "within 1 s" in found.message
+
+
+def test_a_killed_process_is_called_killed(workshop: Workshop) -> None:
+    found = failing(workshop, planted(workshop, "os.kill(os.getpid(), signal.SIGKILL)"))
+    assert (found.kind, "SIGKILL" in found.message) == ("killed", True)
+
+
+def test_a_process_that_the_kernel_killed_for_memory(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    kills = iter([3, 4])
+    monkeypatch.setattr(process, "oom_kills", lambda: next(kills))
+    assert failing(workshop, planted(workshop, "os.kill(os.getpid(), signal.SIGKILL)")).kind == "out-of-memory"
+
+
+@pytest.mark.parametrize(("body", "said"), [("pass", "no single benchmark"), ("os._exit(3)", "exit code 3")])
+def test_a_process_without_a_result_is_an_error(workshop: Workshop, body: str, said: str) -> None:
+    found = failing(workshop, planted(workshop, body))
+    assert (found.kind, said in found.message) == ("error", True)
+
+
+def test_an_earlier_result_is_not_taken_for_this_one(workshop: Workshop) -> None:
+    (workshop.folder / "out.json").write_text('{"benchmarks": [{"stats": {}}]}')
+    (workshop.folder / "failure.json").write_text('{"kind": "timeout", "message": "old"}')
+    assert "exit code 3" in failing(workshop, planted(workshop, "os._exit(3)")).message
+
+
+def test_the_measuring_process_dies_with_a_killed_parent(tmp_path: Path) -> None:
+    mark = tmp_path / "pid"
+    child = f"import os, pathlib, time; pathlib.Path({str(mark)!r}).write_text(str(os.getpid())); time.sleep(100)"
+    command = [sys.executable, "-m", "harness.bench.pinned", str(CPU), "-c", child]
+    parent = subprocess.Popen(
+        [sys.executable, "-c", f"import subprocess; subprocess.run({command!r}, start_new_session=True)"],
+        env={**os.environ, "PYTHONPATH": str(process.ROOT)},
+    )
+    _wait_for(lambda: mark.exists() and mark.read_text() != "")
+    pid = int(mark.read_text())
+    assert os.sched_getaffinity(pid) == {CPU}
+    parent.kill()
+    parent.wait()
+    _wait_for(lambda: not _runs(pid))
+
+
+def test_a_runtime_says_its_version() -> None:
+    assert runtime_of(None, "current") == runtime_of(Path(sys.executable), "current") == RUNTIME
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_python_without_the_runtime_is_named_with_its_key(tmp_path: Path, there: bool) -> None:
+    python = tmp_path / "python"
+    if there:
+        # one that finds no packages
+        python.write_text(f'#!/bin/sh\nexec {sys.executable} -I -S "$@"\n')
+        python.chmod(0o755)
+    with pytest.raises(
+        HarnessError, match=r"bench\.runtimes: 1\.16\.0: .*/python cannot import onnxruntime; run: make"
+    ):
+        runtime_of(python, "1.16.0")
+
+
+@pytest.mark.skipif(not OLD_PYTHON.is_file(), reason="no .venvs/bench-1.16.0: `make setup` makes it")
+def test_a_suite_runs_where_its_runtime_is(workshop: Workshop) -> None:
+    found = measure("latency_suite.py", assignment(workshop), workshop.folder / "out.json", 60, OLD_PYTHON)
+    assert isinstance(found, dict)
+    assert found["extra_info"]["runtime"] == runtime_of(OLD_PYTHON, "1.16.0") == "onnxruntime 1.16.0"
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def _wait_for(true: object) -> None:
+    until = time.monotonic() + 20
+    while not true():  # type: ignore[operator]
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize(
+    ("error", "failure"),
+    [
+        (HarnessError("x.onnx: bad"), Failure(kind="error", message="x.onnx: bad")),
+        (ValueError("a\nb"), Failure(kind="error", message="ValueError: a b")),
+        (MemoryError(), Failure(kind="out-of-memory", message="MemoryError: ")),
+        (RuntimeError("std::bad_alloc"), Failure(kind="out-of-memory", message="RuntimeError: std::bad_alloc")),
+    ],
+)
+def test_exceptions_become_failures(error: BaseException, failure: Failure) -> None:
+    assert describe(error) == failure

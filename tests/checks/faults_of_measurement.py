@@ -1,0 +1,229 @@
+"""Ways to measure a latency wrongly, and who must notice."""
+
+import json
+import math
+from typing import Any
+
+from harness.bench.history import keep
+from harness.store.records import AccuracyRecord, Interval, LatencyRecord
+from tests.checks.planted import BESIDE, CELL, HEADLINE, TEACHER, Bench, fault
+from tests.synthetic import CLOSED
+
+
+@fault("wrong-runtime", (CELL, "latency"))
+def latency_with_another_runtime(bench: Bench) -> None:
+    bench.change(LatencyRecord, runtime="onnxruntime 1.23.0")
+
+
+@fault("wrong-runtime", (CELL, "latency"))
+def the_headlines_runtime_under_a_condition_beside_it(bench: Bench) -> None:
+    bench.change(LatencyRecord, under=BESIDE, runtime=bench.get(LatencyRecord).runtime)
+
+
+@fault("wrong-runtime", (CELL, "accuracy"))
+def accuracy_with_another_runtime(bench: Bench) -> None:
+    bench.change(AccuracyRecord, runtime="onnxruntime 1.23.0")
+
+
+@fault("too-few-samples", (CELL, "latency"))
+def a_process_lost(bench: Bench) -> None:
+    bench.measured(bench.get(LatencyRecord).processes[1:])
+
+
+@fault("too-few-samples", (CELL, "latency"))
+def samples_lost(bench: Bench) -> None:
+    bench.processes(lambda process: {"rounds": process.rounds - 1}, lambda place: place == 3)
+
+
+@fault("too-few-samples", (CELL, "latency"))
+def two_processes_as_asked_for(bench: Bench) -> None:
+    bench.setting("bench", blocks=2)
+    bench.measured(bench.get(LatencyRecord).processes[:2])
+
+
+@fault("too-few-samples", (CELL, "latency"))
+def two_processes_beside_the_headline(bench: Bench) -> None:
+    bench.measured(bench.get(LatencyRecord, under=BESIDE).processes[:2], under=BESIDE)
+
+
+@fault("wrong-threads", (CELL, "latency"))
+def default_threads(bench: Bench) -> None:
+    bench.change(LatencyRecord, threads=0)
+
+
+@fault("wrong-threads", (CELL, "latency"))
+def default_threads_of_the_session(bench: Bench) -> None:
+    bench.setting("session", intra_op_num_threads=0)
+
+
+@fault("wrong-threads", (CELL, "latency"))
+def threads_not_as_planned(bench: Bench) -> None:
+    bench.change(LatencyRecord, threads=2)
+    bench.setting("session", intra_op_num_threads=2)
+    bench.processes(lambda _: {"cpus": [0, 1]})
+    bench.environment(LatencyRecord, measured_cpus=[0, 1])
+
+
+@fault("wrong-threads", (CELL, "latency"))
+def threads_not_as_planned_beside_the_headline(bench: Bench) -> None:
+    bench.change(LatencyRecord, under=BESIDE, threads=2)
+    bench.setting("session", under=BESIDE, intra_op_num_threads=2)
+    bench.processes(lambda _: {"cpus": [0, 1]}, under=BESIDE)
+    bench.environment(LatencyRecord, under=BESIDE, measured_cpus=[0, 1])
+
+
+@fault("wrong-threads", (CELL, "latency"))
+def default_threads_beside_the_headline(bench: Bench) -> None:
+    bench.setting("session", under=BESIDE, intra_op_num_threads=0)
+
+
+@fault("wrong-cpuset", (CELL, "latency"))
+def a_process_on_another_cpu(bench: Bench) -> None:
+    bench.processes(lambda _: {"cpus": [1]}, lambda place: place == 2)
+
+
+@fault("wrong-cpuset", (CELL, "latency"))
+def more_cpus_than_threads(bench: Bench) -> None:
+    bench.processes(lambda _: {"cpus": [0, 1]})
+
+
+@fault("wrong-cpuset", (CELL, "latency"))
+def cpus_not_those_chosen(bench: Bench) -> None:
+    bench.environment(LatencyRecord, measured_cpus=[5])
+
+
+@fault("repeated-input", (CELL, "latency"))
+def a_single_input_repeated(bench: Bench) -> None:
+    bench.processes(lambda _: {"distinct_inputs": 1})
+
+
+@fault("impossible-latency", (CELL, "latency"))
+def nan_latency(bench: Bench) -> None:
+    bench.change(LatencyRecord, latency_ms=Interval(value=math.nan, low=math.nan, high=math.nan))
+
+
+@fault("impossible-latency", (CELL, "latency"))
+def latency_typed_by_hand(bench: Bench) -> None:
+    latency = bench.get(LatencyRecord).latency_ms
+    # inside its interval and among the processes, and yet not what follows from them
+    bench.change(LatencyRecord, latency_ms=latency.model_copy(update={"value": latency.value * 0.999}))
+
+
+@fault("impossible-latency", (CELL, "latency"))
+def latency_typed_by_hand_beside_the_headline(bench: Bench) -> None:
+    value = bench.get(LatencyRecord, under=BESIDE).latency_ms.value / 2
+    bench.change(LatencyRecord, under=BESIDE, latency_ms=Interval(value=value, low=value, high=value))
+
+
+@fault("impossible-latency", (CELL, "latency"))
+def ratio_outside_its_interval(bench: Bench) -> None:
+    bench.change(LatencyRecord, ratio_to_teacher=Interval(value=0.5, low=0.501, high=0.502))
+
+
+@fault("impossible-latency", (CELL, "latency"))
+def process_median_typed_by_hand(bench: Bench) -> None:
+    bench.processes(lambda process: {"median_ms": process.low_ms * 0.9}, lambda place: place == 0)
+
+
+@fault("impossible-latency", (CELL, "latency"))
+def process_percentile_typed_by_hand(bench: Bench) -> None:
+    bench.processes(lambda process: {"p90_ms": process.median_ms * 0.9}, lambda place: place == 0)
+
+
+@fault("impossible-latency", (TEACHER, "latency"))
+def control_outside_its_interval(bench: Bench) -> None:
+    bench.change(LatencyRecord, TEACHER, control_ratio=Interval(value=1.0, low=1.001, high=1.002))
+
+
+@fault("impossible-latency", (CELL, "latency"))
+def done_without_a_latency(bench: Bench) -> None:
+    bench.change(LatencyRecord, latency_ms=None)
+
+
+@fault("throttled-run", (CELL, "latency"))
+def throttled(bench: Bench) -> None:
+    bench.environment(LatencyRecord, nr_throttled=17)
+
+
+@fault("stolen-run", (CELL, "latency"))
+def stolen(bench: Bench) -> None:
+    bench.environment(LatencyRecord, steal_pct=12.0)
+
+
+@fault("open-container", (CELL, "accuracy"))
+def a_container_that_did_not_look_at_itself(bench: Bench) -> None:
+    bench.environment(AccuracyRecord, enclosure={})
+
+
+@fault("open-container", (CELL, "latency"))
+def a_container_with_a_network(bench: Bench) -> None:
+    bench.environment(LatencyRecord, enclosure={**CLOSED, "interfaces": ["eth0"]})
+
+
+@fault("open-container", (CELL, "latency"))
+def a_container_on_other_cpus_beside_the_headline(bench: Bench) -> None:
+    bench.environment(LatencyRecord, under=BESIDE, enclosure={**CLOSED, "cpus": [0, 1, 2]})
+
+
+@fault("missing-teacher", (CELL, "latency"))
+def no_teacher_in_the_run(bench: Bench) -> None:
+    bench.change(LatencyRecord, ratio_to_teacher=None)
+
+
+@fault("control-off", (TEACHER, "latency"))
+def a_teacher_slower_than_itself(bench: Bench) -> None:
+    bench.change(LatencyRecord, TEACHER, control_ratio=Interval(value=1.06, low=1.05, high=1.07))
+
+
+@fault("control-off", (TEACHER, "latency"))
+def a_teacher_faster_than_itself_beside_the_headline(bench: Bench) -> None:
+    bench.change(LatencyRecord, TEACHER, BESIDE, control_ratio=Interval(value=0.94, low=0.93, high=0.95))
+
+
+@fault("control-off", (TEACHER, "latency"))
+def a_teacher_measured_once(bench: Bench) -> None:
+    bench.change(LatencyRecord, TEACHER, control_ratio=None, control=[])
+
+
+@fault("unusable-interval", (CELL, "latency"))
+def unusable_interval(bench: Bench) -> None:
+    bench.change(LatencyRecord, ratio_to_teacher=Interval(value=0.6, low=0.41, high=0.96))
+
+
+@fault("wide-interval", (CELL, "latency"))
+def wide_interval(bench: Bench) -> None:
+    bench.change(LatencyRecord, ratio_to_teacher=Interval(value=0.6, low=0.59, high=0.61))
+
+
+def kept(bench: Bench, **stats: Any) -> None:
+    """pytest-benchmark's file of the run, with some statistics of the cell changed afterwards."""
+    measured = [bench.get(LatencyRecord, cell.id, under) for cell in bench.plan.cells for under in (HEADLINE, BESIDE)]
+    path = keep(bench.results, measured)
+    document = json.loads(path.read_text())
+    entries = {entry["fullname"]: entry for entry in document["benchmarks"]}
+    entries[f"{HEADLINE}/{CELL}"]["stats"].update(stats)
+    path.write_text(json.dumps(document))
+
+
+@fault("other-history", (CELL, "latency"))
+def a_process_changed_on_record(bench: Bench) -> None:
+    kept(bench, min=1e-6)
+
+
+@fault("other-history", (CELL, "latency"))
+def a_process_more_on_record(bench: Bench) -> None:
+    kept(bench, rounds=1)
+
+
+@fault("other-samples", (CELL, "latency"))
+def samples_of_another_measurement(bench: Bench) -> None:
+    process = bench.get(LatencyRecord).processes[3]
+    raw(bench, process.block, [process.low_ms] * (process.rounds - 1))
+
+
+def raw(bench: Bench, block: int, samples_ms: list[float], at: str = "2026-01-02T03:00:00.5+00:00") -> None:
+    """What one process of the cell left, as pytest-benchmark writes it."""
+    path = bench.artifacts / "lite/bench" / f"latency-block{block:03d}-{CELL}.{HEADLINE}.json"
+    path.parent.mkdir(exist_ok=True)
+    entry = {"stats": {"data": [sample / 1000 for sample in samples_ms]}}
+    path.write_text(json.dumps({"datetime": at, "benchmarks": [entry]}))

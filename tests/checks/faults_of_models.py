@@ -1,0 +1,140 @@
+"""Models that cannot be what their rows say, rows that do not go together, and who must notice."""
+
+import math
+
+from harness.store.records import AccuracyRecord, ExportRecord, Interval, LatencyRecord, TrainRecord
+from tests.checks.planted import CELL, TEACHER, Bench, fault
+from tests.synthetic import CLOSED
+
+
+@fault("mixed-training", (CELL, "train"))
+def another_training_device(bench: Bench) -> None:
+    bench.environment(TrainRecord, device="Another GPU")
+
+
+@fault("mixed-training", (CELL, "train"))
+def another_training_precision(bench: Bench) -> None:
+    bench.environment(TrainRecord, precision="fp32")
+
+
+@fault("mixed-training", (TEACHER, "train"))
+def the_teacher_by_another_torch(bench: Bench) -> None:
+    bench.environment(TrainRecord, TEACHER, torch="2.12.0")
+
+
+@fault("mixed-machines", (CELL, "latency"))
+def another_machine(bench: Bench) -> None:
+    bench.environment(LatencyRecord, cpu="Another CPU")
+
+
+@fault("mixed-machines", (CELL, "latency"))
+def another_instruction_set(bench: Bench) -> None:
+    bench.environment(LatencyRecord, isa=["avx2"])
+
+
+@fault("mixed-images", (CELL, "latency"))
+def another_image(bench: Bench) -> None:
+    bench.environment(LatencyRecord, image="sha256:0123", enclosure=CLOSED)
+
+
+@fault("mixed-runs", (CELL, "latency"))
+def another_run(bench: Bench) -> None:
+    bench.environment(LatencyRecord, run="run-2")
+
+
+@fault("mixed-runs", (TEACHER, "latency"))
+def the_teacher_from_another_run(bench: Bench) -> None:
+    bench.environment(LatencyRecord, TEACHER, run="run-2")
+
+
+@fault("mixed-test-images", (CELL, "accuracy"))
+def other_test_images(bench: Bench) -> None:
+    bench.change(AccuracyRecord, testset_sha256="cd" * 32)
+
+
+@fault("mixed-test-images", (CELL, "accuracy"))
+def fewer_test_images(bench: Bench) -> None:
+    bench.change(AccuracyRecord, images=5_000, correct=bench.get(AccuracyRecord).correct // 2)
+    accuracy = 100 * bench.get(AccuracyRecord).correct / 5_000
+    bench.change(AccuracyRecord, accuracy_pct=accuracy)
+
+
+@fault("mixed-accuracy-machines", (CELL, "accuracy"))
+def accuracy_from_another_machine(bench: Bench) -> None:
+    bench.environment(AccuracyRecord, cpu="Another CPU")
+
+
+@fault("denormal-weights", (CELL, "export"))
+def denormals(bench: Bench) -> None:
+    bench.change(ExportRecord, denormal_weights=1234)
+
+
+@fault("parity-lost", (CELL, "export"))
+def logits_off(bench: Bench) -> None:
+    bench.change(ExportRecord, parity_max_abs_diff=0.5)
+
+
+@fault("parity-lost", (CELL, "export"))
+def nan_parity(bench: Bench) -> None:
+    bench.change(ExportRecord, parity_max_abs_diff=math.nan)
+
+
+@fault("parity-lost", (CELL, "export"))
+def answers_off(bench: Bench) -> None:
+    bench.change(ExportRecord, parity_top1_agreement_pct=97.0)
+
+
+def accuracy(bench: Bench, percent: float) -> None:
+    """Torch and the bench agree on this accuracy of the cell."""
+    bench.change(AccuracyRecord, accuracy_pct=percent, correct=round(100 * percent))
+    bench.change(TrainRecord, accuracy_pct=percent)
+
+
+@fault("impossible-accuracy", (CELL, "accuracy"))
+def zero_accuracy(bench: Bench) -> None:
+    accuracy(bench, 0.0)
+
+
+@fault("impossible-accuracy", (CELL, "accuracy"))
+def nan_accuracy(bench: Bench) -> None:
+    bench.change(AccuracyRecord, accuracy_pct=math.nan)
+
+
+@fault("impossible-accuracy", (CELL, "accuracy"))
+def counts_that_do_not_give_the_accuracy(bench: Bench) -> None:
+    bench.change(AccuracyRecord, correct=bench.get(AccuracyRecord).correct + 1)
+
+
+@fault("impossible-accuracy", (CELL, "accuracy"))
+def done_without_an_accuracy(bench: Bench) -> None:
+    bench.change(AccuracyRecord, accuracy_pct=None)
+
+
+@fault("chance-accuracy", (CELL, "accuracy"))
+def guessing(bench: Bench) -> None:
+    accuracy(bench, 1.2)
+
+
+@fault("differs-from-torch", (CELL, "accuracy"))
+def accuracy_not_torchs(bench: Bench) -> None:
+    bench.change(TrainRecord, accuracy_pct=bench.get(AccuracyRecord).accuracy_pct + 0.2)
+
+
+@fault("other-answers", (CELL, "accuracy"))
+def as_many_right_answers_to_other_images(bench: Bench) -> None:
+    bench.change(AccuracyRecord, agreement_pct=93.0)
+
+
+@fault("other-answers", (CELL, "accuracy"))
+def nan_agreement(bench: Bench) -> None:
+    bench.change(AccuracyRecord, agreement_pct=math.nan)
+
+
+@fault("above-teacher", (CELL, "accuracy"))
+def far_above_the_teacher(bench: Bench) -> None:
+    accuracy(bench, 95.0)
+
+
+@fault("slower-than-teacher", (CELL, "latency"))
+def slower_than_the_teacher(bench: Bench) -> None:
+    bench.change(LatencyRecord, ratio_to_teacher=Interval(value=1.2, low=1.195, high=1.205))

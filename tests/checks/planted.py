@@ -1,0 +1,115 @@
+"""Sound results to plant faults in, and what the checks then say."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.checks.catalogue import STRICT, Finding, run_checks
+from harness.checks.comparison import compare
+from harness.checks.evidence import read_evidence
+from harness.intervals import estimate
+from harness.plan.planning import Cell, Plan
+from harness.store.records import Interval, LatencyRecord, Process, Record, Stage, load
+from tests.synthetic import change, fill_results, path_of
+
+# A student, and another one.
+CELL, OTHER = "p0.3-bn-gram-s0", "p0.3-l1-base-s0"
+TEACHER = "teacher-s0"
+# The condition that tables show, and one beside it.
+HEADLINE, BESIDE = "ort-1.16.0-threads-1", "ort-current-threads-1"
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A results folder and an artifacts folder of one plan."""
+
+    plan: Plan
+    results: Path
+    artifacts: Path
+
+    def cell(self, name: str = CELL) -> Cell:
+        """A planned cell."""
+        return next(cell for cell in self.plan.cells if cell.id == name)
+
+    def path(self, kind: type[Record], cell: str = CELL, under: str = HEADLINE) -> Path:
+        """Where a record lies; only a latency is under a condition."""
+        return path_of(self.results, self.plan, cell, kind, under)
+
+    def get(self, kind: type[Any], cell: str = CELL, under: str = HEADLINE) -> Any:
+        """A stored record."""
+        return load(self.path(kind, cell, under), kind)
+
+    def change(self, kind: type[Record], cell: str = CELL, under: str = HEADLINE, **fields: Any) -> None:
+        """Rewrite some fields of a stored record."""
+        change(self.results, self.plan, cell, kind, under, **fields)
+
+    def environment(self, kind: type[Record], cell: str = CELL, under: str = HEADLINE, **facts: Any) -> None:
+        """Rewrite some facts of a stored record's environment."""
+        self.change(kind, cell, under, environment={**self.get(kind, cell, under).environment, **facts})
+
+    def setting(self, part: str, under: str = HEADLINE, **values: Any) -> None:
+        """Rewrite some of the settings that the cell's latency says it was measured with."""
+        settings = self.get(LatencyRecord, under=under).settings
+        self.change(LatencyRecord, under=under, settings={**settings, part: {**settings.get(part, {}), **values}})
+
+    def processes(
+        self,
+        edit: Callable[[Process], dict[str, Any]],
+        which: Callable[[int], bool] = lambda _: True,
+        under: str = HEADLINE,
+    ) -> None:
+        """Rewrite some fields of some of the cell's processes."""
+        edited = [
+            process.model_copy(update=edit(process)) if which(place) else process
+            for place, process in enumerate(self.get(LatencyRecord, under=under).processes)
+        ]
+        self.change(LatencyRecord, under=under, processes=edited)
+
+    def measured(self, processes: list[Process], under: str = HEADLINE) -> None:
+        """Put these processes in place of the cell's, with the latency that follows from them."""
+        value = estimate([process.low_ms for process in processes])
+        latency = Interval(value=value, low=value * 0.99, high=value * 1.01)
+        self.change(LatencyRecord, under=under, processes=processes, latency_ms=latency)
+
+    def onnx(self, cell: str = CELL) -> Path:
+        """A cell's ONNX file."""
+        return self.cell(cell).artifacts(self.artifacts, self.plan.profile) / "model.onnx"
+
+    def findings(self) -> list[Finding]:
+        """What all checks say, the strict ones included."""
+        return run_checks(read_evidence(self.plan, self.results, self.artifacts), STRICT)
+
+
+def make_bench(plan: Plan, folder: Path) -> Bench:
+    """Sound records of every cell, and files with just the hashes that they name."""
+    bench = Bench(plan, folder / "results", folder / "artifacts")
+    fill_results(plan, bench.results)
+    for cell in plan.cells:
+        file = bench.onnx(cell.id)
+        file.parent.mkdir(parents=True)
+        # The text that synthetic's made-up hash is the hash of.
+        file.write_text(json.dumps([cell.key, "onnx"], separators=(",", ":")))
+    return bench
+
+
+Plant = Callable[[Bench], None]
+# Name -> the check that must find it, the rows and stages that it must name, and what plants it.
+FAULTS: dict[str, tuple[str, set[tuple[str, Stage]], Plant]] = {}
+
+
+def fault(check: str, *rows: tuple[str, Stage]) -> Callable[[Plant], Plant]:
+    """Register a way to plant a fault."""
+
+    def register(plant: Plant) -> Plant:
+        assert plant.__name__ not in FAULTS
+        FAULTS[plant.__name__] = (check, set(rows), plant)
+        return plant
+
+    return register
+
+
+def listed(before: Path, after: Path) -> set[tuple[str, str]]:
+    """Which figures of which cells `compare` lists as changed; a latency's cell has its condition before it."""
+    return {(change.cell, change.what) for change in compare(before, after).significant}

@@ -1,0 +1,107 @@
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from harness.cli import app
+from harness.errors import HarnessError
+from harness.store.paths import CIFAR_FOLDER
+from harness.store.records import ExportRecord, LatencyRecord
+from tests.checks.planted import CELL, Bench
+from tests.synthetic import MATRIX
+
+
+@pytest.fixture
+def run(bench: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> "Run":
+    # CIFAR-100 at hand, so that the plan's cells are those of the synthetic records wherever the tests run.
+    (tmp_path / "data" / CIFAR_FOLDER).mkdir(parents=True)
+    monkeypatch.setenv("DATA_DIR", str(tmp_path / "data"))
+    return Run(bench)
+
+
+class Run:
+    """Runs a verb on the test's own folders."""
+
+    def __init__(self, bench: Bench) -> None:
+        self.bench = bench
+
+    def __call__(self, verb: str, *more: str) -> Result:
+        where = [
+            "--matrix",
+            str(MATRIX),
+            "--results",
+            str(self.bench.results),
+            "--artifacts",
+            str(self.bench.artifacts),
+        ]
+        which = ["--profile", "lite", "--experiment", "prune-0.3"]
+        return CliRunner().invoke(app, [verb, *which, *where, *more])
+
+
+def test_check_of_sound_results_succeeds(run: Run) -> None:
+    result = run("check")
+    assert result.exit_code == 0
+    assert result.stdout.startswith("check lite: 10 models")
+
+
+def test_check_fails_on_errors_and_names_the_row(run: Run, bench: Bench) -> None:
+    bench.onnx().write_bytes(b"cut short")
+    result = run("check")
+    assert result.exit_code == 1
+    assert f"error: changed-file (1 row)\n  {CELL}: " in result.stdout
+
+
+def test_check_does_not_fail_on_warnings(run: Run, bench: Bench) -> None:
+    ratio = bench.get(LatencyRecord).ratio_to_teacher
+    wide = ratio.model_copy(update={"low": ratio.value * 0.98, "high": ratio.value * 1.02})
+    bench.change(LatencyRecord, ratio_to_teacher=wide)
+    result = run("check")
+    assert result.exit_code == 0
+    assert "warning: " in result.stdout
+
+
+def test_check_prints_one_json_document(run: Run, bench: Bench) -> None:
+    bench.change(ExportRecord, denormal_weights=3)
+    result = run("check", "--json")
+    assert result.exit_code == 1
+    document = json.loads(result.stdout)
+    assert [(finding["check"], finding["cell"]) for finding in document["findings"]] == [("denormal-weights", CELL)]
+
+
+def test_report_checks_first_and_shows_the_failing_row(run: Run, bench: Bench, tmp_path: Path) -> None:
+    readme = tmp_path / "README.md"
+    readme.write_text("# Nothing to fill\n")
+    bench.change(ExportRecord, denormal_weights=3)
+    path = bench.path(LatencyRecord)
+    path.write_text(path.read_text()[:100])
+    result = run("report", "--readme", str(readme))
+    assert result.exit_code == 0
+    assert f"error: denormal-weights (1 row)\n  {CELL}: " in result.stderr
+    _, table, *_ = (bench.results / "lite" / "tables" / "prune-0.3.md").read_text().split("\n\n")
+    (row,) = [line for line in table.splitlines() if line.startswith("| P(0.3_BN)_KD(3)_SEED(0)")]
+    assert "latency record is unreadable" in row
+    assert "failed: denormal-weights" in row
+    assert len([line for line in table.splitlines() if line.startswith("| P(")]) == 9
+
+
+def test_report_names_what_it_wrote_and_what_was_the_same(run: Run, bench: Bench, tmp_path: Path) -> None:
+    readme = tmp_path / "README.md"
+    readme.write_text("# Nothing to fill\n")
+    lite = bench.results / "lite"
+    files = f"{lite / 'figures/prune-0.3.png'}, {lite / 'tables/prune-0.3.md'}"
+    first = run("report", "--readme", str(readme)).stdout.splitlines()
+    assert first[-2:] == [f"Written: {files}", f"Unchanged: {readme}"]
+    again = run("report", "--readme", str(readme)).stdout.splitlines()
+    assert again[-2:] == ["", f"Unchanged: {readme}, {files}"]
+
+
+def test_compare_prints_its_table_and_refuses_other_machines(run: Run, sound: Bench, bench: Bench) -> None:
+    before, after = str(sound.results / "lite"), str(bench.results / "lite")
+    result = CliRunner().invoke(app, ["compare", before, after])
+    assert result.exit_code == 0
+    assert "no significant change" in result.stdout
+    bench.environment(LatencyRecord, cpu="Another CPU")
+    result = CliRunner().invoke(app, ["compare", before, after])
+    assert isinstance(result.exception, HarnessError)
+    assert "--force" not in CliRunner().invoke(app, ["compare", "--help"]).stdout

@@ -1,0 +1,191 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.checks.comparison import LEAST_PROCESSES, as_text, compare
+from harness.errors import HarnessError
+from harness.store.records import AccuracyRecord, Failure, LatencyRecord, Record, TrainRecord, load, record_path, save
+from tests.checks.planted import BESIDE, CELL, HEADLINE, OTHER, TEACHER, Bench, listed
+from tests.synthetic import plan_for, records_for
+
+
+@pytest.fixture
+def folders(sound: Bench, bench: Bench) -> tuple[Path, Path]:
+    """Two results folders of one profile with equal records; the second is the test's own."""
+    return sound.results / "lite", bench.results / "lite"
+
+
+# As they are listed: a latency with its condition.
+TIMED, TIMED_TEACHER = f"{HEADLINE}/{CELL}", f"{HEADLINE}/{TEACHER}"
+
+
+def slower(bench: Bench, cell: str, factor: float, under: str = HEADLINE) -> None:
+    """Every process of the cell took `factor` times as long."""
+    processes = [
+        process.model_copy(update={"low_ms": factor * process.low_ms})
+        for process in bench.get(LatencyRecord, cell, under).processes
+    ]
+    bench.change(LatencyRecord, cell, under, processes=processes)
+
+
+def test_a_folder_does_not_differ_from_itself(folders: tuple[Path, Path]) -> None:
+    comparison = compare(folders[0], folders[0])
+    assert comparison.significant == ()
+    assert comparison.left_out == ()
+    # Ten latencies and nine ratios under each of two conditions, and ten accuracies.
+    assert len(comparison.changes) == 48
+    text = as_text(*folders, comparison)
+    assert text.endswith("48 figures compared, no significant change (95 % for all together).")
+    assert len(text.splitlines()) == 1
+
+
+def test_a_slower_model_is_listed_with_its_interval(folders: tuple[Path, Path], bench: Bench) -> None:
+    slower(bench, CELL, 1.1)
+    comparison = compare(*folders)
+    assert {(change.cell, change.what) for change in comparison.significant} == {
+        (TIMED, "latency"),
+        (TIMED, "latency by teacher's"),
+    }
+    for one in comparison.significant:
+        assert one.by.value == pytest.approx(1.1)
+        assert 1 < one.by.low <= one.by.value <= one.by.high
+        assert one.after / one.before == pytest.approx(1.1)
+    text = as_text(*folders, comparison)
+    assert text.count("P(0.3_BN)_KD(3)_SEED(0)") == 2
+    assert text.count(f" {HEADLINE} ") == 2
+    assert "x 1.100 [1." in text
+    assert "2 significant changes" in text
+
+
+def test_conditions_are_compared_each_by_itself(folders: tuple[Path, Path], bench: Bench) -> None:
+    slower(bench, CELL, 1.1, under=BESIDE)
+    assert listed(*folders) == {(f"{BESIDE}/{CELL}", "latency"), (f"{BESIDE}/{CELL}", "latency by teacher's")}
+
+
+def test_a_slower_machine_state_changes_latencies_and_no_ratio(folders: tuple[Path, Path], bench: Bench) -> None:
+    for cell in bench.plan.cells:
+        slower(bench, cell.id, 1.1)
+    assert listed(*folders) == {(f"{HEADLINE}/{cell.id}", "latency") for cell in bench.plan.cells}
+
+
+def test_a_slower_teacher_changes_every_ratio(folders: tuple[Path, Path], bench: Bench) -> None:
+    slower(bench, TEACHER, 1.1)
+    students = {f"{HEADLINE}/{cell.id}" for cell in bench.plan.cells if cell.id != TEACHER}
+    assert listed(*folders) == {(TIMED_TEACHER, "latency"), *((cell, "latency by teacher's") for cell in students)}
+
+
+def test_accuracies_of_one_file_may_not_differ_at_all(folders: tuple[Path, Path], bench: Bench) -> None:
+    correct = bench.get(AccuracyRecord).correct
+    bench.change(AccuracyRecord, correct=correct - 1)
+    (found,) = compare(*folders).significant
+    assert (found.cell, found.what) == (CELL, "accuracy")
+    assert found.by.value == found.by.low == found.by.high == pytest.approx(-0.01)
+    assert "-0.01 [-0.01, -0.01] points" in as_text(*folders, compare(*folders))
+
+
+def test_accuracies_of_two_trainings_differ_where_chance_does_not_explain_it(
+    folders: tuple[Path, Path], bench: Bench
+) -> None:
+    correct = bench.get(AccuracyRecord).correct
+    for cell, less in ((CELL, 500), (OTHER, 50)):
+        correct = bench.get(AccuracyRecord, cell).correct
+        bench.change(AccuracyRecord, cell, correct=correct - less, onnx_sha256="e" * 64)
+    (found,) = compare(*folders).significant
+    assert (found.cell, found.what) == (CELL, "accuracy")
+    assert found.by.value == pytest.approx(-5.0)
+    assert found.by.low < -5 < found.by.high < 0
+
+
+MISMATCHES: list[tuple[str, type[Record], dict[str, Any], dict[str, Any], list[str]]] = [
+    ("key", LatencyRecord, {"key": "0" * 16}, {}, ["0" * 16]),
+    ("key", AccuracyRecord, {"key": "0" * 16}, {}, ["0" * 16]),
+    (
+        "machine",
+        LatencyRecord,
+        {},
+        {"cpu": "Another CPU"},
+        ["Some CPU @ 2.00GHz, 2 physical", "Another CPU, 2 physical"],
+    ),
+    ("machine", AccuracyRecord, {}, {"isa": ["avx2"]}, ["avx2 avx512f in", "cores, avx2 in"]),
+    ("container image", LatencyRecord, {}, {"image": "sha256:01"}, ["none in", "sha256:01 in"]),
+    ("runtime", LatencyRecord, {"runtime": "onnxruntime 1.23.0"}, {}, ["onnxruntime 1.16.0", "onnxruntime 1.23.0"]),
+    ("runtime", AccuracyRecord, {"runtime": "onnxruntime 1.23.0"}, {}, ["onnxruntime 1.16.0", "onnxruntime 1.23.0"]),
+    ("number of threads", LatencyRecord, {"threads": 2}, {}, ["1 in", "2 in"]),
+    ("estimator", LatencyRecord, {"settings": {"estimator": "mean"}}, {}, ["mean", "quartile"]),
+    ("session", LatencyRecord, {"settings": {"session": {"spinning": "0"}}}, {}, ["spinning"]),
+    ("test set", AccuracyRecord, {"testset_sha256": "cd" * 32}, {}, ["ab" * 32, "cd" * 32]),
+]
+
+
+@pytest.mark.parametrize(("what", "kind", "fields", "facts", "values"), MISMATCHES)
+def test_what_cannot_be_compared_is_an_error_that_names_both_values(
+    folders: tuple[Path, Path],
+    bench: Bench,
+    what: str,
+    kind: type[Record],
+    fields: dict[str, Any],
+    facts: dict[str, Any],
+    values: list[str],
+) -> None:
+    bench.environment(kind, **facts)
+    bench.change(kind, **fields)
+    with pytest.raises(HarnessError) as caught:
+        compare(*folders)
+    message = str(caught.value)
+    named = TIMED if kind is LatencyRecord else CELL
+    assert message.startswith(f"{named}: cannot compare, the {what} of its {kind.stage} differs: ")
+    for text in (*map(str, folders), *values):
+        assert text in message
+
+
+def test_what_differs_without_harm_is_compared(folders: tuple[Path, Path], bench: Bench) -> None:
+    bench.environment(LatencyRecord, run="run-2", harness_revision="fedcba", kernel="6.2", steal_pct=0.0)
+    bench.setting("bench", blocks=99)
+    assert listed(*folders) == set()
+
+
+def test_cells_of_one_folder_only_and_failed_ones_are_named(folders: tuple[Path, Path], bench: Bench) -> None:
+    bench.path(LatencyRecord, OTHER).unlink()
+    failure = Failure(kind="timeout", message="no result within 600 s")
+    bench.change(AccuracyRecord, status="failed", failure=failure, accuracy_pct=None, correct=None)
+    comparison = compare(*folders)
+    assert comparison.left_out == (f"{HEADLINE}/{OTHER}: latency only in {folders[0]}", f"{CELL}: accuracy failed")
+    assert f"not judged: {CELL}: accuracy failed" in as_text(*folders, comparison)
+
+
+def test_too_few_processes_show_nothing_and_that_is_said(folders: tuple[Path, Path], bench: Bench) -> None:
+    slower(bench, CELL, 2.0)
+    bench.change(LatencyRecord, processes=bench.get(LatencyRecord).processes[: LEAST_PROCESSES - 1])
+    comparison = compare(*folders)
+    assert comparison.significant == ()
+    assert comparison.left_out == (f"{TIMED}: latency has 6 processes, and 7 are the fewest that can show a change",)
+
+
+def test_a_teacher_without_records_leaves_latencies_to_compare(folders: tuple[Path, Path], bench: Bench) -> None:
+    bench.path(LatencyRecord, TEACHER).unlink()
+    slower(bench, CELL, 1.1)
+    assert listed(*folders) == {(TIMED, "latency")}
+
+
+def test_folders_without_records_or_common_cells_are_errors(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    with pytest.raises(HarnessError, match=r"nowhere: no latency or accuracy records here; name a folder like"):
+        compare(folders[0], tmp_path / "nowhere")
+    plan = plan_for("lite", experiments=["prune-0.4"])
+    save(tmp_path / "other", records_for(plan, plan.cells[-1])[-1])
+    with pytest.raises(HarnessError, match="no cell in common"):
+        compare(folders[0], tmp_path / "other" / "lite")
+
+
+def test_a_truncated_record_is_an_error_that_names_it(folders: tuple[Path, Path], bench: Bench) -> None:
+    bench.path(LatencyRecord).write_text("{")
+    with pytest.raises(HarnessError, match=f"latency/{HEADLINE}/{CELL}.json"):
+        compare(*folders)
+
+
+def test_records_are_left_as_they_are(folders: tuple[Path, Path]) -> None:
+    path = record_path(folders[0].parent, "lite", "train", CELL)
+    before = path.read_bytes()
+    compare(*folders)
+    assert path.read_bytes() == before
+    assert load(path, TrainRecord).cell == CELL

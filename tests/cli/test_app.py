@@ -1,0 +1,220 @@
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.command import environment, harness, tiny_matrix
+from tests.documents import ROOT
+
+MODULES_THAT_HELP_NEEDS_NOT = ("torch", "numpy", "pydantic", "rich", "onnx")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A place to work in, with a tiny matrix and an empty DATA_DIR."""
+    (tmp_path / "empty").mkdir()
+    tiny_matrix(tmp_path, ["base"])
+    return tmp_path
+
+
+def test_help_loads_nothing_heavy() -> None:
+    script = (
+        "import sys; sys.argv = ['harness', '--help']\n"
+        "from harness.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        f"print([name for name in {MODULES_THAT_HELP_NEEDS_NOT} if name in sys.modules], file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], env=environment(), capture_output=True, text=True, check=True)
+    assert done.stderr.strip() == "[]"
+    assert all(verb in done.stdout for verb in ("plan", "train-matrix", "bench", "report", "export", "test"))
+
+
+def test_planning_loads_no_torch(folder: Path) -> None:
+    script = (
+        "import sys; sys.argv = ['harness', 'plan', '--profile', 'quick']\n"
+        "from harness.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", script], env=environment(), cwd=folder, capture_output=True, check=True)
+
+
+@pytest.mark.parametrize("verb", ["plan", "status", "check"])
+def test_json_is_one_document(folder: Path, verb: str) -> None:
+    done = harness(folder, verb, "--profile", "quick", "--json")
+    assert json.loads(done.stdout)["profile"] == "quick"
+
+
+def test_the_plan_shows_cells_states_and_what_would_run(folder: Path) -> None:
+    text = harness(folder, "plan", "--profile", "quick").stdout
+    assert "P(0.3_BN)_KD(0)_SEED(0)" in text
+    assert "train 2 epochs of the teacher" in text and "distil 1 students" in text
+
+
+def other_network(folder: Path) -> str:
+    import torch
+    import torchvision
+
+    torch.save(torchvision.models.resnet18(num_classes=100).state_dict(), folder / "resnet18.pt")
+    return "resnet18.pt"
+
+
+def cut_short(folder: Path, name: str) -> str:
+    # a length of many bytes, and then none of them: cut short to protobuf and to safetensors alike
+    (folder / name).write_bytes(b"\x3a\xff\x7f")
+    return name
+
+
+def edited(old: str, new: str) -> Callable[[Path], list[str]]:
+    """`plan` with one word of matrix.toml replaced."""
+
+    def prepare(folder: Path) -> list[str]:
+        path = folder / "matrix.toml"
+        text = (ROOT / "matrix.toml").read_text()
+        assert old in text
+        path.write_text(text.replace(old, new, 1))
+        return ["train-matrix", "--profile", "quick"]
+
+    return prepare
+
+
+def one_model(*options: str) -> list[str]:
+    return ["train", "--profile", "quick", "--outp-dir", "out", *options]
+
+
+BAD = {
+    "an unknown key": (edited("width = 1.0", "widht = 1.0"), ["matrix.toml", "model.widht", "width"]),
+    "an unknown value": (edited('stem = "cifar"', 'stem = "tiny"'), ["model.stem", "'cifar' or 'imagenet'"]),
+    "an impossible ratio": (edited("prune_amount = [0.4]", "prune_amount = [1.4]"), ["prune_amount", "1.4"]),
+    "an unknown profile": (lambda _: ["plan", "--profile", "huge"], ["'huge'", "quick, lite, full, reference"]),
+    "an unknown experiment": (
+        lambda _: ["plan", "--profile", "quick", "--experiment", "none"],
+        ["'none'", "prune-0.3"],
+    ),
+    "no matrix": (lambda _: ["plan", "--matrix", "other.toml"], ["other.toml", "--matrix"]),
+    "no data": (lambda _: ["train-matrix", "--profile", "lite"], ["empty", "DATA_DIR"]),
+    "an unknown KD method": (lambda _: one_model("--kd-method", "9"), ["--kd-method 9", "3 (gram)"]),
+    "an unknown pruning method": (lambda _: one_model("--prune-method", "x"), ["'x'", "bn, gn, l1"]),
+    "a missing checkpoint": (lambda _: one_model("--orig-model", "none.pt"), ["none.pt", "no such checkpoint"]),
+    "a corrupt checkpoint": (
+        lambda folder: one_model("--orig-model", cut_short(folder, "torn.safetensors")),
+        ["torn.safetensors", "cut short"],
+    ),
+    "another architecture": (lambda folder: one_model("--orig-model", other_network(folder)), ["resnet18.pt"]),
+    "a truncated ONNX file": (
+        lambda folder: ["test", "--onnx-file", cut_short(folder, "torn.onnx"), "--profile", "quick"],
+        ["torn.onnx", "export it again"],
+    ),
+    "a missing ONNX file": (lambda _: ["test", "--onnx-file", "none.onnx"], ["none.onnx", "no such file"]),
+    "nothing to bench": (lambda _: ["bench", "--profile", "quick"], ["make train-matrix PROFILE=quick"]),
+    "a bad budget": (lambda _: ["train-matrix", "--profile", "quick", "--budget", "9"], ["--budget '9'", "9m"]),
+    "a bad budget for everything": (lambda _: ["results", "--profile", "quick", "--budget", "9"], ["--budget '9'"]),
+    "an unknown cell": (lambda _: ["train-matrix", "--profile", "quick", "--cell", "none"], ["'none'", "plan --json"]),
+    "nothing to merge": (lambda _: ["merge", "empty", "--profile", "quick"], ["empty", "no records of profile quick"]),
+    "nothing to unpack": (lambda _: ["unpack", "empty", "--profile", "quick"], ["empty", "manifest.json"]),
+    "nothing to pack": (lambda _: ["pack", "--profile", "quick"], ["no trained weights here", "'all'"]),
+    "half of an ONNX file": (lambda _: ["pack", "--half", "--onnx", "--profile", "quick"], ["--half --onnx"]),
+    "a device that is none": (
+        lambda _: ["train-matrix", "--profile", "quick", "--devices", "gpu"],
+        ["--devices gpu", "cpu or cuda:N"],
+    ),
+    "a results folder below a file": (
+        lambda _: ["train-matrix", "--profile", "quick", "--results", "matrix.toml/results"],
+        ["matrix.toml", "writable"],
+    ),
+    "an artifacts folder below a file": (
+        lambda _: ["train-matrix", "--profile", "quick", "--artifacts", "matrix.toml/artifacts"],
+        ["matrix.toml", "writable"],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_clear_line_and_nothing_is_written(folder: Path, case: str) -> None:
+    prepare, wanted = BAD[case]
+    arguments = prepare(folder)
+    before = sorted(folder.rglob("*"))
+    done = harness(folder, *arguments, data=folder / "empty")
+    assert done.returncode == 2, done.stdout + done.stderr
+    (line,) = done.stderr.strip().splitlines()
+    assert line.startswith("error: ") and all(word in line for word in wanted), line
+    assert sorted(folder.rglob("*")) == before
+
+
+def test_a_damaged_data_set_is_named(folder: Path) -> None:
+    data = folder / "cifar" / "cifar-100-python"
+    data.mkdir(parents=True)
+    for name in ("train", "test", "meta"):
+        (data / name).write_bytes(b"short")
+    done = harness(folder, "train-matrix", "--profile", "quick", data=data.parent)
+    assert done.returncode == 2 and "not the official file" in done.stderr and str(data) in done.stderr
+
+
+def started(folder: Path) -> subprocess.Popen[str]:
+    """A training that takes long enough to be stopped, and is at it."""
+    tiny_matrix(folder, ["base"], profile__quick__teacher__epochs=12)
+    command = [sys.executable, "-m", "harness", "train-matrix", "--profile", "quick"]
+    process = subprocess.Popen(
+        command,
+        cwd=folder,
+        env={**environment(folder / "empty"), "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert process.stdout
+    for line in process.stdout:
+        if "epoch 1 of 12" in line:
+            return process
+    raise AssertionError("training did not begin")
+
+
+def test_nothing_is_merged_into_what_is_being_trained(folder: Path) -> None:
+    record = folder / "carried/quick/train/teacher-s0.json"
+    record.parent.mkdir(parents=True)
+    record.write_text("{}")
+    process = started(folder)
+    done = harness(folder, "merge", "carried", "--profile", "quick", data=folder / "empty")
+    process.kill()
+    process.communicate(timeout=60)
+    assert done.returncode == 2 and "another run is training, merging or unpacking profile quick" in done.stderr
+
+
+def test_ctrl_c_keeps_the_work_and_says_how_to_go_on(folder: Path) -> None:
+    process = started(folder)
+    process.send_signal(signal.SIGINT)
+    text, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "the same command goes on from here" in text and "Traceback" not in text
+    tiny_matrix(folder, ["base"], profile__quick__teacher__epochs=12)
+    checkpoints = list(folder.rglob("checkpoint.pt"))
+    assert len(checkpoints) == 1
+    again = harness(folder, "train-matrix", "--profile", "quick", data=folder / "empty")
+    assert again.returncode == 0, again.stderr
+    assert "epoch 1 of 12" not in again.stdout and "epoch 12 of 12" in again.stdout
+
+
+def test_a_kill_costs_no_more_than_the_time_since_the_last_checkpoint(folder: Path) -> None:
+    process = started(folder)
+    process.kill()
+    process.communicate(timeout=60)
+    tiny_matrix(folder, ["base"])
+    again = harness(folder, "train-matrix", "--profile", "quick", data=folder / "empty")
+    assert again.returncode == 0, again.stderr
+    assert not list(folder.rglob(".*.json.*"))
+
+
+def test_a_budget_ends_the_run_cleanly(folder: Path) -> None:
+    tiny_matrix(folder, ["base"], profile__quick__teacher__epochs=4000)
+    started_at = time.monotonic()
+    done = harness(folder, "train-matrix", "--profile", "quick", "--budget", "20s", data=folder / "empty")
+    assert done.returncode == 0 and "The budget is used up" in done.stdout
+    assert time.monotonic() - started_at < 40
+    assert list(folder.rglob("checkpoint.pt"))

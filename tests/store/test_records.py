@@ -1,0 +1,340 @@
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.errors import HarnessError
+from harness.files import atomic_path, digest, file_sha256, write_text
+from harness.store.records import (
+    AccuracyRecord,
+    Epoch,
+    ExportRecord,
+    Failure,
+    Interval,
+    LatencyRecord,
+    Process,
+    Pruning,
+    Record,
+    TrainRecord,
+    failed,
+    find,
+    load,
+    now,
+    record_path,
+    save,
+)
+
+NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
+COUNTS = st.integers(0, 2**53)
+JSON = st.recursive(
+    st.none() | st.booleans() | COUNTS | NUMBERS | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4),
+    max_leaves=12,
+)
+TABLES = st.dictionaries(st.text(max_size=5), JSON, max_size=4)
+
+
+def records(kind: type[Record], **fields: st.SearchStrategy[Any]) -> st.SearchStrategy[Record]:
+    common = {
+        "cell": st.just("p0.3-bn-gram-s0"),
+        "title": st.text(max_size=20),
+        "profile": st.just("quick"),
+        "key": st.text("0123456789abcdef", min_size=16, max_size=16),
+        "status": st.just("done"),
+        "finished_at": st.just("2026-01-01T00:00:00+00:00"),
+        "seconds": NUMBERS,
+        "environment": TABLES,
+    }
+    return st.builds(kind, **{**common, **fields})
+
+
+INTERVALS = st.builds(Interval, value=NUMBERS, low=NUMBERS, high=NUMBERS)
+PROCESSES = st.builds(
+    Process,
+    block=COUNTS,
+    order=COUNTS,
+    first_inference_ms=NUMBERS,
+    warmup_rounds=COUNTS,
+    rounds=COUNTS,
+    low_ms=NUMBERS,
+    median_ms=NUMBERS,
+    p90_ms=st.none() | NUMBERS,
+    cpus=st.lists(COUNTS, max_size=3),
+    peak_rss_bytes=COUNTS,
+    involuntary_switches=COUNTS,
+    distinct_inputs=COUNTS,
+)
+CONDITIONS = st.sampled_from(["ort-1.16.0-threads-1", "ort-current-threads-all"])
+PRUNINGS = st.builds(
+    Pruning, amount=NUMBERS, kept_layers=st.lists(st.text(max_size=5), max_size=3), accuracy_after_pct=NUMBERS
+)
+EPOCHS = st.builds(Epoch, phase=st.text(max_size=5), loss=NUMBERS, lr=NUMBERS, images_per_s=NUMBERS)
+ANY_RECORD = st.one_of(
+    records(
+        TrainRecord,
+        settings=TABLES,
+        accuracy_pct=st.none() | NUMBERS,
+        widths=st.none() | st.dictionaries(st.text(max_size=5), COUNTS, max_size=3),
+        pruning=st.none() | PRUNINGS,
+        epochs=st.lists(EPOCHS, max_size=3),
+    ),
+    records(ExportRecord, onnx_bytes=st.none() | COUNTS, parity_max_abs_diff=st.none() | NUMBERS),
+    records(
+        LatencyRecord,
+        condition=CONDITIONS,
+        onnx_sha256=st.text(max_size=5),
+        runtime=st.text(max_size=5),
+        threads=COUNTS,
+        latency_ms=st.none() | INTERVALS,
+        processes=st.lists(PROCESSES, max_size=2),
+        control_ratio=st.none() | INTERVALS,
+        control=st.lists(PROCESSES, max_size=2),
+        settings=TABLES,
+        warnings=st.lists(st.text(max_size=5), max_size=2),
+    ),
+    records(AccuracyRecord, onnx_sha256=st.text(max_size=5), runtime=st.text(max_size=5), correct=st.none() | COUNTS),
+)
+
+
+def accuracy(**changes: Any) -> AccuracyRecord:
+    fields: dict[str, Any] = {
+        "cell": "p0.3-bn-gram-s0",
+        "title": "P(0.3_BN)_KD(3)_SEED(0)",
+        "profile": "quick",
+        "key": "0123456789abcdef",
+        "status": "done",
+        "finished_at": now(),
+        "seconds": 1.5,
+        "environment": {"numpy": "1.26.4"},
+        "onnx_sha256": "ab",
+        "runtime": "onnxruntime 1.16.0",
+        "accuracy_pct": 55.5,
+        "correct": 5550,
+        "images": 10_000,
+    }
+    return AccuracyRecord(**{**fields, **changes})
+
+
+# --- One record ------------------------------------------------------------------------------------------------------
+
+
+@given(record=ANY_RECORD)
+def test_what_is_saved_is_what_is_loaded(tmp_path_factory: pytest.TempPathFactory, record: Record) -> None:
+    results = tmp_path_factory.getbasetemp() / "round-trip"
+    path = save(results, record)
+    condition = record.condition if isinstance(record, LatencyRecord) else ""
+    assert path == record_path(results, "quick", record.stage, "p0.3-bn-gram-s0", condition)
+    assert load(path, type(record)) == record
+    again = path.read_bytes()
+    save(results, load(path, type(record)))
+    assert path.read_bytes() == again
+
+
+def latency(condition: str) -> LatencyRecord:
+    process = Process(
+        block=0,
+        order=1,
+        first_inference_ms=1e-17,
+        warmup_rounds=1,
+        rounds=64,
+        low_ms=0.1 + 0.2,
+        median_ms=1 / 3,
+        cpus=[0, 1],
+        peak_rss_bytes=1,
+        involuntary_switches=0,
+        distinct_inputs=64,
+    )
+    common = accuracy().model_dump(include=set(Record.model_fields) | {"onnx_sha256", "runtime"})
+    return LatencyRecord(**common, condition=condition, threads=2, settings={}, processes=[process])
+
+
+def test_numbers_are_stored_unrounded_and_lists_of_them_on_one_line(tmp_path: Path) -> None:
+    text = save(tmp_path, latency("ort-1.16.0-threads-1")).read_text()
+    for part in ('"low_ms": 0.30000000000000004', '"median_ms": 0.3333333333333333', "1e-17", '"cpus": [0, 1]'):
+        assert part in text
+
+
+def test_latencies_under_two_conditions_are_two_records(tmp_path: Path) -> None:
+    one, other = latency("ort-1.16.0-threads-1"), latency("ort-current-threads-all")
+    for record in (one, other):
+        save(tmp_path, record)
+
+    def found(condition: str) -> LatencyRecord | None:
+        return find(tmp_path, "quick", one.cell, one.key, LatencyRecord, condition)
+
+    assert found(one.condition) == one
+    assert found(other.condition) == other
+    assert found("ort-current-threads-1") is None
+
+
+def test_a_record_is_readable_by_others(tmp_path: Path) -> None:
+    assert save(tmp_path, accuracy()).stat().st_mode & 0o777 == 0o644
+
+
+@given(length=st.integers(0, 10_000))
+def test_a_truncated_record_is_an_error_that_names_it(tmp_path_factory: pytest.TempPathFactory, length: int) -> None:
+    folder = tmp_path_factory.getbasetemp() / "truncated"
+    path = save(folder, accuracy())
+    whole = path.read_bytes().rstrip()
+    path.write_bytes(whole[: length % len(whole)])
+    with pytest.raises(HarnessError) as raised:
+        load(path, AccuracyRecord)
+    assert str(path) in str(raised.value)
+    assert "delete it to have it made again" in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        b"\xff\xfe\x00",
+        b"[]",
+        b"null",
+        accuracy().model_dump_json().replace("55.5", '"many"').encode(),
+        accuracy().model_dump_json().replace('"status":"done"', '"status":"maybe"').encode(),
+        accuracy().model_dump_json().replace('"schema_version":1', '"schema_version":2').encode(),
+        accuracy().model_dump_json().replace('"cell"', '"shell"').encode(),
+    ],
+)
+def test_a_foreign_record_is_an_error_that_names_it(tmp_path: Path, damage: bytes) -> None:
+    path = record_path(tmp_path, "quick", "accuracy", "p0.3-bn-gram-s0")
+    path.parent.mkdir(parents=True)
+    path.write_bytes(damage)
+    with pytest.raises(HarnessError, match=r"not an? accuracy record"):
+        find(tmp_path, "quick", "p0.3-bn-gram-s0", "0123456789abcdef", AccuracyRecord)
+
+
+def test_a_record_of_another_stage_is_refused(tmp_path: Path) -> None:
+    path = save(tmp_path, accuracy())
+    with pytest.raises(HarnessError, match="not a train record"):
+        load(path, TrainRecord)
+
+
+def test_a_missing_record_and_a_folder_in_its_place_are_errors(tmp_path: Path) -> None:
+    with pytest.raises(HarnessError, match="no such record"):
+        load(tmp_path / "gone.json", AccuracyRecord)
+    with pytest.raises(HarnessError, match="cannot be read: Is a directory"):
+        load(tmp_path, AccuracyRecord)
+
+
+# --- Found, stale, failed --------------------------------------------------------------------------------------------
+
+
+def test_a_record_counts_only_under_its_own_key(tmp_path: Path) -> None:
+    def found(key: str) -> AccuracyRecord | None:
+        return find(tmp_path, "quick", "p0.3-bn-gram-s0", key, AccuracyRecord)
+
+    assert found("0123456789abcdef") is None
+    record = accuracy()
+    save(tmp_path, record)
+    assert found("0123456789abcdef") == record
+    assert found("fedcba9876543210") is None
+
+
+def test_a_failed_record_carries_its_reason_and_no_figures(tmp_path: Path) -> None:
+    fields = accuracy().model_dump(include={"cell", "title", "profile", "key", "seconds", "environment"})
+    failure = Failure(kind="parity", message="top-1 agrees on 90 % of 256 images\nof 100 %")
+    record = failed(AccuracyRecord, failure, **fields, onnx_sha256="ab", runtime="onnxruntime 1.16.0")
+    save(tmp_path, record)
+    found = find(tmp_path, "quick", record.cell, record.key, AccuracyRecord)
+    assert found == record
+    assert found is not None and found.status == "failed" and found.failure == failure
+    assert found.accuracy_pct is None
+
+
+# --- Atomic files ----------------------------------------------------------------------------------------------------
+
+
+def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "er" / "model.onnx"
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(b"whole")
+        assert not path.exists()
+        assert temporary.suffix == ".onnx"  # numpy and torch look at it
+    assert path.read_bytes() == b"whole"
+    assert [found.name for found in path.parent.iterdir()] == ["model.onnx"]
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, SystemExit])
+def test_an_interrupted_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, error: type[BaseException]) -> None:
+    path = tmp_path / "record.json"
+    write_text(path, "old")
+    with pytest.raises(error), atomic_path(path) as temporary:
+        temporary.write_text("half of the n")
+        raise error
+    assert path.read_text() == "old"
+    assert [found.name for found in tmp_path.iterdir()] == ["record.json"]
+
+
+def test_while_it_is_written_the_old_file_is_there(tmp_path: Path) -> None:
+    path = tmp_path / "record.json"
+    write_text(path, "old")
+    with atomic_path(path) as temporary:
+        temporary.write_text("new")
+        assert path.read_text() == "old"
+    assert path.read_text() == "new"
+
+
+def test_a_results_folder_that_cannot_be_one_is_a_clear_error(tmp_path: Path) -> None:
+    """A file in its place stops root as well, which permissions would not."""
+    (tmp_path / "results").write_text("not a folder")
+    with pytest.raises(HarnessError, match=r"results/quick/accuracy: cannot write here"):
+        save(tmp_path / "results", accuracy())
+    assert [found.name for found in tmp_path.iterdir()] == ["results"]
+
+
+def test_an_unwritable_folder_is_a_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(tempfile, "mkstemp", refuse)
+    with pytest.raises(HarnessError, match=r"cannot write here \(Permission denied\); make the folder writable"):
+        save(tmp_path, accuracy())
+
+
+# --- Digests ---------------------------------------------------------------------------------------------------------
+
+
+def reversed_order(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: reversed_order(value[key]) for key in reversed(value)}
+    return [reversed_order(item) for item in value] if isinstance(value, list) else value
+
+
+@given(value=TABLES)
+def test_a_digest_does_not_depend_on_the_order_of_keys(value: dict[str, Any]) -> None:
+    assert digest(value) == digest(reversed_order(value))
+
+
+@given(value=TABLES)
+def test_a_digest_survives_storage(value: dict[str, Any]) -> None:
+    """The settings in a record still hash to the record's key."""
+    assert digest(json.loads(json.dumps(value))) == digest(value)
+
+
+@given(one=TABLES, other=TABLES)
+def test_different_values_have_different_digests(one: dict[str, Any], other: dict[str, Any]) -> None:
+    assert (digest(one) == digest(other)) == (json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True))
+
+
+def test_the_form_that_is_hashed_is_fixed() -> None:
+    """Records made years apart must find each other: this value may never change."""
+    assert digest({"b": [1, 0.1, "×"], "a": None, "c": True}, 16) == "36eff231a523b6fc"
+
+
+def test_what_has_no_json_has_no_digest() -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        digest({"lr": float("nan")})
+
+
+def test_a_files_hash_is_over_its_bytes(tmp_path: Path) -> None:
+    (tmp_path / "empty").write_bytes(b"")
+    assert file_sha256(tmp_path / "empty") == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+
+
+def test_now_is_utc_to_the_second() -> None:
+    assert now().endswith("+00:00")
+    assert "." not in now()

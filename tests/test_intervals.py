@@ -1,0 +1,351 @@
+import random
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import bootstrap
+
+from harness.intervals import (
+    LEAST_SAMPLES,
+    change_of_estimates,
+    change_of_ratios,
+    change_of_shares,
+    estimate,
+    halfwidth_pct,
+    instability,
+    interval,
+    paired_ratio,
+    percentile,
+    undisturbed,
+)
+from harness.store.records import Interval
+
+times = st.floats(1e-3, 1e4)
+series = st.lists(times, min_size=1, max_size=12)
+blocks = st.dictionaries(st.integers(0, 20), times, min_size=1, max_size=12)
+# Scale without rounding.
+powers = st.sampled_from([2.0**-10, 0.5, 4.0, 1024.0])
+CONFIDENCES = st.sampled_from([95.0, 99.0, 99.9])
+
+
+def bounds(found: Interval | None) -> tuple[float, float, float]:
+    assert found is not None
+    return found.low, found.value, found.high
+
+
+def slowed(observed: dict[int, float], factor: float) -> dict[int, float]:
+    return {block: factor * value for block, value in observed.items()}
+
+
+# --- One process -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("percent", "least"), LEAST_SAMPLES.items())
+def test_a_percentile_needs_its_samples(percent: int, least: int) -> None:
+    samples = list(np.random.default_rng(0).exponential(size=least))
+    assert percentile(samples[:-1], percent) is None
+    assert percentile(samples, percent) == pytest.approx(np.percentile(samples, percent))
+
+
+@given(st.lists(times, min_size=64, max_size=100))
+def test_percentiles_are_numpys_and_in_order(samples: list[float]) -> None:
+    low, middle, high = undisturbed(samples), percentile(samples, 50), percentile(samples, 90)
+    assert (low, middle) == (np.percentile(samples, 1), np.median(samples))
+    assert middle is not None
+    assert high is not None
+    assert min(samples) <= low <= middle <= high <= max(samples)
+
+
+@given(st.lists(times, min_size=1, max_size=300), powers, st.randoms())
+def test_neither_order_nor_unit_matters_to_a_process(samples: list[float], unit: float, shuffle: random.Random) -> None:
+    scaled = [unit * sample for sample in samples]
+    shuffle.shuffle(scaled)
+    assert undisturbed(scaled) == unit * undisturbed(samples)
+
+
+@given(st.lists(times, min_size=101, max_size=300), st.floats(1, 10))
+def test_bursts_do_not_change_what_a_process_says(samples: list[float], factor: float) -> None:
+    """The slower half may be as slow as it likes."""
+    ordered = sorted(samples)
+    half = len(ordered) // 2
+    assert undisturbed([*ordered[:half], *(factor * sample for sample in ordered[half:])]) == undisturbed(samples)
+
+
+# --- Several processes -----------------------------------------------------------------------------------------------
+
+
+@given(series, st.integers(0, 5))
+def test_an_interval_holds_its_estimate_and_stays_among_the_values(values: list[float], seed: int) -> None:
+    found = interval(values, seed)
+    assert found.value == estimate(values) == np.percentile(values, 25)
+    assert min(values) <= found.low <= found.value <= found.high <= max(values)
+
+
+@given(series, st.randoms())
+def test_the_order_of_processes_does_not_matter(values: list[float], shuffle: random.Random) -> None:
+    shuffled = list(values)
+    shuffle.shuffle(shuffled)
+    assert interval(shuffled, 0) == interval(values, 0)
+
+
+@given(series, powers)
+def test_the_unit_does_not_matter(values: list[float], unit: float) -> None:
+    low, value, high = bounds(interval(values, 0))
+    assert bounds(interval([unit * one for one in values], 0)) == (unit * low, unit * value, unit * high)
+
+
+@given(times, st.integers(1, 12))
+def test_equal_values_leave_no_doubt(value: float, count: int) -> None:
+    assert bounds(interval([value] * count, 0)) == (value, value, value)
+
+
+@given(st.integers(0, 30))
+def test_the_interval_is_scipys(seed: int) -> None:
+    values = np.random.default_rng(seed).lognormal(size=25)
+
+    def lower_quartile(sample: Any, axis: int) -> Any:
+        return np.percentile(sample, 25, axis=axis)
+
+    ours = interval(list(values), seed)
+    theirs = bootstrap(
+        (values,), lower_quartile, method="percentile", rng=np.random.default_rng(seed + 1)
+    ).confidence_interval
+    # Both resample at random, and the bootstrap distribution of a quartile is discrete: within a neighbour or so.
+    ordered = np.sort(values)
+    for mine, other in ((ours.low, theirs.low), (ours.high, theirs.high)):
+        assert abs(np.searchsorted(ordered, mine) - np.searchsorted(ordered, other)) <= 1
+
+
+def test_the_interval_covers_the_true_quartile_about_as_often_as_it_says() -> None:
+    samples = np.random.default_rng(7).lognormal(size=(200, 25))
+    true = np.exp(-0.6744897501960817)
+    found = [interval(list(values), index) for index, values in enumerate(samples)]
+    assert 0.88 <= np.mean([one.low <= true <= one.high for one in found]) <= 0.99
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: estimate([]),
+        lambda: interval([], 0),
+        lambda: change_of_estimates([], [1.0], 0),
+        lambda: change_of_estimates([1.0], [], 0),
+    ],
+)
+def test_no_observations_is_a_mistake_of_the_caller(call: Callable[[], object]) -> None:
+    with pytest.raises(ValueError, match="no observations"):
+        call()
+
+
+@given(times, st.floats(0, 1), st.floats(0, 1))
+def test_a_halfwidth_is_a_share_of_the_value(value: float, below: float, above: float) -> None:
+    found = Interval(value=value, low=value * (1 - below), high=value * (1 + above))
+    assert halfwidth_pct(found) == pytest.approx(50 * (below + above), abs=1e-9)
+
+
+# --- By the teacher's ------------------------------------------------------------------------------------------------
+
+
+@given(blocks)
+def test_the_teachers_own_ratio_is_exactly_one(observed: dict[int, float]) -> None:
+    assert bounds(paired_ratio(observed, observed, 0)) == (1, 1, 1)
+
+
+@given(blocks, powers)
+def test_what_slows_a_whole_block_cancels(drift: dict[int, float], ratio: float) -> None:
+    assert bounds(paired_ratio(slowed(drift, ratio), drift, 0)) == (ratio, ratio, ratio)
+
+
+@given(blocks, blocks, powers)
+def test_what_slows_a_whole_run_cancels(model: dict[int, float], teacher: dict[int, float], factor: float) -> None:
+    assert paired_ratio(slowed(model, factor), slowed(teacher, factor), 0) == paired_ratio(model, teacher, 0)
+
+
+@given(blocks, blocks)
+def test_a_ratio_is_that_of_the_estimates_over_common_blocks(
+    model: dict[int, float], teacher: dict[int, float]
+) -> None:
+    found, common = paired_ratio(model, teacher, 0), model.keys() & teacher.keys()
+    if not common:
+        assert found is None
+        return
+    low, value, high = bounds(found)
+    estimates = [estimate([run[block] for block in common]) for run in (model, teacher)]
+    assert value == pytest.approx(estimates[0] / estimates[1])
+    assert low <= value <= high
+
+
+@given(blocks, blocks, st.integers(1, 30), st.integers(0, 5))
+def test_an_interval_holds_its_ratio_however_few_resamples_it_is_from(
+    model: dict[int, float], teacher: dict[int, float], resamples: int, seed: int
+) -> None:
+    found = paired_ratio(model, teacher, seed, resamples)
+    assert found is None or found.low <= found.value <= found.high
+
+
+@given(blocks, blocks, times)
+def test_blocks_that_only_one_of_them_has_do_not_count(
+    model: dict[int, float], teacher: dict[int, float], alone: float
+) -> None:
+    assert paired_ratio(model | {21: alone}, teacher | {22: alone}, 0) == paired_ratio(model, teacher, 0)
+
+
+def test_without_a_common_block_there_is_no_ratio() -> None:
+    assert paired_ratio({0: 1.0}, {1: 1.0}, 0) is None
+    assert change_of_ratios(({0: 1.0}, {1: 1.0}), ({0: 1.0}, {0: 1.0}), 0) is None
+    assert change_of_ratios(({0: 1.0}, {0: 1.0}), ({0: 1.0}, {1: 1.0}), 0) is None
+
+
+# --- On a machine whose cores are shared -----------------------------------------------------------------------------
+
+
+def shared(random: np.random.Generator, took: float, processes: int, slow_share: float) -> list[list[float]]:
+    """Samples of processes that are half as slow again while the neighbour works, for hundreds of rounds at a time."""
+    found = []
+    for _ in range(processes):
+        slow: list[bool] = []
+        while len(slow) < 400:
+            slow += [bool(random.random() < slow_share)] * int(random.geometric(1 / 150))
+        noise = 1 + 0.002 * np.abs(random.standard_normal(400))
+        found.append(list(took * noise * np.where(slow[:400], 1.5, 1.0)))
+    return found
+
+
+def test_the_estimate_sees_the_models_where_medians_see_the_neighbour() -> None:
+    """The student takes 0.8 times as long as its teacher, and the neighbour works half of the time."""
+    off_medians, off_estimates = [], []
+    for seed in range(20):
+        random = np.random.default_rng(seed)
+        student, teacher = (shared(random, took, 25, slow_share=0.5) for took in (0.8, 1.0))
+        medians = [np.median([np.median(samples) for samples in one]) for one in (student, teacher)]
+        estimates = [estimate([undisturbed(samples) for samples in one]) for one in (student, teacher)]
+        off_medians.append(abs(medians[0] / medians[1] / 0.8 - 1))
+        off_estimates.append(abs(estimates[0] / estimates[1] / 0.8 - 1))
+    assert max(off_medians) > 0.10
+    assert max(off_estimates) < 0.01
+
+
+# --- Two runs --------------------------------------------------------------------------------------------------------
+
+
+@given(series, series, st.integers(0, 5))
+def test_a_change_is_that_of_the_estimates_and_inside_its_interval(
+    before: list[float], after: list[float], seed: int
+) -> None:
+    found = change_of_estimates(before, after, seed)
+    assert found.value == estimate(after) / estimate(before)
+    assert min(after) / max(before) <= found.low <= found.value <= found.high <= max(after) / min(before)
+
+
+@given(series, st.integers(0, 5), CONFIDENCES)
+def test_a_series_against_itself_never_leaves_out_no_change(values: list[float], seed: int, confidence: float) -> None:
+    found = change_of_estimates(values, values, seed, confidence)
+    assert found.low <= found.value == 1 <= found.high
+
+
+def test_two_runs_that_happen_to_be_equal_might_have_differed() -> None:
+    random = np.random.default_rng(1)
+    model, teacher = (dict(enumerate(random.lognormal(sigma=0.1, size=12))) for _ in range(2))
+    latency = change_of_estimates(list(model.values()), list(model.values()), 0)
+    ratio = change_of_ratios((model, teacher), (model, teacher), 0)
+    assert latency.low < 1 < latency.high
+    assert ratio is not None
+    assert ratio.low < 1 < ratio.high
+
+
+@given(series, series, st.randoms())
+def test_neither_runs_order_matters_for_a_change(
+    before: list[float], after: list[float], shuffle: random.Random
+) -> None:
+    found = change_of_estimates(before, after, 0)
+    for values in (before, after):
+        shuffle.shuffle(values)
+    assert change_of_estimates(before, after, 0) == found
+
+
+@given(series, series)
+def test_more_confidence_is_a_wider_interval(before: list[float], after: list[float]) -> None:
+    usual, surer = change_of_estimates(before, after, 0), change_of_estimates(before, after, 0, 99.5)
+    assert surer.low <= usual.low <= usual.high <= surer.high
+
+
+@given(st.tuples(blocks, blocks), st.tuples(blocks, blocks))
+def test_a_change_of_ratios_is_that_of_the_paired_ratios(
+    before: tuple[dict[int, float], dict[int, float]], after: tuple[dict[int, float], dict[int, float]]
+) -> None:
+    found, first, second = change_of_ratios(before, after, 0), paired_ratio(*before, 0), paired_ratio(*after, 0)
+    if first is None or second is None:
+        assert found is None
+        return
+    low, value, high = bounds(found)
+    assert value == pytest.approx(second.value / first.value)
+    assert low <= value <= high
+
+
+@given(st.tuples(blocks, blocks), CONFIDENCES)
+def test_a_ratio_against_itself_never_leaves_out_no_change(
+    run: tuple[dict[int, float], dict[int, float]], confidence: float
+) -> None:
+    found = change_of_ratios(run, run, 0, confidence)
+    assert found is None or found.low <= found.value == 1 <= found.high
+
+
+@given(blocks, powers, powers)
+def test_a_change_of_ratios_cancels_what_slowed_either_run(
+    observed: dict[int, float], before: float, after: float
+) -> None:
+    """A student that took half as long as its teacher, and now takes as long."""
+    one = (slowed(observed, before / 2), slowed(observed, before))
+    two = (slowed(observed, after), slowed(observed, after))
+    assert bounds(change_of_ratios(one, two, 0)) == (2, 2, 2)
+
+
+counts = st.integers(1, 10_000).flatmap(lambda count: st.tuples(st.integers(0, count), st.just(count)))
+
+
+@given(counts, counts)
+def test_a_change_of_shares_is_inside_its_interval_and_turns_with_it(
+    before: tuple[int, int], after: tuple[int, int]
+) -> None:
+    there, back = change_of_shares(before, after), change_of_shares(after, before)
+    assert -100 - 1e-9 <= there.low <= there.value <= there.high <= 100 + 1e-9
+    assert (there.value, there.low, there.high) == pytest.approx((-back.value, -back.high, -back.low))
+
+
+@given(counts)
+def test_a_share_against_itself_never_leaves_out_no_change(share: tuple[int, int]) -> None:
+    found = change_of_shares(share, share)
+    assert found.low <= found.value == 0 <= found.high
+
+
+def test_newcombes_own_example() -> None:
+    # Statistics in Medicine 17 (1998), table II, case (a): 56/70 - 48/80.
+    found = change_of_shares((48, 80), (56, 70))
+    assert (found.value, found.low, found.high) == pytest.approx((20.0, 5.24, 33.39), abs=0.01)
+
+
+# --- Warnings --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("observed", "said"),
+    [
+        ([1.0, 1.01, 0.99], []),
+        ([5.0], []),
+        ([1.0, 1.0, 1.3, 0.9], ["CV"]),
+        ([1.0, 1.0, 1.0, 2.0], ["CV", "slowest process is 50 % or more off"]),
+        ([1.0, 1.0, 0.4], ["CV", "fastest process is 50 % or more off"]),
+    ],
+)
+def test_unstable_series_are_called_so(observed: list[float], said: list[str]) -> None:
+    warnings = instability(observed)
+    assert len(warnings) == len(said)
+    assert all(word in warning for word, warning in zip(said, warnings, strict=True))
+
+
+@given(st.lists(st.floats(1, 1e3), min_size=1, max_size=12), powers)
+def test_warnings_do_not_depend_on_the_unit(observed: list[float], unit: float) -> None:
+    assert instability([unit * one for one in observed]) == instability(observed)
