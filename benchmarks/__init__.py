@@ -1,32 +1,52 @@
-"""`make benchmarks`: the harness measured by itself, one flat JSON object per subject under results/benchmarks."""
+"""The harness measured by itself: one flat JSON object of figures per subject, under results/benchmarks."""
 
 import json
 import os
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
+from typing import NamedTuple
 
 from harness.errors import HarnessError
 from harness.files import write_text
 from harness.store.records import now
 from harness.store.revision import revision
 
+ROOT = Path(__file__).parents[1]
 FOLDER = Path("results/benchmarks")
-# Each is a module of this package with a function measure() -> figures.
-SUBJECTS = ("main", "measurement", "training", "training_profile", "results", "containers")
-Figures = Mapping[str, float | str | None]
+
+
+class Subject(NamedTuple):
+    """What can be measured: `module`, of this package, has a function measure() that returns the figures."""
+
+    module: str
+    about: str
+
+
+# By the name of the file of figures.
+SUBJECTS = {
+    "main": Subject("user_commands", "the commands that a newcomer runs, in a fresh clone (about 15 minutes)"),
+    "measurement": Subject("bench_quality", "whether the bench gives the same figures twice (most of an hour)"),
+    "training": Subject("training_speed", "the training loop against usual ones, and nine concurrent students"),
+    "training_profile": Subject("step_profile", "where the time of a training step goes"),
+    "results": Subject("unattended_run", "the first steps of the profiles that want a GPU, at full size"),
+    "containers": Subject("container_costs", "what images cost and a container adds; needs a container engine"),
+    "house": Subject("house", "how many files an addition takes, and how tidy the package is"),
+}
 
 
 def run(subjects: Sequence[str]) -> list[Path]:
-    """Measure these subjects (none named: all) and write their figures; HarnessError where one is unknown."""
-    unknown = set(subjects) - set(SUBJECTS)
-    if unknown:
-        raise HarnessError(f"no benchmark {', '.join(sorted(unknown))}; there are {', '.join(SUBJECTS)}")
+    """Measure these subjects (all where none is named) and write their figures; returns the files.
+
+    HarnessError on an unknown subject, before anything is measured.
+    """
+    if unknown := set(subjects) - SUBJECTS.keys():
+        raise HarnessError(f"unknown benchmark {', '.join(sorted(unknown))}; allowed: {', '.join(SUBJECTS)}")
     written = []
     for subject in subjects or SUBJECTS:
-        print(f"==> {subject}")
+        print(f"==> {subject}", flush=True)
         about = {"measured_at": now(), "harness_revision": revision(), "cores": len(os.sched_getaffinity(0))}
-        figures: Figures = import_module(f"{__name__}.{subject}").measure()
+        figures: Figures = import_module(f"{__name__}.{SUBJECTS[subject].module}").measure()
         path = FOLDER / f"{subject}.json"
         write_text(path, json.dumps({**about, **figures}, indent=1) + "\n")
         written.append(path)

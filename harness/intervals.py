@@ -1,12 +1,13 @@
-"""What the samples say. All functions are pure; the unit of the result is the unit of what is given.
+"""What the samples say. All functions are pure, and results are in the unit of what is given.
 
-A whole process can be slow by chance (where its memory landed, a burst next door), so rounds of one process are not
-independent: the process is the unit, one figure of it the observation, and intervals are over processes.
+A whole process can be slow by chance, because of where its memory was placed or what ran beside it, so the rounds of
+one process are not independent. Therefore each process gives one observation, and intervals are over processes.
 
-Which figure: on a virtual machine the other half of a physical core belongs to somebody else. While that one works,
-everything here takes 1.4 to 1.9 times as long, for tens of milliseconds or for seconds, and medians measure the
-neighbour. What comes out the same twice is the speed between the bursts: the first percentile of a process, and the
-lower quartile of the processes, since some see nothing but burst. benchmarks.estimator_study compares them.
+Which figure makes a good observation: on a virtual machine the other half of a physical core belongs to another guest.
+While that guest works, everything here takes 1.4 to 1.9 times as long, for tens of milliseconds or for seconds, and a
+median measures the neighbour. The speed between such bursts is what a second run reproduces: the first percentile of a
+process, and the lower quartile over processes, since some processes see nothing but bursts.
+benchmarks.estimator_study compares estimators; harness.plan.settings.ESTIMATOR names this one in every latency's key.
 """
 
 import math
@@ -18,39 +19,38 @@ import numpy.typing as npt
 
 from harness.store.records import Interval
 
-ESTIMATOR = "lower quartile over processes of a process's 1st percentile"
 WITHIN_PCT, OVER_PCT = 1, 25
-# Samples below which a percentile is not told from its neighbours (MLPerf LoadGen's early stopping criterion).
+# With fewer samples a percentile cannot be told from its neighbours (MLPerf LoadGen's early stopping criterion).
 LEAST_SAMPLES = {50: 11, 90: 64, 95: 130, 99: 662}
 RESAMPLES = 9999
 CONFIDENCE_PCT = 95.0
-# pyperf's thresholds: above these a benchmark is called unstable.
+# pyperf's thresholds, above which it calls a benchmark unstable.
 UNSTABLE_CV_PCT = 10.0
 UNSTABLE_RANGE_PCT = 50.0
 Floats = npt.NDArray[np.float64]
 
 
 def undisturbed(samples: Sequence[float]) -> float:
-    """The observation that one process gives: its 1st percentile, the speed it has while nothing disturbs it."""
+    """The observation that one process gives: its 1st percentile, how long it takes while nothing disturbs it."""
     return float(np.percentile(np.asarray(samples, dtype=np.float64), WITHIN_PCT))
 
 
 def percentile(samples: Sequence[float], percent: int) -> float | None:
-    """A percentile (50, 90, 95 or 99), linear between neighbours; None where there are too few samples for it."""
+    """A percentile (50, 90, 95 or 99), interpolated linearly; None where there are too few samples for it."""
     if len(samples) < LEAST_SAMPLES[percent]:
         return None
     return float(np.percentile(np.asarray(samples, dtype=np.float64), percent))
 
 
 def estimate(values: Sequence[float]) -> float:
-    """One figure from the observations of several processes: their lower quartile."""
+    """One figure from the observations of several processes: their lower quartile. ValueError without observations."""
     if not values:
         raise ValueError("no observations")
     return float(_estimates(np.asarray(values, dtype=np.float64)[None])[0])
 
 
 def interval(values: Sequence[float], seed: int) -> Interval:
-    """The estimate and its 95 % percentile-bootstrap interval over processes; the order given does not matter."""
+    """The estimate and its 95 % percentile-bootstrap interval over processes, whatever the order of `values`."""
     value, ordered = estimate(values), np.sort(np.asarray(values, dtype=np.float64))
     low, high = _middle(_estimates(_resampled(ordered, seed, RESAMPLES)), CONFIDENCE_PCT)
     return _holding(value, low, high)
@@ -59,9 +59,10 @@ def interval(values: Sequence[float], seed: int) -> Interval:
 def paired_ratio(
     model: Mapping[int, float], teacher: Mapping[int, float], seed: int, resamples: int = RESAMPLES
 ) -> Interval | None:
-    """Model's estimate over teacher's, each a map block -> observation; below 1 is faster. None without common blocks.
+    """The model's estimate divided by the teacher's; below 1 is faster. None where they have no block in common.
 
-    Blocks are resampled, and both models with them: what slows a whole block (clock, neighbours) slows both.
+    Both are maps block -> observation. Blocks are resampled, and both models with them, since whatever slows a whole
+    block (the clock, other guests) slows both.
     """
     pairs = _pairs(model, teacher)
     if not len(pairs):
@@ -73,13 +74,13 @@ def paired_ratio(
 def change_of_estimates(
     before: Sequence[float], after: Sequence[float], seed: int, confidence_pct: float = CONFIDENCE_PCT
 ) -> Interval:
-    """Estimate after by estimate before of two separate runs, with its percentile-bootstrap interval over both.
+    """The estimate after divided by the one before, of two separate runs, with its percentile-bootstrap interval.
 
-    Nothing is paired: the two runs shared no block. The order within either run does not matter.
+    Nothing is paired, since the two runs share no block. The order within either run does not matter.
     """
     value = estimate(after) / estimate(before)
     ordered = [np.sort(np.asarray(values, dtype=np.float64)) for values in (before, after)]
-    # Separate streams: with one, two equal series would be resampled alike and their ratio could not vary.
+    # Separate random streams: with one, two equal series would be resampled alike and their ratio could not vary.
     first, second = (_estimates(_resampled(values, [seed, place], RESAMPLES)) for place, values in enumerate(ordered))
     return _holding(value, *_middle(second / first, confidence_pct))
 
@@ -90,7 +91,10 @@ Paired = tuple[Mapping[int, float], Mapping[int, float]]
 def change_of_ratios(
     before: Paired, after: Paired, seed: int, confidence_pct: float = CONFIDENCE_PCT
 ) -> Interval | None:
-    """Ratio after by ratio before, each (model, teacher) as for `paired_ratio`; None where one has no common block."""
+    """The ratio after divided by the one before, with its interval; None where either has no common block.
+
+    Each is (model, teacher) as for `paired_ratio`.
+    """
     runs = [_pairs(*before), _pairs(*after)]
     if not all(map(len, runs)):
         return None
@@ -100,18 +104,18 @@ def change_of_ratios(
 
 
 def halfwidth_pct(found: Interval) -> float:
-    """Half an interval's width in percent of its value."""
+    """Half an interval's width, in percent of its value."""
     return 100 * (found.high - found.low) / 2 / found.value
 
 
 def change_of_shares(
     before: tuple[int, int], after: tuple[int, int], confidence_pct: float = CONFIDENCE_PCT
 ) -> Interval:
-    """Share after minus share before, in percentage points; each is (correct, of how many).
+    """The share after minus the one before, in percentage points; each is (correct, of how many).
 
-    Newcombe's interval from two Wilson intervals (Statistics in Medicine 17, 1998, method 10), which holds for shares
-    near 0 and 100 % as well. It takes the two for independent; answers to the same images go together, so it is
-    rather too wide than too narrow.
+    Newcombe's interval from two Wilson intervals (Statistics in Medicine 17, 1998, method 10), which also holds for
+    shares near 0 and 100 %. It assumes that the two are independent. Answers to the same images are correlated, so the
+    interval is too wide rather than too narrow.
     """
     z = NormalDist().inv_cdf(0.5 + confidence_pct / 200)
     one, (one_low, one_high) = before[0] / before[1], _wilson(*before, z)
@@ -127,12 +131,12 @@ def _wilson(correct: int, count: int, z: float) -> tuple[float, float]:
     middle = share + z * z / (2 * count)
     half = z * math.sqrt(share * (1 - share) / count + (z / (2 * count)) ** 2)
     low, high = ((middle + side * half) / (1 + z * z / count) for side in (-1, 1))
-    # Exact at the ends, where rounding would put the share itself just outside.
+    # Exact at 0 and 100 %, where rounding would put the share itself just outside.
     return min(low, share), max(high, share)
 
 
 def _estimates(values: Floats) -> Floats:
-    """Lower quartile along the second axis, linear between neighbours; [N, processes, ...] -> [N, ...]."""
+    """Lower quartile along the second axis, interpolated linearly; [N, processes, ...] -> [N, ...]."""
     return np.asarray(np.percentile(values, OVER_PCT, axis=1))
 
 
@@ -156,7 +160,7 @@ def _resampled(rows: Floats, seed: int | Sequence[int], resamples: int) -> Float
 
 def _middle(values: Floats, confidence_pct: float) -> tuple[float, float]:
     tail = (100 - confidence_pct) / 2
-    # Interpolating between two equal values may differ from them in the last bit; picking one cannot.
+    # Interpolating between two equal values may give another in the last bit; picking one of them cannot.
     low, high = np.percentile(values, [tail, 100 - tail], method="nearest")
     return float(low), float(high)
 
@@ -167,7 +171,7 @@ def _holding(value: float, low: float, high: float) -> Interval:
 
 
 def instability(observations: Sequence[float]) -> list[str]:
-    """Warnings about processes that lie far apart. Their words do not depend on how far, so that rows share them."""
+    """Warnings about processes that lie far apart, worded without figures so that several rows can share one."""
     values = np.asarray(observations, dtype=np.float64)
     middle = float(np.median(values))
     warnings = []

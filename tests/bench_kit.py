@@ -11,7 +11,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from harness.bench.job import Job, Model
+from harness.bench.job import Identity, Job, ModelFile
 from harness.files import file_sha256
 from harness.host.cpus import Topology
 from tests.documents import ROOT
@@ -26,7 +26,7 @@ TARGET = {
 }
 # The fewest that a bench accepts, and so little precision that it has enough after one block more.
 SETTINGS: dict[str, Any] = {
-    "runtimes": ["current"],
+    "engines": ["onnxruntime-current"],
     "threads": [1],
     "precision_pct": 1000.0,
     "minutes_per_model": 2.0,
@@ -38,10 +38,35 @@ SETTINGS: dict[str, Any] = {
     "seed": 0,
     "target": TARGET,
 }
-HEADLINE = "ort-current-threads-1"
-# These tests run with the current runtime; the other one has an environment of its own.
+HEADLINE = "onnxruntime-current-threads-1"
+# These tests run in an environment with the current engine; the older one has an environment of its own.
+OLD_ENGINE, OLD = "onnxruntime-1.16.0", "onnxruntime-1.16.0-threads-1"
 OLD_PYTHON = ROOT / ".venvs/bench-1.16.0/bin/python"
 METADATA = {"weights_sha256": "0" * 64, "mean": "[0.5, 0.5, 0.5]", "std": "[0.25, 0.25, 0.25]", "data": "stand-in"}
+
+
+# The conditions that any of these tests measures under.
+ENGINES = [OLD_ENGINE, "onnxruntime-current"]
+CONDITIONS = [f"{engine}-threads-{threads}" for engine in ENGINES for threads in (1, 2, "all")]
+
+
+def identity(key: str) -> Identity:
+    """What a job says of one measurement."""
+    return Identity(key=key, spec={"kind": "latency", "parent": "v2-0"}, code={"engine onnxruntime": "0" * 64})
+
+
+def model_file(cell: str, path: Path, sha256: str, teacher: bool = False, conditions: Sequence[str] = ()) -> ModelFile:
+    """A model of a job, to be measured under these conditions or all that there are."""
+    return ModelFile(
+        cell=cell,
+        title=cell.upper(),
+        key=f"key-{cell}",
+        onnx=path,
+        onnx_sha256=sha256,
+        is_teacher=teacher,
+        latency={name: identity(f"latency-{cell}-{name}") for name in conditions or CONDITIONS},
+        accuracy=identity(f"accuracy-{cell}"),
+    )
 
 
 @dataclass(frozen=True)
@@ -61,21 +86,14 @@ class Workshop:
         np.savez(path, images=images.astype(np.uint8), labels=labels.astype(np.int64))
         return path
 
-    def model(self, cell: str, teacher: bool = False, size: int = 8, weight: float = 1.0, **metadata: Any) -> Model:
+    def model(self, cell: str, teacher: bool = False, size: int = 8, weight: float = 1.0, **metadata: Any) -> ModelFile:
         """An ONNX file that answers with the brightest channel; `metadata` replaces (None removes) what it says."""
         path = self.folder / f"{cell}.onnx"
         props = {**METADATA, "cell": cell, "key": f"key-{cell}", "title": cell, "image_size": str(size), **metadata}
         onnx.save(tiny_network(size, weight, {k: v for k, v in props.items() if v is not None}), path)
-        return Model(
-            cell=cell,
-            title=cell.upper(),
-            key=f"key-{cell}",
-            onnx=path,
-            onnx_sha256=file_sha256(path),
-            is_teacher=teacher,
-        )
+        return model_file(cell, path, file_sha256(path), teacher)
 
-    def job(self, *models: Model, **changes: Any) -> Job:
+    def job(self, *models: ModelFile, **changes: Any) -> Job:
         """A job over these models and the test set, which is made if there is none."""
         testset = self.folder / "testset-stand-in.npz"
         fields: dict[str, Any] = {

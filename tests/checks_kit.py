@@ -1,3 +1,5 @@
+"""Results to check: sound ones that tests share, and a copy that a test may change."""
+
 import shutil
 from pathlib import Path
 

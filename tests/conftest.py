@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from hypothesis import settings as hypothesis_settings
 
-from harness.plan.settings import Settings, load_settings
+from harness.plan.loading import load_settings
+from harness.plan.settings import Settings
 from tests.documents import DOCUMENT, Load, as_toml
 
 pytest_plugins = ["tests.training_kit", "tests.bench_kit", "tests.checks_kit"]

@@ -1,16 +1,16 @@
-"""A plan that has come to its end on this machine: records, weights and ONNX files of every cell, to be damaged."""
+"""A plan that is finished on this machine: records, weights and ONNX files of every cell, for tests to damage."""
 
 from pathlib import Path
 
 from harness.commands.overview import as_text
-from harness.store.chain import CellState, states
 from harness.store.paths import Paths
+from harness.store.states import CellState, states
 from tests.checks.planted import Bench, make_bench
 from tests.synthetic import plan_for
 
 
 def finish(folder: Path) -> Bench:
-    """Everything there in profile lite, experiment 1."""
+    """All of profile lite's experiment 1, trained and measured."""
     bench = make_bench(plan_for("lite", experiments=["prune-0.3"]), folder)
     for cell in bench.plan.cells:
         weights(bench, cell.id).write_bytes(b"weights")
@@ -23,7 +23,7 @@ def weights(bench: Bench, cell: str) -> Path:
 
 
 def states_of(bench: Bench) -> list[CellState]:
-    """Where all cells stand."""
+    """The state of every cell."""
     return states(Paths(bench.results, bench.artifacts, bench.results.parent / "data"), bench.plan)
 
 

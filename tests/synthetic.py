@@ -1,23 +1,25 @@
-"""Records as the other rooms would leave them, for any plan: figures are made up, but fit together."""
+"""Records of every stage for any plan, as the harness would leave them: the figures are made up but fit together."""
 
 from collections.abc import Collection, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
 
-from harness.checks import limits
 from harness.files import digest
-from harness.intervals import ESTIMATOR
-from harness.plan.planning import Cell, Plan, ancestry, make_plan
-from harness.plan.settings import load_settings
+from harness.plan.loading import load_settings
+from harness.plan.planning import Cell, Plan, make_plan
+from harness.plan.settings import engine_version
+from harness.plan.specs import Stage
 from harness.store.records import (
     AccuracyRecord,
     ExportRecord,
     Interval,
     LatencyRecord,
     Process,
+    Pruning,
     Record,
     TrainRecord,
+    identity,
     load,
     record_path,
     save,
@@ -26,7 +28,6 @@ from harness.store.records import (
 MATRIX = Path(__file__).parents[1] / "matrix.toml"
 TRAINING = {
     "device": "Some GPU",
-    "precision": "bf16",
     "torch": "2.13.0",
     "torchvision": "0.28.0",
     "torch-pruning": "1.6.1",
@@ -62,22 +63,21 @@ CLOSED = {
 }
 # What "all" threads are on that machine.
 ALL = 2
-TEACHER_PARAMS, TEACHER_MACS = 23_705_252, 1_308_000_000
+TEACHER_PARAMS, TEACHER_MACS, TEACHER_CHANNELS = 23_705_252, 1_308_000_000, 26_560
 LEFT = {"base": 0.49, "fmse": 0.64, "gram": 0.66, "none": 0.55, "scratch": 0.55}
 ACCURACY = {"base": 73.0, "fmse": 74.6, "gram": 75.2, "none": 72.0, "scratch": 70.0}
 
 
-def plan_for(profile: str = "full", data: Any = "cifar100", experiments: list[str] | None = None) -> Plan:
+def plan_for(profile: str = "full", dataset: str = "cifar100", experiments: list[str] | None = None) -> Plan:
     """The project's own matrix."""
-    return make_plan(load_settings(MATRIX, profile), profile, data, experiments)
+    return make_plan(load_settings(MATRIX, profile), profile, dataset, experiments)
 
 
-def common(plan: Plan, cell: Cell, environment: dict[str, Any]) -> dict[str, Any]:
+def common(plan: Plan, cell: Cell, stage: Stage, environment: dict[str, Any]) -> dict[str, Any]:
+    """The fields that all records of a cell have; a train record is that of the model, which export forms share."""
+    name = cell.model_id if stage is cell.trained else cell.id
     return {
-        "cell": cell.id,
-        "title": cell.title,
-        "profile": plan.profile,
-        "key": cell.key,
+        **identity(plan.profile, name, cell.title, stage),
         "status": "done",
         "finished_at": "2026-01-02T03:04:05+00:00",
         "seconds": 1.0,
@@ -85,41 +85,52 @@ def common(plan: Plan, cell: Cell, environment: dict[str, Any]) -> dict[str, Any
     }
 
 
+def weights_hash(cell: Cell) -> str:
+    """The made-up hash of a model's weights."""
+    return digest([cell.trained.key, "weights"])
+
+
+def onnx_hash(cell: Cell) -> str:
+    """The made-up hash of a model file."""
+    return digest([cell.spec.key, "onnx"])
+
+
 def records_for(plan: Plan, cell: Cell) -> list[Record]:
     """Train, export, latency under every condition and accuracy of one cell, all done and fitting one another."""
     left = LEFT.get(cell.kd_method or "", 1.0)
-    width = ancestry(cell.settings)[0]["model"]["width"]
+    width = cell.teacher.network.width
     wobble = (cell.seed * 7 % 5 - 2) * 0.17 + {"l1": -1.6, "bn": 0.0, "gn": -0.7}.get(cell.prune_method or "", 0)
     accuracy = 76.5 if cell.is_teacher else ACCURACY[cell.kd_method or ""] + wobble
     ratio = 1.0 if cell.is_teacher else left * 0.95 + {"l1": 0.05, "gn": 0.12}.get(cell.prune_method or "", 0)
-    params = int(TEACHER_PARAMS * left * width**2)
-    weights, onnx = digest([cell.key, "weights"]), digest([cell.key, "onnx"])
-    done, benched = common(plan, cell, TRAINING), common(plan, cell, BENCH)
+    params, macs = int(TEACHER_PARAMS * left * width**2), int(TEACHER_MACS * left * width**2)
     return [
         TrainRecord(
-            **done,
-            settings=cell.settings,
-            weights_sha256=weights,
+            **common(plan, cell, cell.trained, TRAINING),
+            weights_sha256=weights_hash(cell),
+            image_size=cell.teacher.data.image_size,
+            teacher_sha256=None if cell.is_teacher else weights_hash(plan.teacher),
             accuracy_pct=accuracy,
             params=params,
-            macs=int(TEACHER_MACS * left * width**2),
+            macs=macs,
+            pruning=None if cell.is_teacher else pruning(cell, params, macs, accuracy),
         ),
         ExportRecord(
-            **done,
-            weights_sha256=weights,
-            onnx_sha256=onnx,
+            **common(plan, cell, cell.spec, TRAINING),
+            weights_sha256=weights_hash(cell),
+            onnx_sha256=onnx_hash(cell),
             params=params,
             flushed_weights=0,
             denormal_weights=0,
             parity_images=256,
+            parity_largest_logit=21.5,
             parity_max_abs_diff=1e-5,
             parity_top1_agreement_pct=100.0,
         ),
-        *latencies(plan, cell, onnx, 15.5 * width, ratio),
+        *latencies(plan, cell, 15.5 * width, ratio),
         AccuracyRecord(
-            **benched,
-            onnx_sha256=onnx,
-            runtime="onnxruntime 1.16.0",
+            **common(plan, cell, plan.accuracy(cell), BENCH),
+            onnx_sha256=onnx_hash(cell),
+            runtime=engine_version(plan.settings.bench.engines[0]),
             accuracy_pct=accuracy,
             correct=round(accuracy * 100),
             images=10_000,
@@ -131,34 +142,52 @@ def records_for(plan: Plan, cell: Cell) -> list[Record]:
     ]
 
 
-def latencies(plan: Plan, cell: Cell, onnx: str, teacher_ms: float, ratio: float) -> list[LatencyRecord]:
+def pruning(cell: Cell, params: int, macs: int, accuracy: float) -> Pruning:
+    """What pruning did: as much as was asked."""
+    width, amount = cell.teacher.network.width, cell.prune_amount or 0.0
+    channels = int(TEACHER_CHANNELS * width)
+    ranked = channels // 2
+    removed = round(ranked * amount)
+    return Pruning(
+        amount=amount,
+        channels_before=channels,
+        channels_after=channels - removed,
+        ranked_before=ranked,
+        ranked_after=ranked - removed,
+        params_before=int(TEACHER_PARAMS * width**2),
+        params_after=params,
+        macs_before=int(TEACHER_MACS * width**2),
+        macs_after=macs,
+        kept_layers=[],
+        accuracy_before_calibration_pct=1.0,
+        accuracy_after_pct=accuracy / 2,
+    )
+
+
+def latencies(plan: Plan, cell: Cell, teacher_ms: float, ratio: float) -> list[LatencyRecord]:
     """A record for each condition; the teacher's hold the control."""
     bench, spread = plan.settings.bench, 0.0 if cell.is_teacher else 0.004
     found = []
-    for name, (runtime, asked) in zip(bench.conditions, product(bench.runtimes, bench.threads), strict=True):
+    for name, (engine, asked) in zip(bench.conditions, product(bench.engines, bench.threads), strict=True):
         threads = ALL if asked == "all" else asked
-        took = teacher_ms * ratio * (1 if threads == 1 else 0.6) * (1 if runtime == bench.runtimes[0] else 0.98)
+        took = teacher_ms * ratio * (1 if threads == 1 else 0.6) * (1 if engine == bench.engines[0] else 0.98)
         cpus = list(range(threads))
         timed = processes(plan, took, cpus)
         control = {"control_ratio": Interval(value=1.001, low=0.998, high=1.004), "control": timed}
         found.append(
             LatencyRecord(
-                **common(plan, cell, {**BENCH, "measured_cpus": cpus}),
+                **common(plan, cell, plan.latency(cell, name), {**BENCH, "measured_cpus": cpus}),
                 condition=name,
-                onnx_sha256=onnx,
-                runtime=limits.RUNTIMES[runtime],
+                onnx_sha256=onnx_hash(cell),
+                runtime=engine_version(engine),
                 threads=threads,
                 latency_ms=Interval(value=took, low=took * 0.99, high=took * 1.01),
                 median_ms=took * 1.05,
                 p90_ms=took * 1.3,
                 ratio_to_teacher=Interval(value=ratio, low=ratio - spread, high=ratio + spread),
                 processes=timed,
+                session={"intra_op_num_threads": threads},
                 **(control if cell.is_teacher else {}),
-                settings={
-                    "bench": bench.model_dump(mode="json"),
-                    "estimator": ESTIMATOR,
-                    "session": {"intra_op_num_threads": threads},
-                },
             )
         )
     return found
@@ -188,7 +217,7 @@ def processes(plan: Plan, latency_ms: float, cpus: Sequence[int] = (0,)) -> list
 
 
 def fill_results(plan: Plan, results: Path, skip: Collection[str] = ()) -> None:
-    """Records of every cell of the plan but those skipped."""
+    """Write records of every cell of the plan except those in `skip`."""
     for cell in plan.cells:
         if cell.id not in skip:
             for record in records_for(plan, cell):
@@ -196,7 +225,7 @@ def fill_results(plan: Plan, results: Path, skip: Collection[str] = ()) -> None:
 
 
 def path_of(results: Path, plan: Plan, cell: str, kind: type[Record], under: str = "") -> Path:
-    """Where a record lies; a latency's under this condition, or else under the headline."""
+    """Where a record lies; a latency under this condition, or else under the headline."""
     condition = under or plan.settings.bench.conditions[0] if kind is LatencyRecord else ""
     return record_path(results, plan.profile, kind.stage, cell, condition)
 

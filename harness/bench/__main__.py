@@ -10,7 +10,7 @@ from harness.errors import HarnessError
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Parse, run, and turn what the user can put right into one line on stderr."""
+    """Parse the arguments and run the job; what the user can put right becomes one line on stderr."""
     parser = argparse.ArgumentParser(prog="python -m harness.bench", description=__doc__)
     parser.add_argument("job", type=Path, metavar="JOB.json", help="what to measure, written by `harness bench`")
     try:
@@ -19,7 +19,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"\nError: {error}" if sys.stderr.isatty() else f"Error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("\nInterrupted: finished records are kept; run it again to go on.", file=sys.stderr)
+        print("\nInterrupted: finished records are kept. The same command resumes from them.", file=sys.stderr)
         return 130
 
 

@@ -4,37 +4,40 @@ import time
 
 from harness.bench.bench_display import Progress
 from harness.bench.context import Context
-from harness.bench.job import Model
+from harness.bench.job import ModelFile
 from harness.bench.process import measure
 from harness.store.records import AccuracyRecord, Failure, now, save
 
 
-def measure_accuracies(context: Context, models: list[Model]) -> None:
+def measure_accuracies(context: Context, models: list[ModelFile]) -> None:
     """Measure these models and save their records, done or failed."""
-    progress = Progress("accuracy")
-    for number, model in enumerate(models, start=1):
-        progress.at(f"{number} of {len(models)}: {model.title}")
-        record = _measure(context, model)
-        if record.failure:
-            progress.failed(f"{model.title} failed ({record.failure.kind}): {record.failure.message}")
-        else:
-            progress.reached(f"{number} of {len(models)}: {model.title} {record.accuracy_pct:.2f} %")
-    progress.close()
+    with Progress("accuracy") as progress:
+        for number, model in enumerate(models, start=1):
+            progress.at(f"{number} of {len(models)}: {model.title}")
+            record = _measure(context, model)
+            if record.failure:
+                progress.failed(f"{model.title} failed ({record.failure.kind}): {record.failure.message}")
+            else:
+                progress.reached(f"{number} of {len(models)}: {model.title} {record.accuracy_pct:.2f} %")
 
 
-def _measure(context: Context, model: Model) -> AccuracyRecord:
+def _measure(context: Context, model: ModelFile) -> AccuracyRecord:
     started = time.monotonic()
     output = context.job.raw / f"accuracy-{model.cell}.json"
     assignment = context.assignment(model, context.headline)
-    python = context.job.pythons.get(context.headline.runtime)
+    python = context.job.pythons.get(context.headline.engine)
     entry = measure("accuracy_suite.py", assignment, output, context.limits.accuracy_s, python)
     seconds = time.monotonic() - started
     if isinstance(entry, Failure):
         return context.fail_accuracy(model, entry, seconds)
     info = entry["extra_info"]
-    correct, images = info["correct"], info["images"]
+    correct, images, facts = info["correct"], info["images"], dict(info["facts"])
+    convolutions, nchwc = facts.pop("convolutions", None), facts.pop("nchwc_convolutions", None)
+    fields = context.accuracy_fields(model)
+    if facts:
+        fields["environment"]["engine_facts"] = facts
     record = AccuracyRecord(
-        **context.identity(model, context.headline),
+        **fields,
         status="done",
         finished_at=now(),
         seconds=seconds,
@@ -43,8 +46,8 @@ def _measure(context: Context, model: Model) -> AccuracyRecord:
         images=images,
         testset_sha256=context.testset_sha256,
         agreement_pct=None if info["agreeing"] is None else 100 * info["agreeing"] / images,
-        convolutions=info["convolutions"],
-        nchwc_convolutions=info["nchwc_convolutions"],
+        convolutions=convolutions,
+        nchwc_convolutions=nchwc,
     )
     save(context.job.results, record)
     return record

@@ -1,4 +1,4 @@
-"""Accuracy of one model on all test images, through the same session and options as its latency."""
+"""Accuracy of one model on all test images, through the same engine and options as its latency."""
 
 from pathlib import Path
 from typing import Any
@@ -6,18 +6,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from harness.bench.job import Assignment
-from harness.bench.layout import convolutions
-from harness.bench.session import (
-    INPUT,
-    OUTPUT,
-    RUNTIME,
-    Opened,
-    build_options,
-    open_model,
-    read_checked,
-    session_options,
-)
+from harness.bench.engines import Infer, load_engine, open_model, runtime_of
+from harness.bench.job import Assignment, ModelInput
 from harness.bench.testset import Testset, load_testset, preprocess
 from harness.errors import HarnessError
 from harness.host.cpus import require_affinity
@@ -27,33 +17,31 @@ Answers = npt.NDArray[np.int64]
 
 
 def test_accuracy(benchmark: Any, assignment: Assignment) -> None:
-    """One pass over the test set, timed as one round for what it is worth."""
+    """One pass over the test set. pytest-benchmark times it as one round, which nothing makes use of."""
     require_affinity(assignment.cpus)
-    opened = open_model(assignment.model, assignment.threads)
+    engine, model, threads = load_engine(assignment.engine), assignment.model, assignment.threads
+    infer = open_model(engine, model, threads)
     testset = load_testset(assignment.testset)
-    in_all, fast = convolutions(read_checked(assignment.model), build_options(assignment.threads))
-    given = benchmark.pedantic(answer, args=(opened, testset), rounds=1, iterations=1, warmup_rounds=0)
+    arguments = (infer, testset, assignment.input)
+    given = benchmark.pedantic(answer, args=arguments, rounds=1, iterations=1, warmup_rounds=0)
     benchmark.extra_info.update(
-        cell=assignment.model.cell,
-        key=assignment.model.key,
-        onnx_sha256=assignment.model.onnx_sha256,
-        runtime=RUNTIME,
-        session=session_options(assignment.threads),
+        cell=model.cell,
+        onnx_sha256=model.onnx_sha256,
+        runtime=runtime_of(assignment.engine),
+        session=engine.options(threads),
         correct=int((given == testset.labels).sum()),
-        agreeing=agreeing(given, assignment.model.answers),
+        agreeing=agreeing(given, model.answers),
         images=len(testset.labels),
-        convolutions=in_all,
-        nchwc_convolutions=fast,
+        facts=engine.facts(model.read(), threads),
     )
 
 
-def answer(opened: Opened, testset: Testset) -> Answers:
+def answer(infer: Infer, testset: Testset, wanted: ModelInput) -> Answers:
     """The class with the largest logit for each image, [N]. Logits that are not finite are an error, not a miss."""
     given = []
     for start in range(0, len(testset.labels), BATCH):
         labels = testset.labels[start : start + BATCH]
-        images = preprocess(testset.images[start : start + BATCH], opened.image_size, opened.mean, opened.std)
-        logits = opened.session.run([OUTPUT], {INPUT: images})[0]
+        logits = infer(preprocess(testset.images[start : start + BATCH], wanted))
         if logits.ndim != 2 or len(logits) != len(labels) or logits.shape[1] <= labels.max():
             raise HarnessError(f"output is {logits.shape} for {len(labels)} images with labels to {labels.max()}")
         if not np.isfinite(logits).all():

@@ -1,51 +1,63 @@
-"""What a person sees while the bench runs: one updating line on a terminal, else a line per block, on stderr."""
+"""What a person sees while the bench runs: one changing line on a terminal, else a line per milestone, on stderr."""
 
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from typing import TextIO
+from types import TracebackType
+from typing import Self, TextIO
 
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
 from tabulate import tabulate
 
 from harness.store.records import AccuracyRecord, LatencyRecord
 
 
 class Progress:
-    """One line about what is happening, on terminals replaced by the next; milestones stay in a log."""
+    """What is being measured, as a context manager. In a log only milestones and failures stay."""
 
     def __init__(self, stage: str, stream: TextIO | None = None) -> None:
         self.stage = stage
         self.stream = stream or sys.stderr
-        self.live = self.stream.isatty()
         self.milestone = ""
+        self._live: Live | None = None
+
+    def __enter__(self) -> Self:
+        console = Console(file=self.stream, highlight=False)
+        if console.is_terminal:
+            # Drawn when something happens and by no thread of its own: this process must sleep while another measures.
+            live = Live(console=console, auto_refresh=False, transient=True, redirect_stdout=False)
+            self._live = live.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._live:
+            self._live.__exit__(kind, error, traceback)
 
     def at(self, what: str) -> None:
-        """Before a step: what comes, for terminals, beside the last milestone."""
-        if self.live:
-            self._print(what + (f" ({self.milestone})" if self.milestone else ""), "")
+        """Show what comes next, beside the last milestone; on terminals only."""
+        if self._live:
+            line = f"{self.stage}: {what}" + (f" ({self.milestone})" if self.milestone else "")
+            self._live.update(Text(line, no_wrap=True, overflow="ellipsis"), refresh=True)
 
     def reached(self, what: str) -> None:
-        """A milestone: a line in a log."""
+        """Note a milestone: a line in a log."""
         self.milestone = what
-        if not self.live:
-            self._print(what, "\n")
+        if not self._live:
+            self._line(what)
 
     def failed(self, what: str) -> None:
-        """A line that stays in either case."""
-        self._print(what, "\n")
+        """Print a line that stays, on terminals as well."""
+        self._line(what)
 
-    def close(self) -> None:
-        """Leave no half line behind."""
-        if self.live:
-            self._write("\r\x1b[K")
-
-    def _print(self, what: str, end: str) -> None:
-        start = "\r\x1b[K" if self.live else ""
-        self._write(f"{start}{self.stage}: {what}{end}")
-
-    def _write(self, text: str) -> None:
-        self.stream.write(text)
-        self.stream.flush()
+    def _line(self, what: str) -> None:
+        if self._live:
+            self._live.console.print(Text(f"{self.stage}: {what}"), soft_wrap=True)
+        else:
+            print(f"{self.stage}: {what}", file=self.stream, flush=True)
 
 
 def duration(seconds: float) -> str:
@@ -58,12 +70,12 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
-def summary(latencies: Sequence[LatencyRecord], accuracies: Sequence[AccuracyRecord], several: bool = False) -> str:
-    """A short table of one condition, model by model, with the reasons of failures and the warnings below it."""
-    right = {record.cell: record for record in accuracies}
-    rows, reasons, warned = [], [], Counter[str]()
+def summary(latencies: Sequence[LatencyRecord], accuracies: Sequence[AccuracyRecord]) -> str:
+    """A short table of one condition, named above it, with the reasons of failures and the warnings below it."""
+    accuracy_of = {record.cell: record for record in accuracies}
+    rows, reasons, warnings = [], [], Counter[str]()
     for latency in latencies:
-        accuracy, took, ratio = right.get(latency.cell), latency.latency_ms, latency.ratio_to_teacher
+        accuracy, took, ratio = accuracy_of.get(latency.cell), latency.latency_ms, latency.ratio_to_teacher
         known = accuracy is not None and accuracy.accuracy_pct is not None
         rows.append(
             [
@@ -81,14 +93,14 @@ def summary(latencies: Sequence[LatencyRecord], accuracies: Sequence[AccuracyRec
             for record in (latency, accuracy)
             if record and record.failure
         ]
-        warned.update(latency.warnings)
+        warnings.update(latency.warnings)
     headers = ["Model", "Latency (ms) [95 %]", "Ratio to teacher [95 %]", "Accuracy (%)"]
     table = tabulate(rows, headers, disable_numparse=True, colalign=("left", "right", "right", "right"))
-    title = [f"{latencies[0].runtime}, {_count(latencies[0].threads, 'thread')}"] if several and latencies else []
-    told = [
-        f"{'all rows' if count == len(latencies) else _count(count, 'row')}: {text}" for text, count in warned.items()
+    title = [f"{latencies[0].runtime}, {_count(latencies[0].threads, 'thread')}"] if latencies else []
+    notes = [
+        f"{'all rows' if count == len(latencies) else _count(count, 'row')}: {text}" for text, count in warnings.items()
     ]
-    return "\n".join([*title, table, *reasons, *told])
+    return "\n".join([*title, table, *reasons, *notes])
 
 
 def _count(number: int, noun: str) -> str:

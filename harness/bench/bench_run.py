@@ -1,22 +1,23 @@
 """The bench from end to end: a job in, a latency and an accuracy record per model out.
 
 What is measured again: an accuracy where its own record is missing or out of date; latencies all together as soon as
-one is, because a ratio to the teacher is only valid within the run it was paired in.
+one of them is, because a ratio to the teacher is only valid within the run that it was paired in.
 """
 
 import os
 import secrets
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from harness.bench.accuracy import measure_accuracies
 from harness.bench.bench_display import summary
-from harness.bench.blocks import accuracy_is_current, conditions, latencies_are_current
+from harness.bench.blocks import Condition, accuracy_is_current, conditions, latencies_are_current
 from harness.bench.context import Context, Limits
-from harness.bench.job import Job, Model
+from harness.bench.job import Job, ModelFile, ModelInput
 from harness.bench.latency import measure_latencies
-from harness.bench.process import describe, runtime_of
-from harness.bench.session import read_checked, session_options
+from harness.bench.model_input import model_input
+from harness.bench.process import EngineAnswer, ask_engine, describe
 from harness.bench.testset import load_testset
 from harness.errors import HarnessError
 from harness.files import file_sha256
@@ -31,7 +32,7 @@ def run(job: Job, limits: Limits | None = None) -> int:
 
     Raises HarnessError, before anything is measured, where the job as a whole cannot be done.
     """
-    enclosed = enclosure.check(job)
+    enclosed = _enclosure(job)
     load_testset(job.testset)
     found = conditions(job.settings, read_topology())
     facts = {
@@ -42,26 +43,53 @@ def run(job: Job, limits: Limits | None = None) -> int:
         "image": job.image,
         "enclosure": enclosed,
     }
+    inputs, problems = _inputs(job)
     with tempfile.TemporaryDirectory(prefix="harness-bench-") as scratch:
         context = Context(
             job=job,
             limits=limits or Limits(),
             conditions=found,
-            runtimes={name: runtime_of(job.pythons.get(name), name) for name in job.settings.runtimes},
+            engines=_engines(job, found),
+            inputs=inputs,
             testset_sha256=file_sha256(job.testset),
             environment=facts,
             scratch=Path(scratch),
         )
-        return _measure_all(context)
+        return _measure_all(context, problems)
 
 
-def _measure_all(context: Context) -> int:
+def _enclosure(job: Job) -> dict[str, Any] | None:
+    """What the container is closed to; None where the job names no container. HarnessError where it is open."""
+    if job.enclosure is None:
+        return None
+    models = [model.onnx for model in job.models] + [model.answers for model in job.models if model.answers]
+    asked = job.enclosure.model_dump(mode="json")
+    return enclosure.check(asked, inputs=[job.testset, *models], outputs=[job.results, job.raw])
+
+
+def _engines(job: Job, found: list[Condition]) -> dict[str, EngineAnswer]:
+    threads = list(dict.fromkeys(condition.threads for condition in found))
+    return {name: ask_engine(name, job.pythons.get(name), threads) for name in job.settings.engines}
+
+
+def _inputs(job: Job) -> tuple[dict[str, ModelInput], dict[str, HarnessError]]:
+    """What each model takes, or what is wrong with its file; no process is started for such a model."""
+    inputs, problems = {}, {}
+    for model in job.models:
+        try:
+            inputs[model.cell] = model_input(model)
+        except HarnessError as error:
+            problems[model.cell] = error
+    return inputs, problems
+
+
+def _measure_all(context: Context, problems: dict[str, HarnessError]) -> int:
     models = context.job.models
-    problems = {model.cell: problem for model in models if (problem := _problem(model))}
     sound = [model for model in models if model.cell not in problems]
-    stale = [model for model in sound if not _accuracy_is_current(context, model)]
-    again = sound if not _latencies_are_current(context, sound) else []
-    if not problems and not stale and not again:
+    everything = context.job.measure_again
+    accuracies = [model for model in sound if everything or not _accuracy_is_current(context, model)]
+    latencies = sound if everything or not _latencies_are_current(context, sound) else []
+    if not problems and not accuracies and not latencies:
         print(f"Nothing to bench: {len(sound)} {'model is' if len(sound) == 1 else 'models are'} up to date.")
         return 0
     _require_writable(context)
@@ -71,45 +99,34 @@ def _measure_all(context: Context) -> int:
             context.fail_accuracy(model, failure, 0.0)
             for condition in context.conditions:
                 context.fail_latency(model, condition, failure, 0.0)
-    if stale:
-        measure_accuracies(context, stale)
-    if again:
-        measure_latencies(context, again)
+    if accuracies:
+        measure_accuracies(context, accuracies)
+    if latencies:
+        measure_latencies(context, latencies)
     return _close(context)
 
 
-def _accuracy_is_current(context: Context, model: Model) -> bool:
-    runtime, session = context.runtimes[context.headline.runtime], session_options(context.headline.threads)
+def _accuracy_is_current(context: Context, model: ModelFile) -> bool:
+    runtime, session = context.runtime(context.headline), context.session(context.headline)
     return accuracy_is_current(model, context.accuracy(model), runtime, context.testset_sha256, session)
 
 
-def _latencies_are_current(context: Context, models: list[Model]) -> bool:
+def _latencies_are_current(context: Context, models: list[ModelFile]) -> bool:
     """All conditions and models, or none: one missing or changed has all measured again, in one run."""
     runs = set()
     for condition in context.conditions:
         records = [context.latency(model, condition) for model in models]
         runs |= {record.environment.get("run") for record in records if record}
-        runtime = context.runtimes[condition.runtime]
-        if not latencies_are_current(models, records, runtime, context.settings(condition)):
+        runtime, session = context.runtime(condition), context.session(condition)
+        if not latencies_are_current(models, records, condition.name, runtime, session):
             return False
     return len(runs) <= 1
-
-
-def _problem(model: Model) -> HarnessError | None:
-    """What is wrong with a model's file, if anything; no process is started for such a model."""
-    try:
-        read_checked(model)
-    except HarnessError as error:
-        return error
-    return None
 
 
 def _require_writable(context: Context) -> None:
     """Find out now, not after an hour of measuring, that results cannot be kept."""
     job = context.job
-    latencies = [
-        record_path(job.results, job.profile, "latency", "x", condition.name).parent for condition in context.conditions
-    ]
+    latencies = [record_path(job.results, job.profile, "latency", "x", one.name).parent for one in context.conditions]
     for folder in [*latencies, record_path(job.results, job.profile, "accuracy", "x").parent, job.raw]:
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -120,13 +137,11 @@ def _require_writable(context: Context) -> None:
 
 
 def _close(context: Context) -> int:
-    """Print how all models of the job stand now; the exit code that goes with it."""
+    """Print how all models of the job are now; the exit code that goes with it."""
     accuracies = [context.accuracy(model) for model in context.job.models]
     failed = any(record is None or record.status == "failed" for record in accuracies)
     for condition in context.conditions:
         latencies = [context.latency(model, condition) for model in context.job.models]
         failed |= any(record is None or record.status == "failed" for record in latencies)
-        print(
-            summary([one for one in latencies if one], [one for one in accuracies if one], len(context.conditions) > 1)
-        )
+        print(summary([one for one in latencies if one], [one for one in accuracies if one]))
     return int(failed)

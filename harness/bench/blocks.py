@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from harness.bench.job import Model
-from harness.host.cpus import Choice, Topology, choose_cpus
+from harness.bench.job import ModelFile
+from harness.host.cpus import ChosenCpus, Topology, choose_cpus
 from harness.intervals import halfwidth_pct
 from harness.plan.settings import Bench, condition_name
 from harness.store.records import AccuracyRecord, Interval, LatencyRecord
@@ -16,18 +16,18 @@ CONTROL = "control"
 
 @dataclass(frozen=True)
 class Condition:
-    """A runtime by its name in matrix.toml, a number of threads, and the CPUs that they are pinned to."""
+    """An engine by its name in matrix.toml, a number of threads, and the CPUs that they are pinned to."""
 
     name: str
-    runtime: str
+    engine: str
     threads: int
     cpus: tuple[int, ...]
     warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
-class Variant:
-    """One thing to measure: a cell under a condition; `control` is the teacher once more, for the A/A comparison."""
+class Subject:
+    """One thing to time: a cell under a condition; `control` is the teacher once more, for the A/A comparison."""
 
     cell: str
     condition: str
@@ -40,29 +40,27 @@ class Variant:
 
 
 def conditions(settings: Bench, topology: Topology) -> list[Condition]:
-    """The product of runtimes and threads, the headline first.
+    """The product of engines and threads, the headline first.
 
     Raises HarnessError where a number of threads is more than this machine has physical cores.
     """
     found = []
-    for runtime in settings.runtimes:
-        for asked in settings.threads:
-            choice = _choice(asked, settings.target.physical_cores, topology)
-            name = condition_name(runtime, asked)
-            found.append(Condition(name, runtime, len(choice.cpus), tuple(choice.cpus), tuple(choice.warnings)))
+    for engine in settings.engines:
+        for threads in settings.threads:
+            chosen = _chosen(threads, settings.target.physical_cores, topology)
+            name = condition_name(engine, threads)
+            found.append(Condition(name, engine, len(chosen.cpus), tuple(chosen.cpus), tuple(chosen.warnings)))
     return found
 
 
-def _choice(asked: int | Literal["all"], target_cores: int, topology: Topology) -> Choice:
-    if asked == "all":
-        return choose_cpus(topology, min(target_cores, topology.usable_cores))
-    return choose_cpus(topology, asked)
+def _chosen(threads: int | Literal["all"], target_cores: int, topology: Topology) -> ChosenCpus:
+    return choose_cpus(topology, min(target_cores, topology.usable_cores) if threads == "all" else threads)
 
 
-def variants(models: Sequence[Model], names: Sequence[str]) -> list[Variant]:
+def subjects(models: Sequence[ModelFile], names: Sequence[str]) -> list[Subject]:
     """Every model under every condition, and the teacher's control under each."""
     return [
-        Variant(model.cell, name, control)
+        Subject(model.cell, name, control)
         for name in names
         for model in models
         for control in ((False, True) if model.is_teacher else (False,))
@@ -70,9 +68,9 @@ def variants(models: Sequence[Model], names: Sequence[str]) -> list[Variant]:
 
 
 def block_order(names: Sequence[str], block: int, seed: int) -> list[str]:
-    """All names once, in an order of the block's own: slow drifts then hit every model alike.
+    """All names once, in an order of the block's own, so that slow drifts of the machine hit every model alike.
 
-    Depends on names, block and seed only, so that a block can be added to a run without changing the others.
+    Depends on names, block and seed only: a block can be added to a run without changing the others.
     """
     order = sorted(names)
     random.Random(f"{seed}:{block}").shuffle(order)
@@ -81,56 +79,57 @@ def block_order(names: Sequence[str], block: int, seed: int) -> list[str]:
 
 @dataclass
 class Settling:
-    """Which variants still need blocks. One rests when its ratio has been precise enough after two blocks in a row."""
+    """Which subjects still need blocks. One rests when its ratio has been precise enough after two blocks in a row."""
 
     settings: Bench
-    precise: dict[Variant, int]
+    precise: dict[Subject, int]
 
     @classmethod
     def start(cls, settings: Bench) -> "Settling":
         """Nothing is known yet."""
         return cls(settings, {})
 
-    def note(self, judged: Mapping[Variant, Interval], blocks: int) -> None:
-        """Take in the intervals as they stand after `blocks` blocks."""
-        for variant, found in judged.items():
+    def note(self, judged: Mapping[Subject, Interval], blocks: int) -> None:
+        """Take in the intervals as they are after `blocks` blocks."""
+        for subject, found in judged.items():
             enough = blocks >= self.settings.blocks and halfwidth_pct(found) <= self.settings.precision_pct
-            self.precise[variant] = self.precise.get(variant, 0) + 1 if enough else 0
+            self.precise[subject] = self.precise.get(subject, 0) + 1 if enough else 0
 
-    def rests(self, variant: Variant) -> bool:
+    def rests(self, subject: Subject) -> bool:
         """Whether it has settled; one that has is not measured again."""
-        return self.precise.get(variant, 0) >= 2
+        return self.precise.get(subject, 0) >= 2
 
 
 def latencies_are_current(
-    models: Sequence[Model],
+    models: Sequence[ModelFile],
     records: Sequence[LatencyRecord | None],
+    condition: str,
     runtime: str,
-    settings: dict[str, Any],
+    session: Mapping[str, Any],
 ) -> bool:
     """Whether these records, of the models in their order under one condition, need no measuring again.
 
-    Every one must be done and of the same model, runtime and settings. Where there is a teacher each must have its
-    ratio (missing where the teacher failed). That all are of one run is for the caller to see to: a table that mixes
-    runs would compare the weather.
+    Each must be done and of the same key, file, runtime and options of the engine. Where there is a teacher each must
+    have its ratio (it is missing where the teacher failed). The caller makes sure that all are of one run: the machine
+    changes from run to run, so a table of several runs would show that along with the models.
     """
     has_teacher = any(model.is_teacher for model in models)
     return all(
         record is not None
-        and (record.status, record.key, record.onnx_sha256) == ("done", model.key, model.onnx_sha256)
-        and (record.runtime, record.settings) == (runtime, settings)
+        and (record.status, record.key) == ("done", model.latency[condition].key)
+        and (record.onnx_sha256, record.runtime, record.session) == (model.onnx_sha256, runtime, session)
         and (record.ratio_to_teacher is not None) == has_teacher
         for model, record in zip(models, records, strict=True)
     )
 
 
 def accuracy_is_current(
-    model: Model, record: AccuracyRecord | None, runtime: str, testset_sha256: str, session: dict[str, Any]
+    model: ModelFile, record: AccuracyRecord | None, runtime: str, testset_sha256: str, session: Mapping[str, Any]
 ) -> bool:
-    """Whether an accuracy needs no measuring: same model, runtime, test set and session. Each model by itself."""
+    """Whether an accuracy needs no measuring: same key, file, runtime, test set and options. Each model by itself."""
     return (
         record is not None
-        and (record.status, record.key, record.onnx_sha256) == ("done", model.key, model.onnx_sha256)
+        and (record.status, record.key, record.onnx_sha256) == ("done", model.accuracy.key, model.onnx_sha256)
         and (record.runtime, record.testset_sha256) == (runtime, testset_sha256)
         and record.environment.get("session") == session
     )

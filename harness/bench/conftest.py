@@ -1,6 +1,6 @@
 """What the two suites share. They run in a process of their own (process.py), never with the project's tests.
 
-By hand: HARNESS_ASSIGNMENT=file.json python -m pytest harness/benchmarking/latency_suite.py
+By hand: HARNESS_ASSIGNMENT=file.json python -m pytest harness/bench/latency_suite.py
 """
 
 import os

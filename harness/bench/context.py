@@ -2,15 +2,12 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from harness.bench.blocks import Condition
-from harness.bench.job import Assignment, Job, Model
-from harness.bench.session import session_options
-from harness.intervals import ESTIMATOR
-from harness.store.records import AccuracyRecord, Failure, LatencyRecord, Record, failed, find, save
-
-R = TypeVar("R", bound=Record)
+from harness.bench.job import Assignment, Identity, Job, ModelFile, ModelInput
+from harness.bench.process import EngineAnswer
+from harness.store.records import AccuracyRecord, Failure, LatencyRecord, failed, find, save
 
 
 @dataclass(frozen=True)
@@ -23,15 +20,17 @@ class Limits:
 
 @dataclass(frozen=True)
 class Context:
-    """What all stages of one run share. `warnings` are about the run as a whole; `scratch` goes when it ends.
+    """What all stages of one run share. `scratch` is removed when it ends.
 
-    `runtimes` maps a runtime's name in matrix.toml to what it says of itself: "onnxruntime 1.16.0".
+    `engines` maps an engine's name in matrix.toml to what it says of itself, `inputs` a cell to what its model takes;
+    a cell whose file cannot be measured has none.
     """
 
     job: Job
     limits: Limits
     conditions: list[Condition]
-    runtimes: dict[str, str]
+    engines: dict[str, EngineAnswer]
+    inputs: dict[str, ModelInput]
     testset_sha256: str
     environment: dict[str, Any]
     scratch: Path
@@ -41,61 +40,72 @@ class Context:
         """The condition that tables show, and that accuracy is measured under."""
         return self.conditions[0]
 
-    def settings(self, condition: Condition) -> dict[str, Any]:
-        """What a latency depends on beside model, runtime and machine; a record with others is out of date."""
-        session = session_options(condition.threads)
-        return {"bench": self.job.settings.model_dump(mode="json"), "session": session, "estimator": ESTIMATOR}
+    def runtime(self, condition: Condition) -> str:
+        """The engine and its version, like "onnxruntime 1.16.0"."""
+        return self.engines[condition.engine].runtime
 
-    def identity(self, model: Model, condition: Condition) -> dict[str, Any]:
-        """The fields that every record of this model has, done or failed."""
-        facts = {"measured_cpus": list(condition.cpus), "session": session_options(condition.threads)}
-        return {
-            "cell": model.cell,
-            "title": model.title,
-            "profile": self.job.profile,
-            "key": model.key,
-            "onnx_sha256": model.onnx_sha256,
-            "runtime": self.runtimes[condition.runtime],
-            "environment": {**self.environment, **facts},
-        }
+    def session(self, condition: Condition) -> dict[str, Any]:
+        """The options that the engine gets under a condition."""
+        return self.engines[condition.engine].options[condition.threads]
 
-    def assignment(self, model: Model, condition: Condition, block: int = 0) -> Assignment:
+    def assignment(self, model: ModelFile, condition: Condition, block: int = 0) -> Assignment:
         """What one process for this model gets to know."""
         return Assignment(
             model=model,
+            input=self.inputs[model.cell],
             testset=self.job.testset,
             settings=self.job.settings,
             harness_revision=self.job.harness_revision,
+            engine=condition.engine,
             threads=condition.threads,
             cpus=list(condition.cpus),
             block=block,
             failure=self.scratch / f"{model.cell}.failure.json",
         )
 
-    def latency(self, model: Model, condition: Condition) -> LatencyRecord | None:
+    def latency(self, model: ModelFile, condition: Condition) -> LatencyRecord | None:
         """The model's latency record on disk under its present key, if there is one."""
-        return find(self.job.results, self.job.profile, model.cell, model.key, LatencyRecord, condition.name)
+        key = model.latency[condition.name].key
+        return find(self.job.results, self.job.profile, model.cell, key, LatencyRecord, condition.name)
 
-    def accuracy(self, model: Model) -> AccuracyRecord | None:
+    def accuracy(self, model: ModelFile) -> AccuracyRecord | None:
         """The model's accuracy record on disk under its present key, if there is one."""
-        return find(self.job.results, self.job.profile, model.cell, model.key, AccuracyRecord)
+        return find(self.job.results, self.job.profile, model.cell, model.accuracy.key, AccuracyRecord)
 
-    def fail_latency(self, model: Model, condition: Condition, failure: Failure, seconds: float) -> LatencyRecord:
+    def latency_fields(self, model: ModelFile, condition: Condition) -> dict[str, Any]:
+        """The fields that every latency record has, done or failed."""
+        return {
+            **self._fields(model, condition, model.latency[condition.name]),
+            "condition": condition.name,
+            "threads": condition.threads,
+            "session": self.session(condition),
+        }
+
+    def accuracy_fields(self, model: ModelFile) -> dict[str, Any]:
+        """The fields that every accuracy record has, done or failed."""
+        fields = self._fields(model, self.headline, model.accuracy)
+        fields["environment"]["session"] = self.session(self.headline)
+        return fields
+
+    def _fields(self, model: ModelFile, condition: Condition, identity: Identity) -> dict[str, Any]:
+        return {
+            "cell": model.cell,
+            "title": model.title,
+            "profile": self.job.profile,
+            **identity.model_dump(),
+            "onnx_sha256": model.onnx_sha256,
+            "runtime": self.runtime(condition),
+            "environment": {**self.environment, "measured_cpus": list(condition.cpus)},
+        }
+
+    def fail_latency(self, model: ModelFile, condition: Condition, failure: Failure, seconds: float) -> LatencyRecord:
         """Put on record that a latency could not be measured, and why."""
-        record = failed(
-            LatencyRecord,
-            failure,
-            **self.identity(model, condition),
-            condition=condition.name,
-            settings=self.settings(condition),
-            threads=condition.threads,
-            seconds=seconds,
-        )
+        record = failed(LatencyRecord, failure, **self.latency_fields(model, condition), seconds=seconds)
         save(self.job.results, record)
         return record
 
-    def fail_accuracy(self, model: Model, failure: Failure, seconds: float) -> AccuracyRecord:
+    def fail_accuracy(self, model: ModelFile, failure: Failure, seconds: float) -> AccuracyRecord:
         """Put on record that an accuracy could not be measured, and why."""
-        record = failed(AccuracyRecord, failure, **self.identity(model, self.headline), seconds=seconds)
+        record = failed(AccuracyRecord, failure, **self.accuracy_fields(model), seconds=seconds)
         save(self.job.results, record)
         return record

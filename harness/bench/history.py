@@ -1,7 +1,7 @@
 """Every run's latencies as pytest-benchmark keeps them, so that its own `compare` works on them.
 
-One file per run in results/<profile>/pytest-benchmark, an entry per model and condition. Its samples are the processes'
-observations, so its min, median and outliers are over processes:
+One file per run in results/<profile>/pytest-benchmark, with an entry per model and condition. The samples of an entry
+are the processes' observations, so its minimum, median and outliers are over processes:
 
     pytest-benchmark --storage results/lite/pytest-benchmark compare --group-by group
 """

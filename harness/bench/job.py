@@ -1,7 +1,8 @@
-"""What the bench is asked to do: the one file it reads, and the part of it that each fresh process gets."""
+"""What the bench is asked to do: the one file that it reads, and the part of it that each fresh process gets."""
 
+import hashlib
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -15,17 +16,46 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
-class Model(Strict):
+class Identity(Strict):
+    """What a measurement is one of, as its record keeps it: the stage's key, its settings, its plug-ins' digests.
+
+    Whoever writes the job decides it from the plan, which the bench does not know.
+    """
+
+    key: str
+    spec: dict[str, Any]
+    code: dict[str, str]
+
+
+class ModelFile(Strict):
     """One ONNX file to measure; `cell` names its records and raw files, hence no path separators."""
 
     cell: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     title: str
+    # of the export, as the file's metadata has it
     key: str
     onnx: Path
     onnx_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     is_teacher: bool
+    # condition -> its latency
+    latency: dict[str, Identity]
+    accuracy: Identity
     # the class that torch gave each test image, uint8 [N] as .npy, where it is known
     answers: Path | None = None
+
+    def read(self) -> bytes:
+        """The file's bytes. HarnessError unless they are exactly the ones that were exported."""
+        try:
+            data = self.onnx.read_bytes()
+        except OSError as error:
+            raise HarnessError(f"{self.onnx}: cannot be read ({error.strerror}); export {self.cell} again") from error
+        found = hashlib.sha256(data).hexdigest()
+        if found != self.onnx_sha256:
+            raise HarnessError(
+                f"{self.onnx}: sha256 is {found[:12]}..., the job says {self.onnx_sha256[:12]}...: "
+                f"the file is truncated, corrupt or another model; export {self.cell} again"
+            )
+        return data
 
 
 class Enclosure(Strict):
@@ -39,44 +69,59 @@ class Job(Strict):
     """The models of one run, which are measured together: ratios to the teacher are only valid within a run."""
 
     profile: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-    # Where records go: results/<profile>/latency/<cell>.json and .../accuracy/<cell>.json
+    # Where records go: results/<profile>/latency/<condition>/<cell>.json and .../accuracy/<cell>.json
     results: Path
     # Where pytest-benchmark's own JSON files and the logs of failed processes are kept.
     raw: Path
     testset: Path
     settings: Bench
     harness_revision: str
-    # Docker image id, or null on the bare machine.
+    # Docker image id, or null outside a container.
     image: str | None = None
-    # What the bench asserts of its container before it measures; null on the bare machine.
+    # What the bench asserts of its container before it measures; null outside a container.
     enclosure: Enclosure | None = None
-    # The interpreter that has each runtime of the settings; one that is not named is this process's.
+    # Engine -> the interpreter of its environment; this process's own where an engine is not named.
     pythons: dict[str, Path] = {}
-    models: Annotated[list[Model], Field(min_length=1)]
+    # Measure every model, whatever is up to date.
+    measure_again: bool = False
+    models: Annotated[list[ModelFile], Field(min_length=1)]
 
     @model_validator(mode="after")
-    def _distinct(self) -> "Job":
+    def _coherent(self) -> "Job":
         cells = [model.cell for model in self.models]
         if len(set(cells)) != len(cells):
             raise ValueError(f"models: every cell once, not {', '.join(sorted(cells))}")
         teachers = [model.cell for model in self.models if model.is_teacher]
         if len(teachers) > 1:
             raise ValueError(f"models: at most one teacher, not {', '.join(teachers)}")
+        for model in self.models:
+            if missing := set(self.settings.conditions) - model.latency.keys():
+                raise ValueError(f"models: {model.cell}: no latency for {', '.join(sorted(missing))}")
         return self
 
     @property
-    def teacher(self) -> Model | None:
+    def teacher(self) -> ModelFile | None:
         """The model that ratios are taken to; without one there are no ratios."""
         return next((model for model in self.models if model.is_teacher), None)
+
+
+class ModelInput(Strict):
+    """What a model takes: images of `size` x `size` pixels, normalised with `mean` and `std` per channel."""
+
+    size: Annotated[int, Field(ge=1)]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
 
 
 class Assignment(Strict):
     """What one fresh process is to measure; `block` also picks the images, the same for all models of the block."""
 
-    model: Model
+    model: ModelFile
+    input: ModelInput
     testset: Path
     settings: Bench
     harness_revision: str
+    engine: str
     threads: Annotated[int, Field(ge=1)]
     cpus: Annotated[list[int], Field(min_length=1)]
     block: Annotated[int, Field(ge=0)] = 0

@@ -12,47 +12,43 @@ from typing import Any
 
 import numpy as np
 
+from harness.bench.engines import Floats, load_engine, open_model, runtime_of
 from harness.bench.job import Assignment
-from harness.bench.session import INPUT, OUTPUT, RUNTIME, open_model, session_options
 from harness.bench.testset import load_testset, preprocess
 from harness.host.cpus import require_affinity
 
-# Enough that neither caches nor branch predictors can know them all, few enough to be made in no time.
+# Enough that neither caches nor branch predictors can learn them all, few enough to be prepared at once.
 DISTINCT_INPUTS = 256
 MOST_ROUNDS = 20_000
 
 
 def test_latency(benchmark: Any, assignment: Assignment) -> None:
-    """Times session.run alone: inputs are made before, and a different one is put in place before every round."""
+    """Times inference alone: inputs are made before, and a different one is put in place before every round."""
     settings = assignment.settings
     require_affinity(assignment.cpus)
-    opened = open_model(assignment.model, assignment.threads)
+    engine = load_engine(assignment.engine)
+    infer = open_model(engine, assignment.model, assignment.threads)
     testset = load_testset(assignment.testset)
     # All models of a block see the same images in the same order.
     order = np.random.default_rng([settings.seed, assignment.block]).permutation(len(testset.images))
-    chosen = testset.images[np.resize(order, DISTINCT_INPUTS)]
-    images = preprocess(chosen, opened.image_size, opened.mean, opened.std)
-    feeds = cycle([{INPUT: image[None]} for image in images])
+    images = preprocess(testset.images[np.resize(order, DISTINCT_INPUTS)], assignment.input)
+    inputs = cycle([image[None] for image in images])
 
-    def infer(feed: dict[str, Any]) -> Any:
-        return opened.session.run([OUTPUT], feed)
-
-    first_s = _seconds(infer, next(feeds))
+    first_s = _seconds(infer, next(inputs))
     warm: list[float] = []
     until = time.perf_counter() + settings.warmup_s
     while len(warm) < settings.warmup_rounds or time.perf_counter() < until:
-        warm.append(_seconds(infer, next(feeds)))
+        warm.append(_seconds(infer, next(inputs)))
     rounds = min(MOST_ROUNDS, max(settings.rounds, math.ceil(settings.sampling_s / statistics.median(warm))))
     switches = _involuntary_switches()
     # pytest-benchmark's calibrated mode would derive the number of rounds from a first, cold call.
-    benchmark.pedantic(infer, setup=lambda: ((next(feeds),), {}), rounds=rounds, iterations=1, warmup_rounds=0)
+    benchmark.pedantic(infer, setup=lambda: ((next(inputs),), {}), rounds=rounds, iterations=1, warmup_rounds=0)
     benchmark.extra_info.update(
         cell=assignment.model.cell,
-        key=assignment.model.key,
         onnx_sha256=assignment.model.onnx_sha256,
         block=assignment.block,
-        runtime=RUNTIME,
-        session=session_options(assignment.threads),
+        runtime=runtime_of(assignment.engine),
+        session=engine.options(assignment.threads),
         first_inference_ms=1000 * first_s,
         warmup_rounds=len(warm),
         rounds=rounds,
@@ -64,9 +60,9 @@ def test_latency(benchmark: Any, assignment: Assignment) -> None:
     require_affinity(assignment.cpus)
 
 
-def _seconds(infer: Callable[[dict[str, Any]], Any], feed: dict[str, Any]) -> float:
+def _seconds(infer: Callable[[Floats], Any], image: Floats) -> float:
     started = time.perf_counter()
-    infer(feed)
+    infer(image)
     return time.perf_counter() - started
 
 

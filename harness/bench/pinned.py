@@ -1,5 +1,7 @@
-"""`python -m harness.bench.pinned CPUS ARGUMENTS...`: pins this process to CPUS (like 0,2), then becomes
-`python ARGUMENTS...`. Pinned before numpy or the runtime start, so that every thread they make is pinned too."""
+"""`python -m harness.bench.pinned CPUS ARGUMENTS...`: pin this process to CPUS (like 0,2), then run `python ARGUMENTS...`.
+
+It is pinned before numpy and the engine are loaded, so that every thread that they start is pinned as well.
+"""
 
 import ctypes
 import os

@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +17,49 @@ from pydantic import ValidationError
 import harness
 from harness.bench.job import Assignment
 from harness.errors import HarnessError
-from harness.host.facts import oom_kills
+from harness.host.cgroups import oom_kills
+from harness.plan import registry
+from harness.plan.settings import engine_version
+from harness.plan.specs import engine_plugin
 from harness.store.records import Failure
 
 ROOT = Path(harness.__file__).parent.parent
 SUITES = Path(__file__).parent
 # Names the assignment's file to the suites, which can thus be run by hand as well.
 ASSIGNMENT = "HARNESS_ASSIGNMENT"
-# Libraries below numpy must not start threads of their own beside the runtime's.
+# What a process of the bench keeps of its caller's variables. Some Pythons do not start without their library path.
+KEPT_VARIABLES = ("PATH", "HOME", "TMPDIR", "LANG", "LC_ALL", "LD_LIBRARY_PATH")
+# Libraries below numpy must not start threads of their own beside the engine's.
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+
+
+@dataclass(frozen=True)
+class EngineAnswer:
+    """What an engine says of itself in its environment: "onnxruntime 1.16.0", and its options by number of threads."""
+
+    runtime: str
+    options: dict[int, dict[str, Any]]
+
+
+def own_environment(engines: Iterable[str]) -> dict[str, str]:
+    """The variables that a process of the bench gets, for these engines of matrix.toml.
+
+    Of our own making, because the caller's can change figures with nothing on record: PYTHONPATH swaps the engine,
+    PYTHONTRACEMALLOC slows Python down, LD_PRELOAD and MALLOC_* change the allocator. The folder of an engine that is
+    not the package's own is on Python's path; there is no other way to find it.
+    """
+    kept = {name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ}
+    plugins = [registry.find("engine", engine_plugin(engine)) for engine in engines]
+    folders = [str(_folder(plugin)) for plugin in plugins if ":" in plugin.name]
+    search = os.pathsep.join(dict.fromkeys([str(ROOT), *folders]))
+    # What is installed for the user, or happens to lie in the working directory, has no part in it either.
+    return {**kept, **ONE_THREAD, "PYTHONPATH": search, "PYTHONNOUSERSITE": "1", "PYTHONSAFEPATH": "1"}
+
+
+def _folder(plugin: registry.Plugin) -> Path:
+    """The folder on Python's path that a plug-in was found in."""
+    depth = plugin.name.partition(":")[0].count(".") + (plugin.path.name == "__init__.py")
+    return plugin.path.absolute().parents[depth]
 
 
 def measure(
@@ -31,10 +67,10 @@ def measure(
 ) -> dict[str, Any] | Failure:
     """Run a suite in a fresh process; its one entry of pytest-benchmark's JSON, which stays in `output`.
 
-    `python` is the interpreter that has the runtime, by default this process's.
+    `python` is the interpreter that has the engine, by default this process's.
 
-    A failure is returned rather than raised, so that the other models go on; what the process printed is then kept
-    beside `output` as .log. This process sleeps until the other one ends: it must not disturb it.
+    A failure is returned rather than raised, so that the other models are still measured; what the process printed is
+    then kept beside `output` as .log. This process sleeps until the other one ends: it must not disturb it.
     """
     output.unlink(missing_ok=True)
     log = output.with_suffix(".log")
@@ -45,7 +81,8 @@ def measure(
         file.write_text(assignment.model_dump_json(), encoding="utf-8")
         kills_before = oom_kills()
         command = _command(str(python or sys.executable), suite, assignment.cpus, output, folder)
-        code, text = _run(command, {ASSIGNMENT: str(file)}, timeout_s)
+        variables = {**own_environment([assignment.engine]), ASSIGNMENT: str(file)}
+        code, text = _run(command, {**variables, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}, timeout_s)
         if code != 0:
             log.write_text(text, encoding="utf-8")
             return _failure(code, timeout_s, oom_kills() > kills_before, assignment.failure, log)
@@ -58,30 +95,29 @@ def measure(
     return dict(entry)
 
 
-def runtime_of(python: Path | None, name: str) -> str:
-    """What the runtime in an environment says of itself: "onnxruntime 1.16.0". HarnessError where there is none."""
-    code = "import onnxruntime; print('onnxruntime', onnxruntime.__version__)"
-    command = [str(python or sys.executable), "-c", code]
+def ask_engine(engine: str, python: Path | None, threads: Sequence[int]) -> EngineAnswer:
+    """What an engine, named as in matrix.toml, says of itself in its environment.
+
+    HarnessError where that environment does not have it, or has another version than the variant names.
+    """
+    command = [str(python or sys.executable), "-m", "harness.bench.ask", engine, *map(str, threads)]
     try:
-        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError) as error:
-        raise HarnessError(
-            f"bench.runtimes: {name}: {command[0]} cannot import onnxruntime; run: make setup"
-        ) from error
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=own_environment([engine]))
+    except OSError as error:
+        raise HarnessError(f"bench.engines: {engine}: {command[0]}: {error.strerror}; run: make setup") from error
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or ["it says nothing"])[-1]
+        raise HarnessError(f"bench.engines: {engine}: {command[0]} cannot import it ({reason}); run: make setup")
+    said = json.loads(done.stdout)
+    found, expected = said["runtime"], engine_version(engine)
+    if found != expected:
+        raise HarnessError(f"bench.engines: {engine}: {command[0]} has {found}, not {expected}; run: make setup")
+    return EngineAnswer(found, dict(zip(threads, said["options"], strict=True)))
 
 
 def _command(python: str, suite: str, cpus: list[int], output: Path, store: str) -> list[str]:
-    pytest = [
-        "-m",
-        "pytest",
-        str(SUITES / suite),
-        "-q",
-        "-c",
-        os.devnull,
-        f"--rootdir={ROOT}",
-        "-p",
-        "no:cacheprovider",
-    ]
+    pytest = ["-m", "pytest", str(SUITES / suite), "-q", "-c", os.devnull, f"--rootdir={ROOT}"]
+    pytest += ["-p", "no:cacheprovider"]
     benchmark = ["-p", "pytest_benchmark.plugin", "--benchmark-disable-gc", f"--benchmark-json={output.absolute()}"]
     # Its store is not used, yet made at start: not in the working directory, which may be read-only.
     benchmark.append(f"--benchmark-storage=file://{store}")
@@ -90,15 +126,11 @@ def _command(python: str, suite: str, cpus: list[int], output: Path, store: str)
 
 
 def _run(command: list[str], variables: dict[str, str], timeout_s: float) -> tuple[int | None, str]:
-    """Exit status (None after the time-out, negative after a signal) and output of a process, stopped with its kin."""
-    # Somebody else's pytest settings and plugins have no place in a measurement.
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
-    search = os.pathsep.join(filter(None, [str(ROOT), inherited.get("PYTHONPATH")]))
-    env = {**inherited, **ONE_THREAD, **variables, "PYTHONPATH": search, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    """Exit status (None after the time-out, negative after a signal) and output; its own processes end with it."""
     # A session of its own: Ctrl-C reaches this process alone, which then stops the other.
     process = subprocess.Popen(
         command,
-        env=env,
+        env=variables,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         start_new_session=True,

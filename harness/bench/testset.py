@@ -1,4 +1,4 @@
-"""The test set and what turns its images into a model's input, without torch."""
+"""The test set, and how its images become a model's input, without torch."""
 
 import zipfile
 import zlib
@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from harness.bench.engines import Floats
+from harness.bench.job import ModelInput
 from harness.errors import HarnessError
-
-Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -51,23 +51,24 @@ def load_testset(path: Path) -> Testset:
     return Testset(images=images, labels=labels)
 
 
-def preprocess(images: npt.NDArray[np.uint8], size: int, mean: tuple[float, ...], std: tuple[float, ...]) -> Floats:
-    """uint8 [N, H, W, 3] -> normalised float32 [N, 3, size, size], contiguous.
+def preprocess(images: npt.NDArray[np.uint8], wanted: ModelInput) -> Floats:
+    """uint8 [N, H, W, 3] -> normalised float32 [N, 3, size, size], contiguous: what the models are trained with.
 
-    To the 0..1 scale, bilinear to `size` where it differs, then (x - mean) / std: what the models are trained with.
+    Scaled to 0..1, resized bilinearly where the size differs, then (x - mean) / std.
     """
+    size = wanted.size
     scaled = images.astype(np.float32) / np.float32(255)
     if scaled.shape[1:3] != (size, size):
         rows, columns = resize_matrix(scaled.shape[1], size), resize_matrix(scaled.shape[2], size)
         scaled = np.einsum("ih,nhwc,jw->nijc", rows, scaled, columns, optimize=True)
-    normalised = (scaled - np.asarray(mean, np.float32)) / np.asarray(std, np.float32)
+    normalised = (scaled - np.asarray(wanted.mean, np.float32)) / np.asarray(wanted.std, np.float32)
     return np.ascontiguousarray(normalised.transpose(0, 3, 1, 2), dtype=np.float32)
 
 
 def resize_matrix(old: int, new: int) -> Floats:
     """Bilinear interpolation of one axis as a matrix [new, old]: resizing an image is rows @ image @ columns.T.
 
-    As torch does it with align_corners=False and no antialias: pixel centres at half integers, borders repeated.
+    As torch does with align_corners=False and without antialiasing: pixel centres at half integers, borders repeated.
     """
     centres = np.clip((np.arange(new) + 0.5) * (old / new) - 0.5, 0, old - 1)
     below = np.floor(centres).astype(int)

@@ -1,6 +1,6 @@
-"""Checking: are the records whole, do they fit one another, and can their figures be believed? Reads, never runs.
+"""Checks: are the records whole, do they fit one another, and can their figures be believed? Reads and never runs.
 
-Reading order: checks (the list), evidence (what they look at), limits (where lines are drawn), then the checks
-themselves: chain, measurement, agreement, plausibility, and files, which only verify looks at. compare sets two results
-folders against each other.
+Reading order: catalogue (the list of checks), evidence (what they look at), limits (where they draw the line), then the
+checks themselves: provenance, measurement, agreement, plausibility, and files_on_disk, which only `verify` runs.
+comparison compares two results folders.
 """

@@ -10,10 +10,10 @@ from harness.checks.fault import Fault
 from harness.store.records import AccuracyRecord, LatencyRecord, Record, TrainRecord
 
 R = TypeVar("R", bound=Record)
-# What makes two machines different ones for a latency, and the words for it. The kernel may be updated between runs.
+# The facts by which two machines differ for a latency, and the words for them. The kernel may be updated between runs.
 MACHINE = {"cpu": "{}", "machine": "{}", "physical_cores": "{} physical cores", "isa": "{}"}
 # What a trained model's numbers depend on beside its key, and the words for it. The other packages go with torch.
-TRAINING = {"device": "training device", "precision": "training precision", "torch": "torch version"}
+TRAINING = {"device": "training device", "torch": "torch version"}
 
 
 def machine(record: Record) -> str:
@@ -22,7 +22,7 @@ def machine(record: Record) -> str:
     for name, words in MACHINE.items():
         fact = record.environment.get(name)
         if fact is not None:
-            facts.append(words.format(" ".join(fact) if isinstance(fact, list) else fact))
+            facts.append(words.format(" ".join(map(str, fact)) if isinstance(fact, list) else fact))
     return ", ".join(facts) or "unknown"
 
 
@@ -32,7 +32,7 @@ def image(record: Record) -> str:
 
 
 def mixed_training(evidence: Evidence) -> Iterator[Fault]:
-    """Models of one table trained on different devices, in different precisions or by different versions of torch."""
+    """Models of one table trained on different devices or by different versions of torch."""
     for name, what in TRAINING.items():
         yield from _odd_ones(evidence, _train, partial(_fact, name), what)
 
@@ -48,7 +48,7 @@ def mixed_images(evidence: Evidence) -> Iterator[Fault]:
 
 
 def mixed_runs(evidence: Evidence) -> Iterator[Fault]:
-    """Latencies of one table from different bench runs: ratios to the teacher hold within one."""
+    """Latencies of one table from different bench runs: a ratio to the teacher holds within one run."""
     return _odd_ones(evidence, _latency, lambda record: record.environment.get("run"), "bench run")
 
 
@@ -58,7 +58,7 @@ def mixed_test_images(evidence: Evidence) -> Iterator[Fault]:
 
 
 def mixed_accuracy_machines(evidence: Evidence) -> Iterator[Fault]:
-    """Accuracies of one table from different machines or images, which may tip a few answers."""
+    """Accuracies of one table from different machines or images, which may change a few answers."""
     return _odd_ones(evidence, _accuracy, lambda record: f"{machine(record)}; image {image(record)}", "machine")
 
 
@@ -81,7 +81,7 @@ def _accuracy(entry: Entry) -> AccuracyRecord | None:
 def _odd_ones(
     evidence: Evidence, take: Callable[[Entry], R | None], value_of: Callable[[R], Any], what: str
 ) -> Iterator[Fault]:
-    """The rows of each table that differ from most of them, or from the teacher where the halves are equal."""
+    """The rows of each table that differ from most rows, or from the teacher's where no value has a majority."""
     seen = set()
     for table in evidence.plan.tables:
         found = [(entry, record, value_of(record)) for entry in evidence.of(table) if (record := take(entry))]

@@ -1,4 +1,4 @@
-"""The list of checks, in order, and what running it gives. This is the one place where a check is registered."""
+"""The list of checks, in order, and what running them gives. This is the one place where a check is registered."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from harness.checks import provenance as chain
 from harness.checks.evidence import Evidence, read_evidence
 from harness.checks.fault import Fault, Find
 from harness.plan.planning import Plan
-from harness.store.records import Stage, record_path
+from harness.store.records import StageName, record_path
 
 Severity = Literal["error", "warning"]
 
@@ -20,8 +20,8 @@ Severity = Literal["error", "warning"]
 class Check:
     """A named check. Its name is its function's; what it finds is its function's docstring.
 
-    `remedy` is what the user does about it; {profile}, {cell}, {stage}, {record} (its file) and {verb} (the make
-    target that writes it) are filled in.
+    `remedy` is what the user does about it. Filled in are {profile}, {cell}, {stage}, {record} (the record's file),
+    {verb} (the make target that writes it), and {train} and {export}, the files of the cell's train and export records.
     """
 
     find: Find
@@ -41,39 +41,45 @@ class Check:
 
 @dataclass(frozen=True)
 class Finding:
-    """A check's word about one row."""
+    """What a check found in one row."""
 
     check: str
     severity: Severity
     cell: str
     title: str
-    stage: Stage
+    stage: StageName
     reason: str
     remedy: str
 
 
 MAKE_AGAIN = "make {verb} PROFILE={profile}"
 DELETE = "delete {record}, then: " + MAKE_AGAIN
-# The bench keeps what looks up to date to it, so what is to be measured again has to go first.
+# The bench leaves alone what looks up to date, so records that are to be measured again have to be deleted first.
 MEASURE_ALL = "delete results/{profile}/latency, then: make bench PROFILE={profile}"
 MEASURE_ALIKE = "delete results/{profile}/{stage}, then measure all rows in one place: make bench PROFILE={profile}"
-# Sparsely trained networks are kept as well, for all cells that start from one.
+# Sparse and pruned networks, which cells share, are kept on disk as well.
 TRAIN_ALIKE = (
     "delete results/{profile}/train and artifacts/{profile}/stages, then train all rows alike: "
     "make train-matrix bench PROFILE={profile}"
 )
-TRAIN_AGAIN = "delete results/{profile}/train/{cell}.json, then: make train-matrix bench PROFILE={profile}"
+TRAIN_AGAIN = "delete {train}, then: make train-matrix bench PROFILE={profile}"
+EXPORT_AGAIN = "delete {export}, then: make train-matrix bench PROFILE={profile}"
 
-# From the bottom up: is it there, does it fit, was it measured well, do the rows go together, can it be true.
+# From the bottom up: is it there, does it fit, was it measured well, do the rows go together, can it be true?
 CHECKS: Sequence[Check] = (
     Check(chain.unreadable_record, DELETE),
     Check(chain.missing_record, MAKE_AGAIN),
-    Check(chain.failed_stage, "see to the reason, then: " + MAKE_AGAIN),
+    Check(chain.failed_stage, "deal with the reason, then: " + MAKE_AGAIN),
     Check(chain.stale_key, MAKE_AGAIN),
-    Check(chain.wrong_key, TRAIN_AGAIN),
+    Check(chain.wrong_key, "delete {record}, then: make train-matrix bench PROFILE={profile}"),
+    Check(
+        chain.code_changed,
+        "make {verb} CODE=redo PROFILE={profile} makes it again; CODE=keep in its place declares that the change "
+        "makes no difference",
+    ),
     Check(chain.swapped_models, DELETE),
     Check(chain.broken_chain, DELETE),
-    Check(chain.changed_file, "delete that model.onnx, then: make train-matrix bench PROFILE={profile}"),
+    Check(chain.changed_file, "delete that ONNX file, then: make train-matrix bench PROFILE={profile}"),
     Check(chain.duplicate_model, TRAIN_AGAIN),
     Check(chain.other_teacher, TRAIN_AGAIN),
     Check(measurement.wrong_runtime, "make the pinned environment with make setup; " + DELETE),
@@ -84,8 +90,8 @@ CHECKS: Sequence[Check] = (
     Check(measurement.impossible_latency, MEASURE_ALL),
     Check(measurement.throttled_run, "give the container whole cores or a larger CPU quota; " + MEASURE_ALL),
     Check(measurement.stolen_run, "wait until the host is quieter; " + MEASURE_ALL),
-    Check(measurement.open_container, "measure where the engine keeps what it is asked; " + MEASURE_ALIKE),
-    Check(measurement.missing_teacher, "see that the teacher is exported; " + MEASURE_ALL),
+    Check(measurement.open_container, "measure where the engine enforces what it is asked to; " + MEASURE_ALIKE),
+    Check(measurement.missing_teacher, "make sure that the teacher is exported; " + MEASURE_ALL),
     Check(measurement.control_off, "raise bench.minutes_per_model or use a quieter machine; " + MEASURE_ALL),
     Check(measurement.unusable_interval, "raise bench.minutes_per_model or use a quieter machine; " + MEASURE_ALL),
     Check(
@@ -100,24 +106,25 @@ CHECKS: Sequence[Check] = (
     Check(agreement.mixed_test_images, MEASURE_ALIKE),
     Check(agreement.mixed_accuracy_machines, MEASURE_ALIKE, "warning"),
     Check(
-        plausibility.denormal_weights,
-        "delete results/{profile}/export/{cell}.json, then export again with today's exporter, which sets weights "
-        "below 1e-20 to zero: make train-matrix bench PROFILE={profile}",
+        plausibility.pruned_otherwise,
+        "set prune_amount or pruning.round_to lower in matrix.toml: a large multiple may spare or empty a layer",
+        "warning",
     ),
     Check(
-        plausibility.parity_lost,
-        "delete results/{profile}/export/{cell}.json, then: make train-matrix bench PROFILE={profile}",
+        plausibility.denormal_weights,
+        "export again with today's exporter, which sets weights below 1e-20 to zero: " + EXPORT_AGAIN,
     ),
+    Check(plausibility.parity_lost, EXPORT_AGAIN),
     Check(plausibility.impossible_accuracy, DELETE),
     Check(
         plausibility.chance_accuracy,
-        "train for longer or with a lower rate (matrix.toml), then: make train-matrix bench",
+        "train for longer or with a lower rate (matrix.toml), then: make train-matrix bench PROFILE={profile}",
     ),
     Check(
         plausibility.differs_from_torch,
-        DELETE + "; where it stays, the test set or the exported file is not the trained model's",
+        DELETE + "; if it recurs, the test set or the exported file is not the trained model's",
     ),
-    Check(plausibility.other_answers, DELETE + "; where it stays, the exported file is not the trained model's"),
+    Check(plausibility.other_answers, DELETE + "; if it recurs, the exported file is not the trained model's"),
     Check(
         plausibility.above_teacher,
         "look at the teacher's training: its recipe may be too short for a teacher",
@@ -131,10 +138,10 @@ CHECKS: Sequence[Check] = (
 )
 
 
-# What `verify` looks at beside all of these.
+# The checks that `verify` runs: all of these, and some more.
 STRICT: Sequence[Check] = (
     *CHECKS,
-    Check(files.changed_weights, "delete that weights.safetensors, then unpack it again or train it again"),
+    Check(files.changed_weights, "delete that weights.safetensors, then unpack it again or train the model again"),
     Check(files.other_history, MEASURE_ALL),
     Check(files.other_samples, MEASURE_ALL),
 )
@@ -151,15 +158,18 @@ def check_results(plan: Plan, results: Path, artifacts: Path | None = None) -> l
 
 
 def errors(findings: Sequence[Finding]) -> Iterator[Finding]:
-    """Those that make a row fail."""
+    """The findings that make a row fail."""
     return (finding for finding in findings if finding.severity == "error")
 
 
 def _finding(plan: Plan, check: Check, fault: Fault) -> Finding:
     cell = fault.entry.cell
-    verb = "train-matrix" if fault.stage in ("train", "export") else "bench"
-    condition = plan.settings.bench.conditions[0] if fault.stage == "latency" else ""
-    record = record_path(Path("results"), plan.profile, fault.stage, cell.id, condition)
+    condition = fault.condition or plan.settings.bench.conditions[0]
+
+    def place(stage: StageName) -> Path:
+        name = cell.model_id if stage == "train" else cell.id
+        return record_path(Path("results"), plan.profile, stage, name, condition if stage == "latency" else "")
+
     return Finding(
         check=check.name,
         severity=check.severity,
@@ -167,5 +177,13 @@ def _finding(plan: Plan, check: Check, fault: Fault) -> Finding:
         title=cell.title,
         stage=fault.stage,
         reason=fault.reason,
-        remedy=check.remedy.format(profile=plan.profile, cell=cell.id, stage=fault.stage, record=record, verb=verb),
+        remedy=check.remedy.format(
+            profile=plan.profile,
+            cell=cell.id,
+            stage=fault.stage,
+            record=place(fault.stage),
+            train=place("train"),
+            export=place("export"),
+            verb="train-matrix" if fault.stage in ("train", "export") else "bench",
+        ),
     )

@@ -1,7 +1,8 @@
 """What changed between two results folders, beyond what chance explains; folders that cannot be compared are an error.
 
-Every cell is several questions at once (latency, latency by the teacher's, accuracy), and a matrix has dozens of
-cells. So the intervals are widened (Bonferroni): all together, not each, are wrong by chance one time in twenty.
+Every cell is several questions at once (latency, latency divided by the teacher's, accuracy), and a matrix has dozens
+of cells. So the intervals are widened (Bonferroni): it is all of them together, not each, that are wrong by chance one
+time in twenty.
 """
 
 from collections.abc import Callable, Iterator
@@ -27,15 +28,18 @@ R = TypeVar("R", bound=Record)
 # Block -> a process's observation.
 Observations = dict[int, float]
 SEED = 0
-# One of two equal models is the faster one in every process one time in 1,700 with seven processes each. With four it
-# is one time in 35, and no interval from so few can be held to less: a matrix would always list some.
+# With seven processes each, one of two equal models is faster in every process one time in 1,700. With four it is one
+# time in 35, and no interval from so few can promise less: among the figures of a matrix some would always be listed.
 LEAST_PROCESSES = 7
 ITSELF = Interval(value=1.0, low=1.0, high=1.0)
 
 
 @dataclass(frozen=True)
 class Change:
-    """One cell's figure before and after. `by` is after / before for latencies, after - before for accuracies."""
+    """One cell's figure before and after. `by` is after / before for latencies, after - before for accuracies.
+
+    `cell` has its condition before it where the figure is a latency; `unchanged` is the value of `by` for no change.
+    """
 
     cell: str
     title: str
@@ -48,13 +52,13 @@ class Change:
 
     @property
     def significant(self) -> bool:
-        """Whether the interval leaves out "no change"."""
+        """Whether "no change" is outside the interval."""
         return not self.by.low <= self.unchanged <= self.by.high
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Every change that could be judged, and what could not and why."""
+    """Every change that could be judged; what could not, and why."""
 
     changes: tuple[Change, ...]
     left_out: tuple[str, ...]
@@ -62,19 +66,21 @@ class Comparison:
 
     @property
     def significant(self) -> tuple[Change, ...]:
-        """Those that chance does not explain."""
+        """The changes that chance does not explain."""
         return tuple(change for change in self.changes if change.significant)
 
 
 def compare(before: Path, after: Path) -> Comparison:
     """Compare two folders like results/lite. Pure reading; the same folders always give the same answer.
 
-    Raises HarnessError where a folder has no records, where no cell is in both, or where a cell's key, machine,
-    runtime, threads, session, container image or test set is not the same in both. There is no way around that:
-    figures from two machines do not differ by a change.
+    Only records at their own place count; other files are named in `left_out`. Raises HarnessError where a folder has
+    no records, where no cell is in both, or where the settings of [bench], the key, machine, runtime, threads, session,
+    container image or test set of a cell are not the same in both. There is no way around that: figures that were not
+    measured alike differ for that reason already.
     """
-    latencies = [_read(folder, LatencyRecord) for folder in (before, after)]
-    accuracies = [_read(folder, AccuracyRecord) for folder in (before, after)]
+    left_out: list[str] = []
+    latencies = [_read(folder, LatencyRecord, left_out) for folder in (before, after)]
+    accuracies = [_read(folder, AccuracyRecord, left_out) for folder in (before, after)]
     for folder, timed, tested in zip((before, after), latencies, accuracies, strict=True):
         if not timed and not tested:
             raise HarnessError(f"{folder}: no latency or accuracy records here; name a folder like results/lite")
@@ -83,7 +89,7 @@ def compare(before: Path, after: Path) -> Comparison:
         raise HarnessError(f"{before} and {after} have no cell in common; compare folders of one profile")
     for one, two in pairs:
         _require_comparable(before, after, one, two)
-    left_out = [*_alone(before, after, *latencies), *_alone(before, after, *accuracies)]
+    left_out += [*_alone(before, after, *latencies), *_alone(before, after, *accuracies)]
     latency_pairs = list(_judged(_pairs(*latencies), _latency_gap, left_out))
     accuracy_pairs = list(_judged(_pairs(*accuracies), _accuracy_gap, left_out))
     by_teacher = list(_ratio_pairs(latency_pairs, *latencies))
@@ -126,12 +132,25 @@ def _spelled(change: Change) -> str:
     return f"{by.value:+.2f} [{by.low:+.2f}, {by.high:+.2f}] points"
 
 
-def _read(folder: Path, kind: type[R]) -> dict[str, R]:
-    """Records by their place below the stage's folder: the cell, and for latencies the condition before it."""
-    root = folder / kind.stage
-    return {
-        path.relative_to(root).with_suffix("").as_posix(): load(path, kind) for path in sorted(root.rglob("*.json"))
-    }
+def _read(folder: Path, kind: type[R], left_out: list[str]) -> dict[str, R]:
+    """Records by their place below the stage's folder: the cell, and for latencies the condition before it.
+
+    A JSON file that is not at the place of the record that it holds, like one in a copied folder, is left out.
+    """
+    root, found = folder / kind.stage, {}
+    strays: dict[Path, list[str]] = {}
+    for path in sorted(root.rglob("*.json")):
+        place = path.relative_to(root).with_suffix("").as_posix()
+        possible = place.count("/") == (kind is LatencyRecord) and not path.name.startswith(".")
+        record = load(path, kind) if possible else None
+        if record and _name(record) == place:
+            found[place] = record
+        else:
+            strays.setdefault(path.parent, []).append(path.name)
+    for parent, names in strays.items():
+        count = f"{len(names)} files that are no records" if len(names) > 1 else "a file that is no record"
+        left_out.append(f"{parent}: {count} of this place, like {names[0]}")
+    return found
 
 
 def _pairs(before: dict[str, R], after: dict[str, R]) -> list[tuple[R, R]]:
@@ -141,26 +160,28 @@ def _pairs(before: dict[str, R], after: dict[str, R]) -> list[tuple[R, R]]:
 def _require_comparable(before: Path, after: Path, one: Record, two: Record) -> None:
     for what, value_of in _SAME.items():
         first, second = value_of(one), value_of(two)
-        # A failed record, or an older one, may not have the fact.
-        if first is not None and second is not None and first != second:
-            raise HarnessError(
-                f"{_name(one)}: cannot compare, the {what} of its {one.stage} differs: "
-                f"{first} in {before}, {second} in {after}; compare runs that were made alike"
-            )
+        # A failed record may not have the fact.
+        if first is None or second is None or first == second:
+            continue
+        if isinstance(first, dict) and isinstance(second, dict):
+            names = [name for name in sorted({*first, *second}) if first.get(name) != second.get(name)]
+            first, second = (", ".join(f"{name} = {each.get(name)}" for name in names) for each in (first, second))
+        raise HarnessError(
+            f"{_name(one)}: cannot compare, the {what} of its {one.stage} differs: "
+            f"{first} in {before}, {second} in {after}; compare runs that were made alike"
+        )
 
 
-def _setting(record: Record, name: str) -> Any:
-    return getattr(record, "settings", {}).get(name)
-
-
+# The settings of the measurement come before the key that is a hash of them, since they say more.
 _SAME: dict[str, Callable[[Record], Any]] = {
+    "sampling of [bench]": lambda record: record.spec.get("sampling"),
+    "estimator": lambda record: record.spec.get("estimator"),
     "key": lambda record: record.key,
     "machine": machine,
     "container image": image,
     "runtime": lambda record: getattr(record, "runtime", None),
     "number of threads": lambda record: getattr(record, "threads", None),
-    "session": lambda record: _setting(record, "session"),
-    "estimator": lambda record: _setting(record, "estimator"),
+    "session": lambda record: getattr(record, "session", None) or None,
     "test set": lambda record: getattr(record, "testset_sha256", None),
 }
 
@@ -195,7 +216,7 @@ def _accuracy_gap(record: AccuracyRecord) -> str | None:
 
 
 def _teachers(records: dict[str, LatencyRecord]) -> dict[str, LatencyRecord]:
-    """Condition -> the record that the others' ratios are to: its own is exactly 1, without an interval."""
+    """Condition -> the teacher's record, whose own ratio is exactly 1, without an interval."""
     return {record.condition: record for record in records.values() if record.ratio_to_teacher == ITSELF}
 
 
@@ -229,7 +250,7 @@ def _ratio_change(record: LatencyRecord, before: Paired, after: Paired, confiden
     by = change_of_ratios(before, after, SEED, confidence_pct)
     first, second = (paired_ratio(*paired, seed=SEED, resamples=1) for paired in (before, after))
     assert by and first and second, "there are common blocks"
-    return Change(_name(record), record.title, "latency by teacher's", "", first.value, second.value, by, unchanged=1.0)
+    return Change(_name(record), record.title, "latency / teacher's", "", first.value, second.value, by, unchanged=1.0)
 
 
 def _name(record: Record) -> str:
@@ -242,6 +263,6 @@ def _accuracy_change(one: AccuracyRecord, two: AccuracyRecord, confidence_pct: f
     first, second = 100 * one.correct / one.images, 100 * two.correct / two.images
     by = change_of_shares((one.correct, one.images), (two.correct, two.images), confidence_pct)
     if one.onnx_sha256 == two.onnx_sha256 and one.testset_sha256 == two.testset_sha256:
-        # The same file on the same images: chance has no part in it.
+        # The same file on the same images leaves nothing to chance.
         by = Interval(value=by.value, low=by.value, high=by.value)
     return Change(one.cell, one.title, "accuracy", "%", first, second, by, unchanged=0.0)

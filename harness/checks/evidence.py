@@ -1,92 +1,66 @@
-"""What the checks look at: the plan, every planned cell's records as they lie there, and the hashes of ONNX files."""
+"""What the checks look at: the plan, the chain of records of every planned cell, and the hashes of ONNX files."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import TypeVar
 
-from harness.errors import HarnessError
 from harness.files import file_sha256
 from harness.plan.planning import Cell, Plan, Table
-from harness.store.records import (
-    AccuracyRecord,
-    ExportRecord,
-    LatencyRecord,
-    Record,
-    Stage,
-    TrainRecord,
-    load,
-    record_path,
-)
-
-R = TypeVar("R", bound=Record)
-KINDS: dict[Stage, type[Record]] = {
-    kind.stage: kind for kind in (TrainRecord, ExportRecord, LatencyRecord, AccuracyRecord)
-}
+from harness.store.chain import Chain, Link
+from harness.store.paths import model_file
+from harness.store.records import AccuracyRecord, ExportRecord, LatencyRecord, Record, TrainRecord
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One cell's records. `found` is what could be read, whatever it says; `unreadable` is why the rest could not.
+    """One cell's records.
 
-    `train`, `export`, `latency` and `accuracy` are the records that stand: done, this cell's under its present key,
-    and made from what the stage before left. The figures of any other record say nothing about this cell.
+    `train`, `export`, `latency` and `accuracy` are those that stand (harness.store.chain): the figures of any other
+    record say nothing about this cell. `links` also tells what became of the others.
     """
 
     cell: Cell
-    profile: str
-    found: Mapping[Stage, Record]
-    unreadable: Mapping[Stage, str]
+    chain: Chain
+    # of the ONNX file, if it is on this machine
     onnx_file_sha256: str | None = None
-    # latencies under the conditions beside the headline; `found` has that
-    beside: tuple[LatencyRecord, ...] = ()
 
-    def own(self, kind: type[R]) -> R | None:
-        """The stage's record if it is this cell's, under whatever key and however it ended."""
-        record = self.found.get(kind.stage)
-        if isinstance(record, kind) and (record.cell, record.profile) == (self.cell.id, self.profile):
-            return record
-        return None
-
-    def done(self, kind: type[R]) -> R | None:
-        """The stage's record if it is this cell's, under its present key, and done."""
-        record = self.own(kind)
-        return record if record and (record.key, record.status) == (self.cell.key, "done") else None
-
-    @cached_property
+    @property
     def train(self) -> TrainRecord | None:
         """The standing train record."""
-        return self.done(TrainRecord)
+        return self.chain.train(self.cell).standing
 
-    @cached_property
+    @property
     def export(self) -> ExportRecord | None:
         """The standing export record."""
-        export = self.done(ExportRecord)
-        return export if export and self.train and export.weights_sha256 == self.train.weights_sha256 else None
+        return self.chain.export(self.cell).standing
 
-    @cached_property
+    @property
     def latency(self) -> LatencyRecord | None:
-        """The standing latency record."""
-        latency = self.done(LatencyRecord)
-        return latency if latency and self.fits(latency) else None
+        """The standing latency record under the headline condition."""
+        return self.chain.latency(self.cell).standing
 
     @property
     def latencies(self) -> list[LatencyRecord]:
         """The standing latency records under all conditions, the headline first."""
-        headline = [self.latency] if self.latency else []
-        return headline + [one for one in self.beside if one.status == "done" and self.fits(one)]
+        return [link.record for link in self.latency_links if link.state == "stands" and link.record]
 
-    def fits(self, latency: LatencyRecord) -> bool:
-        """Whether a latency is of this cell under its present key, and of the file that was exported."""
-        named = (latency.cell, latency.profile, latency.key) == (self.cell.id, self.profile, self.cell.key)
-        return named and self.export is not None and latency.onnx_sha256 == self.export.onnx_sha256
-
-    @cached_property
+    @property
     def accuracy(self) -> AccuracyRecord | None:
         """The standing accuracy record."""
-        accuracy = self.done(AccuracyRecord)
-        return accuracy if accuracy and self.export and accuracy.onnx_sha256 == self.export.onnx_sha256 else None
+        return self.chain.accuracy(self.cell).standing
+
+    @property
+    def latency_links(self) -> list[Link[LatencyRecord]]:
+        """The latencies under all conditions, the headline first."""
+        return [self.chain.latency(self.cell, name) for name in self.chain.plan.settings.bench.conditions]
+
+    @property
+    def links(self) -> Iterator[tuple[str, Link[Record]]]:
+        """(condition, link) of every stage in order; the condition of anything but a latency is ""."""
+        yield "", self.chain.train(self.cell)
+        yield "", self.chain.export(self.cell)
+        yield from zip(self.chain.plan.settings.bench.conditions, self.latency_links, strict=True)
+        yield "", self.chain.accuracy(self.cell)
 
 
 @dataclass(frozen=True)
@@ -95,7 +69,7 @@ class Evidence:
 
     plan: Plan
     entries: Mapping[str, Entry]
-    # where they were read from; the strict checks look at more of it
+    # the folders that it was read from, which the strict checks look at more closely
     results: Path | None = None
     artifacts: Path | None = None
 
@@ -105,46 +79,27 @@ class Evidence:
 
     @property
     def teacher(self) -> Entry:
-        """The teacher's."""
+        """The teacher's entry."""
         return self.entries[self.plan.teacher.id]
 
     def latencies(self) -> Iterator[tuple[Entry, LatencyRecord]]:
-        """Entries with each of their latency records that stands, under whatever condition."""
+        """Every latency record that stands, under whatever condition, with its entry."""
         return ((entry, latency) for entry in self.entries.values() for latency in entry.latencies)
 
     def accuracies(self) -> Iterator[tuple[Entry, AccuracyRecord]]:
-        """Entries whose accuracy record stands, with it."""
+        """Every accuracy record that stands, with its entry."""
         return ((entry, entry.accuracy) for entry in self.entries.values() if entry.accuracy)
 
 
 def read_evidence(plan: Plan, results: Path, artifacts: Path | None = None) -> Evidence:
     """Everything on disk about the plan's cells; an unreadable record is evidence, not an error.
 
-    Without `artifacts` the records alone count, as in a checkout that has no ONNX files.
+    Without `artifacts` the records alone are looked at, as in a checkout that has no ONNX files.
     """
-    entries = {cell.id: _entry(plan, cell, results, artifacts) for cell in plan.cells}
-    return Evidence(plan, entries, results, artifacts)
+    chain = Chain(plan, results)
 
+    def entry(cell: Cell) -> Entry:
+        file = model_file(artifacts, plan.profile, cell) if artifacts else None
+        return Entry(cell, chain, file_sha256(file) if file and file.is_file() else None)
 
-def _entry(plan: Plan, cell: Cell, results: Path, artifacts: Path | None) -> Entry:
-    profile, (headline, *others) = plan.profile, plan.settings.bench.conditions
-    found: dict[Stage, Record] = {}
-    unreadable: dict[Stage, str] = {}
-    for stage, kind in KINDS.items():
-        path = record_path(results, profile, stage, cell.id, headline if kind is LatencyRecord else "")
-        if path.exists():
-            try:
-                found[stage] = load(path, kind)
-            except HarnessError as error:
-                unreadable[stage] = str(error)
-    beside = []
-    for condition in others:
-        path = record_path(results, profile, "latency", cell.id, condition)
-        if path.exists():
-            try:
-                beside.append(load(path, LatencyRecord))
-            except HarnessError as error:
-                unreadable["latency"] = str(error)
-    file = cell.artifacts(artifacts, profile) / "model.onnx" if artifacts else None
-    sha256 = file_sha256(file) if file and file.is_file() else None
-    return Entry(cell, profile, found, unreadable, sha256, tuple(beside))
+    return Evidence(plan, {cell.id: entry(cell) for cell in plan.cells}, results, artifacts)

@@ -4,21 +4,20 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from harness.checks.evidence import Entry, Evidence
-from harness.store.records import Stage
+from harness.store.records import StageName
 
 
 @dataclass(frozen=True)
 class Fault:
-    """One row that one check does not let pass. The reason names the value found and the one expected."""
+    """One row that fails a check. The reason names the value found and the one expected.
+
+    `condition` is that of the latency at fault; without one, the headline.
+    """
 
     entry: Entry
-    stage: Stage
+    stage: StageName
     reason: str
+    condition: str = ""
 
 
 Find = Callable[[Evidence], Iterator[Fault]]
-
-
-def short(sha256: str | None) -> str:
-    """A hash as a reader can compare it."""
-    return f"{sha256[:12]}..." if sha256 else "none"

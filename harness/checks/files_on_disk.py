@@ -1,7 +1,7 @@
-"""The strict checks: files on this machine and raw measurements, held against the records.
+"""The strict checks: files on this machine and raw measurements, compared with the records.
 
-What is not on this machine is not held against anything. They read much (weights), or what only the machine that
-measured has (raw samples), so that `verify` has them and `check`, which comes before every report, has not.
+What is not on this machine is not compared. These checks read large files (weights) and files that only the machine
+that measured has (raw samples), so `verify` runs them, and `check`, which precedes every report, does not.
 """
 
 import json
@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from harness.checks.evidence import Entry, Evidence
-from harness.checks.fault import Fault, short
+from harness.checks.fault import Fault
 from harness.files import file_sha256
 from harness.intervals import percentile, undisturbed
+from harness.store import paths
+from harness.store.chain import short
 from harness.store.records import LatencyRecord
 
-# Samples are stored in seconds and in milliseconds: equal but for a last digit.
+# Samples are stored in seconds and in milliseconds: they agree but for the last digit.
 REL_TOL = 1e-9
 
 
@@ -26,7 +28,7 @@ def weights_file(evidence: Evidence, entry: Entry) -> Path | None:
     """A cell's weights, if they are on this machine."""
     if evidence.artifacts is None:
         return None
-    path = entry.cell.artifacts(evidence.artifacts, evidence.plan.profile) / "weights.safetensors"
+    path = paths.weights_file(evidence.artifacts, evidence.plan.profile, entry.cell)
     return path if path.is_file() else None
 
 
@@ -40,7 +42,7 @@ def changed_weights(evidence: Evidence) -> Iterator[Fault]:
 
 
 def kept_runs(evidence: Evidence) -> dict[str, dict[str, dict[str, Any]]]:
-    """pytest-benchmark's files of the profile: run -> "condition/cell" -> entry. Files that cannot be read are none."""
+    """The entries of pytest-benchmark's files: run -> "condition/cell" -> entry. Unreadable files are left out."""
     found: dict[str, dict[str, dict[str, Any]]] = {}
     folder = evidence.results / evidence.plan.profile / "pytest-benchmark" if evidence.results else None
     for path in sorted(folder.glob("*/*.json")) if folder else []:
@@ -54,7 +56,7 @@ def kept_runs(evidence: Evidence) -> dict[str, dict[str, dict[str, Any]]]:
 
 
 def other_history(evidence: Evidence) -> Iterator[Fault]:
-    """A latency record that pytest-benchmark's file of the same run does not bear out."""
+    """A latency record that disagrees with pytest-benchmark's file of the same run."""
     runs = kept_runs(evidence)
     for entry, record in evidence.latencies():
         kept = runs.get(str(record.environment.get("run")))
@@ -78,7 +80,7 @@ def _unlike(record: LatencyRecord, kept: dict[str, Any] | None) -> str | None:
 
 
 def raw_samples(evidence: Evidence, record: LatencyRecord) -> Iterator[tuple[int, list[float]]]:
-    """(place among the record's processes, samples in ms) of every process whose raw file is here and of that run."""
+    """(index of the process in the record, samples in ms) of every process whose raw file is here and of that run."""
     if evidence.artifacts is None:
         return
     for place, process in enumerate(record.processes):
@@ -87,7 +89,7 @@ def raw_samples(evidence: Evidence, record: LatencyRecord) -> Iterator[tuple[int
         try:
             document = json.loads(path.read_text(encoding="utf-8"))
             (entry,) = document["benchmarks"]
-            # A later run that was broken off has left files of its own, and no record.
+            # A later run that was interrupted has left raw files of its own, but no record.
             if datetime.fromisoformat(document["datetime"]) <= datetime.fromisoformat(record.finished_at):
                 yield place, [1000 * sample for sample in entry["stats"]["data"]]
         except (OSError, ValueError, KeyError, TypeError):
@@ -95,7 +97,7 @@ def raw_samples(evidence: Evidence, record: LatencyRecord) -> Iterator[tuple[int
 
 
 def other_samples(evidence: Evidence) -> Iterator[Fault]:
-    """A process on record whose figures do not follow from the raw samples that it left."""
+    """A process on record whose figures do not follow from its raw samples."""
     for entry, record in evidence.latencies():
         for place, samples in raw_samples(evidence, record):
             process = record.processes[place]
@@ -111,7 +113,7 @@ def other_samples(evidence: Evidence) -> Iterator[Fault]:
 
 
 def walked(evidence: Evidence) -> dict[str, int]:
-    """How much there was to hold the records against: what a clean answer of the checks is worth."""
+    """How much there was to compare the records with: what an answer without findings is worth."""
     runs = kept_runs(evidence)
     latencies = list(evidence.latencies())
     return {

@@ -9,12 +9,12 @@ from harness.checks.catalogue import CHECKS, Finding, errors
 from harness.plan.planning import Plan
 
 WIDTH = 116
-# Reasons that are listed for one check; errors list all of theirs.
+# How many reasons of one warning are listed; those of errors all are.
 MOST_WARNINGS = 3
 
 
 def as_document(plan: Plan, findings: Sequence[Finding]) -> dict[str, Any]:
-    """All findings, and all checks that ran with what they look for."""
+    """All findings, and all checks that ran, with what each looks for."""
     failing = len(list(errors(findings)))
     return {
         "profile": plan.profile,
@@ -27,7 +27,7 @@ def as_document(plan: Plan, findings: Sequence[Finding]) -> dict[str, Any]:
 
 
 def as_text(plan: Plan, findings: Sequence[Finding]) -> str:
-    """A group for each check, errors first: its rows with their reasons, then the remedy; and the summary line."""
+    """A group for each check, errors first, with its rows, their reasons and the remedy; then the summary line."""
     groups: dict[tuple[str, str], list[Finding]] = {}
     for finding in sorted(findings, key=lambda finding: finding.severity != "error"):
         groups.setdefault((finding.severity, finding.check), []).append(finding)
@@ -44,7 +44,7 @@ def summary(plan: Plan, findings: Sequence[Finding]) -> str:
 
 def _group(group: Sequence[Finding]) -> str:
     first = group[0]
-    # One cause often hits every row with one reason, which is said once.
+    # One cause often affects every row for the same reason, which is printed once.
     by_reason: dict[str, list[str]] = {}
     for finding in group:
         by_reason.setdefault(finding.reason, []).append(finding.cell)
@@ -52,7 +52,7 @@ def _group(group: Sequence[Finding]) -> str:
     if first.severity == "warning" and len(lines) > MOST_WARNINGS:
         rest = {cell for cells in list(by_reason.values())[MOST_WARNINGS:] for cell in cells}
         lines[MOST_WARNINGS:] = [f"and {_count(len(rest), 'more row')}; check --json lists all"]
-    others = " (and alike for the others)" if len({finding.remedy for finding in group}) > 1 else ""
+    others = " (and likewise for the others)" if len({finding.remedy for finding in group}) > 1 else ""
     return "\n".join(
         [
             f"{first.severity}: {first.check} ({_count(len({finding.cell for finding in group}), 'row')})",
@@ -63,7 +63,7 @@ def _group(group: Sequence[Finding]) -> str:
 
 
 def _wrap(text: str, indent: str) -> str:
-    # Paths and cell names are copied from here, so they are never broken.
+    # People copy paths and cell names from here, so they are never split over two lines.
     return textwrap.fill(
         text,
         WIDTH,

@@ -1,41 +1,44 @@
-"""Was each latency measured as it should be: enough of it, pinned, with the right runtime, undisturbed?"""
+"""Was each latency measured as it should be: often enough, pinned, with the right runtime, undisturbed?"""
 
 import math
 from collections.abc import Iterator
-from typing import Any
 
 from harness.checks import limits
 from harness.checks.evidence import Entry, Evidence
 from harness.checks.fault import Fault
 from harness.host.openings import openings
 from harness.intervals import LEAST_SAMPLES, estimate, halfwidth_pct
+from harness.plan.settings import engine_version
+from harness.plan.specs import Latency
 from harness.store.records import AccuracyRecord, Interval, LatencyRecord
 
 
 def wrong_runtime(evidence: Evidence) -> Iterator[Fault]:
     """Figures from another runtime than the pinned one that their condition names."""
-    headline = evidence.plan.settings.bench.runtimes[0]
-    for entry, record in evidence.latencies():
-        named = next((name for name in limits.RUNTIMES if f"-{name}-" in record.condition), headline)
-        yield from _runtime(entry, record, named)
-    for entry, accuracy in evidence.accuracies():
-        yield from _runtime(entry, accuracy, headline)
+    measured: list[tuple[Entry, LatencyRecord | AccuracyRecord, str]] = [
+        *((entry, one, asked(evidence, entry, one).engine) for entry, one in evidence.latencies()),
+        *((entry, one, evidence.plan.accuracy(entry.cell).engine) for entry, one in evidence.accuracies()),
+    ]
+    for entry, record, engine in measured:
+        expected = engine_version(engine)
+        if record.runtime != expected:
+            condition = record.condition if isinstance(record, LatencyRecord) else ""
+            reason = f"{record.stage} was measured with {record.runtime}, not {expected}"
+            yield Fault(entry, record.stage, reason, condition)
 
 
-def _runtime(entry: Entry, record: LatencyRecord | AccuracyRecord, named: str) -> Iterator[Fault]:
-    expected = limits.RUNTIMES[named]
-    if record.runtime != expected:
-        yield Fault(entry, record.stage, f"{record.stage} was measured with {record.runtime}, not {expected}")
+def asked(evidence: Evidence, entry: Entry, record: LatencyRecord) -> Latency:
+    """The stage that a latency record is of: what matrix.toml asks for."""
+    return evidence.plan.latency(entry.cell, record.condition)
 
 
 def too_few_samples(evidence: Evidence) -> Iterator[Fault]:
     """Fewer processes, or fewer samples in one, than were asked for or than a percentile needs."""
-    headline = evidence.plan.settings.bench.conditions[0]
+    bench = evidence.plan.settings.bench
     for entry, record in evidence.latencies():
-        asked: dict[str, Any] = record.settings.get("bench", {})
         # only the headline is in every block
-        processes = max(limits.LEAST_PROCESSES, asked.get("blocks", 0) if record.condition == headline else 0)
-        rounds = max(LEAST_SAMPLES[50], asked.get("rounds", 0))
+        processes = bench.blocks if record.condition == bench.conditions[0] else limits.LEAST_PROCESSES
+        rounds = max(LEAST_SAMPLES[50], bench.rounds)
         fewest = min((process.rounds for process in record.processes), default=rounds)
         if len(record.processes) < processes:
             yield Fault(entry, "latency", f"{len(record.processes)} processes, where {processes} are needed")
@@ -46,14 +49,14 @@ def too_few_samples(evidence: Evidence) -> Iterator[Fault]:
 def wrong_threads(evidence: Evidence) -> Iterator[Fault]:
     """The runtime's default number of threads, or another than the session was given or than matrix.toml asks for."""
     for entry, record in evidence.latencies():
-        session = record.settings.get("session", {}).get("intra_op_num_threads", record.threads)
-        # a condition is named by what was asked for: a number, or "all", which every machine reads in its own way
-        wanted = record.condition.rpartition("-")[2]
+        session = record.session.get("intra_op_num_threads", record.threads)
+        # "all" is another number on every machine
+        wanted = asked(evidence, entry, record).threads
         if min(record.threads, session) < 1:
             yield Fault(entry, "latency", "measured with the runtime's default number of threads (0)")
         elif session != record.threads:
             yield Fault(entry, "latency", f"the record says {record.threads} threads, its session had {session}")
-        elif wanted.isdigit() and record.threads != int(wanted):
+        elif wanted != "all" and record.threads != wanted:
             yield Fault(entry, "latency", f"measured with {record.threads} threads, matrix.toml asks for {wanted}")
 
 
@@ -75,7 +78,7 @@ def _cpus(cpus: tuple[int, ...]) -> str:
 
 
 def repeated_input(evidence: Evidence) -> Iterator[Fault]:
-    """Processes that timed one input over and over: caches and branch predictors then know the answer."""
+    """Processes that timed one input over and over, which caches and branch predictors get used to."""
     for entry, record in evidence.latencies():
         repeated = [process for process in record.processes if process.distinct_inputs < 2 <= process.rounds]
         if repeated:
@@ -111,20 +114,19 @@ def _impossible(record: LatencyRecord) -> str | None:
 
 
 def control_off(evidence: Evidence) -> Iterator[Fault]:
-    """A run whose teacher, measured twice under two names, did not come out the same: it tells nothing finer apart."""
+    """A run whose teacher, measured twice under two names, gave two results: it cannot show a smaller difference."""
     for entry, record in evidence.latencies():
         control = record.control_ratio
         if control is None and entry.cell.is_teacher:
             yield Fault(entry, "latency", "no control: the teacher was not measured a second time")
         elif control and not abs(control.value - 1) <= limits.CONTROL_PCT / 100:
             off = f"{100 * abs(control.value - 1):.1f} %"
-            yield Fault(
-                entry, "latency", f"the teacher differs from itself by {off}, {limits.CONTROL_PCT:g} % is let pass"
-            )
+            reason = f"the teacher differs from itself by {off}, up to {limits.CONTROL_PCT:g} % is allowed"
+            yield Fault(entry, "latency", reason)
 
 
 def throttled_run(evidence: Evidence) -> Iterator[Fault]:
-    """A run that its cgroup's CPU quota stopped at times."""
+    """A run that its cgroup's CPU quota stopped now and then."""
     for entry, record in evidence.latencies():
         count = record.environment.get("nr_throttled") or 0
         if count > 0:
@@ -132,17 +134,16 @@ def throttled_run(evidence: Evidence) -> Iterator[Fault]:
 
 
 def stolen_run(evidence: Evidence) -> Iterator[Fault]:
-    """A run during which the hypervisor gave much of the CPU time to others."""
+    """A run during which the hypervisor gave much of the CPU time to other guests."""
     for entry, record in evidence.latencies():
         stolen = record.environment.get("steal_pct") or 0.0
         if stolen > limits.STEAL_PCT:
-            yield Fault(
-                entry, "latency", f"{stolen:.1f} % of the CPU time was stolen, {limits.STEAL_PCT:g} % is let pass"
-            )
+            reason = f"{stolen:.1f} % of the CPU time was stolen, up to {limits.STEAL_PCT:g} % is allowed"
+            yield Fault(entry, "latency", reason)
 
 
 def open_container(evidence: Evidence) -> Iterator[Fault]:
-    """Figures from a container that was not closed: by its own look at itself before it measured."""
+    """Figures from a container that was not closed, as it found by inspecting itself before it measured."""
     for entry, record in (*evidence.latencies(), *evidence.accuracies()):
         facts = record.environment.get("enclosure")
         if record.environment.get("image") is None and facts is None:
@@ -159,11 +160,11 @@ def missing_teacher(evidence: Evidence) -> Iterator[Fault]:
 
 
 def unusable_interval(evidence: Evidence) -> Iterator[Fault]:
-    """A headline's ratio whose interval is so wide that it says next to nothing."""
+    """A headline's ratio whose interval is so wide that it says almost nothing."""
     for entry in evidence.entries.values():
         width = _halfwidth_pct(entry.latency.ratio_to_teacher) if entry.latency else 0.0
         if width > limits.USABLE_HALFWIDTH_PCT:
-            reason = f"the ratio is known to ±{width:.1f} %, {limits.USABLE_HALFWIDTH_PCT:g} % is let pass"
+            reason = f"the ratio is known to ±{width:.1f} %, up to {limits.USABLE_HALFWIDTH_PCT:g} % is allowed"
             yield Fault(entry, "latency", reason)
 
 
@@ -171,7 +172,7 @@ def wide_interval(evidence: Evidence) -> Iterator[Fault]:
     """A ratio that is known less precisely than matrix.toml asks for."""
     bench = evidence.plan.settings.bench
     for entry, record in evidence.latencies():
-        # the other conditions have a quarter of the blocks, and so twice the width
+        # the other conditions are in a quarter of the blocks, so their intervals are twice as wide
         headline = record.condition == bench.conditions[0]
         wanted = bench.precision_pct * (1 if headline else 2)
         width = _halfwidth_pct(record.ratio_to_teacher)

@@ -2,22 +2,10 @@
 
 import sys
 from collections.abc import Callable, Sequence
-from typing import Annotated
 
 import typer
 
-from harness.cli import (
-    matrix_verbs as matrix,
-)
-from harness.cli import (
-    model_verbs as single,
-)
-from harness.cli import (
-    results_verb as unattended,
-)
-from harness.cli import (
-    transfer_verbs as carrying,
-)
+from harness.cli import matrix_verbs, model_verbs, results_verb, transfer_verbs
 from harness.cli.stopping import STOPPED
 from harness.errors import HarnessError
 
@@ -44,38 +32,26 @@ def main() -> None:
         sys.exit(STOPPED)
 
 
-def benchmarks(
-    subject: Annotated[list[str] | None, typer.Argument(help="One or more subjects; none named: all.")] = None,
-) -> None:
-    """Measure the harness itself, into results/benchmarks: main, measurement (most of an hour), training,
-    training_profile, results, containers (takes an engine)."""
-    from benchmarks import run
-
-    for path in run(subject or []):
-        print(f"Written: {path}")
-
-
-# Each goes by its function's name, in the order in which --help lists them: the matrix as it comes to be, one model.
+# Each is named after its function, in the order in which --help lists them: first the matrix, then single models.
 VERBS: Sequence[Callable[..., None]] = (
-    matrix.plan,
-    matrix.status,
-    matrix.data,
-    matrix.images,
-    matrix.train_matrix,
-    matrix.bench,
-    matrix.check,
-    matrix.verify,
-    matrix.compare,
-    matrix.report,
-    matrix.report_check,
-    unattended.results,
-    carrying.merge,
-    carrying.pack,
-    carrying.unpack,
-    single.train,
-    single.export,
-    single.test,
-    benchmarks,
+    matrix_verbs.plan,
+    matrix_verbs.status,
+    matrix_verbs.data,
+    matrix_verbs.images,
+    matrix_verbs.train_matrix,
+    matrix_verbs.bench,
+    matrix_verbs.check,
+    matrix_verbs.verify,
+    matrix_verbs.compare,
+    matrix_verbs.report,
+    matrix_verbs.report_check,
+    results_verb.results,
+    transfer_verbs.merge,
+    transfer_verbs.pack,
+    transfer_verbs.unpack,
+    model_verbs.train,
+    model_verbs.export,
+    model_verbs.test,
 )
 for verb in VERBS:
     app.command()(verb)

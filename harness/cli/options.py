@@ -14,6 +14,13 @@ Readme = Annotated[Path, typer.Option(help="The file whose marked tables are fil
 Budget = Annotated[str, typer.Option(help="Stop cleanly before this much time is up: 90s, 9m, 1h30m.")]
 Runner = Annotated[str, typer.Option(envvar="RUNNER", help="auto, docker, local: in the image, on this machine.")]
 Memory = Annotated[str, typer.Option(help="Of the container, like 4g; without it what is usual for the command.")]
+Redo = Annotated[
+    list[str] | None, typer.Option(help="Make this model again although it is done, by its id; may be repeated.")
+]
+Code = Annotated[
+    str,
+    typer.Option(help="Finished models whose code has changed since: refuse, redo, or keep them as they are."),
+]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 
 MATRIX, RESULTS, ARTIFACTS, README = Path("matrix.toml"), Path("results"), Path("artifacts"), Path("README.md")

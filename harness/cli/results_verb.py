@@ -5,7 +5,6 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.matrix_verbs import paths_of, plan_for
 from harness.cli.options import (
     ARTIFACTS,
     MATRIX,
@@ -32,25 +31,26 @@ def results(
     budget: Budget = "",
     bench: Annotated[bool, typer.Option("--bench/--no-bench", help="Measure here what is trained.")] = True,
 ) -> None:
-    """Train, export, measure and report as much as the budget allows, the most valuable first; go on the next time.
+    """Train, export, measure and report as much as the budget allows, the most valuable first; resume the next time.
 
-    A stage that fails is on record under results/<profile>/runs, and the next goes on; exit code 1 says so.
+    A stage that fails is on record under results/<profile>/runs, and the next one starts; exit code 1 says so.
     """
     from harness.commands import budget as budgets
-    from harness.commands.subprocess_stage import Runner
+    from harness.commands.scope import Scope
+    from harness.commands.subprocess_stage import CommandRunner
     from harness.commands.unattended import Unattended
 
-    paths = paths_of(results, artifacts)
+    scope = Scope.of(matrix, profile, results, artifacts, experiment)
     # what is wrong with the settings is said before anything starts
-    plan_for(matrix, profile, experiment, paths)
-    runner = Runner()
+    scope.plan()
+    runner = CommandRunner()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: runner.stop())
     where = ["--profile", profile, "--matrix", str(matrix), "--results", str(results), "--artifacts", str(artifacts)]
     which = [word for name in experiment or [] for word in ("--experiment", name)]
     steps = Unattended(
-        plan_of=lambda: plan_for(matrix, profile, experiment, paths),
-        paths=paths,
+        plan_of=lambda: Scope.of(matrix, profile, results, artifacts, experiment).plan(),
+        paths=scope.paths,
         runner=runner,
         whole_s=budgets.seconds(budget) if budget else float("inf"),
         budget=budget,

@@ -1,30 +1,38 @@
-"""Runs the bench on this machine, in the environment with the pinned runtime, as a process of its own."""
+"""`harness bench`: the job over a plan's exported models, and running it on this machine as a process of its own."""
 
+import os
 import subprocess
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from harness.bench.job import Job, Model
+from harness.bench.job import Identity, Job, ModelFile
+from harness.bench.process import own_environment
+from harness.commands.train_matrix import CodePolicy
 from harness.errors import HarnessError
 from harness.plan.planning import Cell, Plan
-from harness.store.chain import cell_state
+from harness.plan.settings import engine_environment
+from harness.plan.specs import Stage, code_of
+from harness.store.chain import Chain, Link
 from harness.store.paths import Paths, answers_file
-from harness.store.records import ExportRecord, find
+from harness.store.records import identity, save
 from harness.store.revision import revision
+from harness.store.states import cell_state
 
 ROOT = Path(__file__).parents[2]
-# The bench itself runs where the reference study's runtime is; each runtime has an environment of its own.
-HOME = "1.16.0"
+# What the process that runs the bench shows progress by.
+TERMINAL = ("TERM", "COLUMNS", "NO_COLOR")
 
 
-def matrix_job(plan: Plan, paths: Paths, local: bool = True) -> Job:
+def matrix_job(plan: Plan, paths: Paths, local: bool = True, code: CodePolicy = "refuse") -> Job:
     """The bench job for every model of the plan whose ONNX file is on this machine.
 
-    It names the `local` interpreters of the runtimes, unless it is to run elsewhere. Raises HarnessError where no model
-    is here, or no interpreter.
+    It names the `local` interpreters of the engines, unless it is to run elsewhere. Raises HarnessError where no model
+    is here, or no interpreter, or where an engine's code has changed and `code` does not say what to do then.
     """
-    models = [_model(plan, paths, cell) for cell in plan.cells if cell_state(paths, plan, cell).training == "done"]
+    chain = Chain(plan, paths.results)
+    models = [_model(chain, paths, cell) for cell in plan.cells if _is_exported(chain, paths, cell)]
     if not models:
         raise HarnessError(
             f"profile {plan.profile} has no exported model here; run: make train-matrix PROFILE={plan.profile}"
@@ -33,37 +41,85 @@ def matrix_job(plan: Plan, paths: Paths, local: bool = True) -> Job:
         profile=plan.profile,
         results=paths.results.resolve(),
         raw=(paths.artifacts / plan.profile / "bench").resolve(),
-        testset=paths.testset(plan.profile, plan.data).resolve(),
+        testset=paths.testset(plan.profile, plan.dataset).resolve(),
         settings=plan.settings.bench,
         harness_revision=revision(),
-        pythons=bench_pythons(plan.settings.bench.runtimes) if local else {},
+        pythons=bench_pythons(plan.settings.bench.engines) if local else {},
         models=models,
+        measure_again=to_measure_again(plan, paths, code),
     )
 
 
-def _model(plan: Plan, paths: Paths, cell: Cell) -> Model:
-    export = find(paths.results, plan.profile, cell.id, cell.key, ExportRecord)
+def _model(chain: Chain, paths: Paths, cell: Cell) -> ModelFile:
+    plan, export = chain.plan, chain.export(cell).standing
     assert export and export.onnx_sha256, "a cell that is done has its export on record"
-    folder = cell.artifacts(paths.artifacts, plan.profile).resolve()
-    answers = answers_file(folder)
-    return Model(
+    answers = answers_file(paths.folder(plan.profile, cell).resolve())
+    return ModelFile(
         cell=cell.id,
         title=cell.title,
-        key=cell.key,
-        onnx=folder / "model.onnx",
+        key=cell.spec.key,
+        onnx=paths.model_file(plan.profile, cell).resolve(),
         onnx_sha256=export.onnx_sha256,
         is_teacher=cell.is_teacher,
+        latency={name: _identity(plan, cell, plan.latency(cell, name)) for name in plan.settings.bench.conditions},
+        accuracy=_identity(plan, cell, plan.accuracy(cell)),
         answers=answers if answers.is_file() else None,
     )
 
 
+def _identity(plan: Plan, cell: Cell, stage: Stage) -> Identity:
+    fields = identity(plan.profile, cell.id, cell.title, stage)
+    return Identity(key=fields["key"], spec=fields["spec"], code=fields["code"])
+
+
+def _is_exported(chain: Chain, paths: Paths, cell: Cell) -> bool:
+    # A model that other code has trained can be measured as well as any.
+    return cell_state(paths, chain.plan, cell, chain).training in ("done", "changed")
+
+
+def not_exported(plan: Plan, paths: Paths) -> Sequence[Cell]:
+    """The cells that the bench has to leave out, because they have no ONNX file here."""
+    chain = Chain(plan, paths.results)
+    return [cell for cell in plan.cells if not _is_exported(chain, paths, cell)]
+
+
+def to_measure_again(plan: Plan, paths: Paths, code: CodePolicy) -> bool:
+    """Whether to measure everything again because the code of an engine has changed since ("redo").
+
+    With "keep", records take note that the present code is held to be equivalent. HarnessError where there are such
+    records and no choice was made.
+    """
+    chain = Chain(plan, paths.results)
+    found: list[tuple[Link[Any], Stage]] = [(chain.accuracy(cell), plan.accuracy(cell)) for cell in plan.cells]
+    for name in plan.settings.bench.conditions:
+        found += [(chain.latency(cell, name), plan.latency(cell, name)) for cell in plan.cells]
+    changed = [(link, stage) for link, stage in found if link.changed]
+    if changed and code == "refuse":
+        engines = ", ".join(sorted({name for link, _ in changed for name in link.changed}))
+        raise HarnessError(
+            f"{len(changed)} measurements were made by code that has changed since ({engines}); choose: CODE=redo "
+            f"(--code redo) measures everything again, CODE=keep (--code keep) declares that the change is immaterial"
+        )
+    for link, stage in changed if code == "keep" else []:
+        if record := link.standing:
+            update = {"code": code_of(stage), "code_kept": [*record.code_kept, record.code]}
+            save(paths.results, record.model_copy(update=update))
+    return bool(changed) and code == "redo"
+
+
 def run_bench(job: Job) -> int:
-    """Run a job to its end and return its exit code: 0 all done, 1 some failed, 2 bad input, 130 stopped."""
-    python = bench_python(HOME)
+    """Run a job to its end and return its exit code: 0 all done, 1 some failed, 2 bad input, 130 stopped.
+
+    The process that runs it is one of the headline engine's environment.
+    """
+    headline = job.settings.engines[0]
+    python = job.pythons.get(headline) or bench_python(headline)
+    terminal = {name: os.environ[name] for name in TERMINAL if name in os.environ}
     with tempfile.TemporaryDirectory(prefix="harness-job-") as folder:
         file = Path(folder) / "job.json"
         file.write_text(job.model_dump_json(), encoding="utf-8")
-        process = subprocess.Popen([python, "-m", "harness.bench", str(file)], cwd=ROOT)
+        command = [str(python), "-m", "harness.bench", str(file)]
+        process = subprocess.Popen(command, env={**own_environment(job.settings.engines), **terminal})
         while True:
             try:
                 return process.wait()
@@ -72,20 +128,15 @@ def run_bench(job: Job) -> int:
                 continue
 
 
-def bench_pythons(runtimes: Sequence[str]) -> dict[str, Path]:
-    """The interpreter of each runtime's environment."""
-    return {runtime: bench_python(runtime) for runtime in runtimes}
+def bench_pythons(engines: Sequence[str]) -> dict[str, Path]:
+    """The interpreter of each engine's environment."""
+    return {engine: bench_python(engine) for engine in engines}
 
 
-def bench_python(runtime: str) -> Path:
-    """The interpreter of a runtime's environment; HarnessError where that has not been made."""
-    python = Path(".venvs") / f"bench-{runtime}" / "bin/python"
+def bench_python(engine: str) -> Path:
+    """The interpreter of an engine's environment; HarnessError where that has not been made."""
+    python = Path(".venvs") / engine_environment(engine) / "bin/python"
     for root in (Path.cwd(), ROOT):
         if (root / python).is_file():
             return (root / python).absolute()
     raise HarnessError(f"{python}: not there; run: make setup")
-
-
-def untrained(plan: Plan, paths: Paths) -> Sequence[Cell]:
-    """The cells that the bench has to leave out, because they have no ONNX file here."""
-    return [cell for cell in plan.cells if cell_state(paths, plan, cell).training != "done"]

@@ -8,26 +8,28 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from harness.bench.job import Job, Model
+from harness import datasets
+from harness.bench.job import Identity, Job, ModelFile
 from harness.commands.bench_job import bench_pythons, run_bench
 from harness.errors import HarnessError
 from harness.files import file_sha256
-from harness.plan.settings import load_settings
+from harness.plan.loading import load_settings
+from harness.plan.settings import Settings
 from harness.store.paths import data_root
 from harness.store.records import AccuracyRecord, Interval, LatencyRecord, load, record_path
 from harness.store.revision import revision
-from harness.training import data
 
 CELL = "model"
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What the study's test.py prints."""
+    """What the study's test.py prints, and the engine that measured it, like "onnxruntime 1.16.0"."""
 
     params: int
     latency: Interval
     accuracy_pct: float
+    runtime: str
 
 
 def measure_one(path: Path, matrix: Path, profile: str) -> Measured:
@@ -44,37 +46,51 @@ def measure_one(path: Path, matrix: Path, profile: str) -> Measured:
     if "key" not in metadata:
         raise HarnessError(f"{path}: has no provenance in its metadata; export it with `harness export`")
     weights = [numpy_helper.to_array(tensor) for tensor in model.graph.initializer]
-    bench = load_settings(matrix, profile).bench
-    name = data.provide(data_root(), allow_stand_in=metadata.get("data") == "stand-in")
+    settings = load_settings(matrix, profile)
+    # the headline condition alone
+    engines, threads = settings.bench.engines[:1], settings.bench.threads[:1]
+    bench = settings.bench.model_copy(update={"engines": engines, "threads": threads})
+    (condition,) = bench.conditions
+    # Its records are discarded, so what they would be compared by is of no concern.
+    identity = Identity(key=metadata["key"], spec={}, code={})
     with tempfile.TemporaryDirectory(prefix="harness-test-") as folder:
         here = Path(folder)
-        data.save_testset(here / "testset.npz", data.load(name, data_root(), train=False))
+        _save_testset(here / "testset.npz", settings, metadata.get("data"))
         job = Job(
             profile=profile,
             results=here / "results",
             raw=here / "raw",
             testset=here / "testset.npz",
-            # the headline condition alone
-            settings=bench.model_copy(update={"runtimes": bench.runtimes[:1], "threads": bench.threads[:1]}),
+            settings=bench,
             harness_revision=revision(),
-            pythons=bench_pythons(bench.runtimes[:1]),
+            pythons=bench_pythons(engines),
             models=[
-                Model(
+                ModelFile(
                     cell=CELL,
                     title=metadata.get("title", path.stem),
                     key=metadata["key"],
                     onnx=path.resolve(),
                     onnx_sha256=file_sha256(path),
                     is_teacher=False,
+                    latency={condition: identity},
+                    accuracy=identity,
                 )
             ],
         )
         run_bench(job)
-        latency = load(record_path(job.results, profile, "latency", CELL, bench.conditions[0]), LatencyRecord)
+        latency = load(record_path(job.results, profile, "latency", CELL, condition), LatencyRecord)
         accuracy = load(record_path(job.results, profile, "accuracy", CELL), AccuracyRecord)
     for record in (latency, accuracy):
         if record.failure:
             raise HarnessError(record.failure.message)
     assert latency.latency_ms and accuracy.accuracy_pct is not None, "done records carry their figures"
     params = sum(weight.size for weight in weights if weight.dtype == np.float32)
-    return Measured(params, latency.latency_ms, accuracy.accuracy_pct)
+    return Measured(params, latency.latency_ms, accuracy.accuracy_pct, latency.runtime)
+
+
+def _save_testset(path: Path, settings: Settings, trained_on: str | None) -> None:
+    """Write the test images of the data set that the model was trained on; the profile's where it does not say."""
+    data = settings.data.model_copy(update={"dataset": trained_on or settings.data.dataset, "fallback": None})
+    name = datasets.provide(settings.model_copy(update={"data": data}), data_root())
+    images = datasets.load(name, settings.parameters("dataset", name), data_root(), train=False)
+    datasets.save_testset(path, images)

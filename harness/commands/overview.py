@@ -1,47 +1,58 @@
-"""The plan and its state, for people (text) and for programs (one JSON document)."""
+"""The plan and how far it has come, for people (text) and for programs (one JSON document)."""
 
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from tabulate import tabulate
 
-from harness.files import digest
-from harness.plan.planning import Plan, ancestry, kd_label
-from harness.store.chain import CellState, counts
+from harness.plan.planning import Cell, Plan, kd_label
+from harness.plan.specs import Sparse, Student
+from harness.store.states import CellState, counts
 
+CHOOSE = "made by code that has changed since: choose CODE=redo or CODE=keep"
 MEANING = {
     "missing": "to be trained",
     "failed": "failed, to be tried again",
-    "recorded": "on record; its weights are not on this machine, to be trained again for a new bench",
+    "recorded": "on record; the weights are not on this machine, so a new bench needs to train them again",
     "trained": "to be exported",
+    "changed": CHOOSE,
     "done": "trained and exported",
 }
 
 
-def as_document(plan: Plan, states: list[CellState]) -> dict[str, Any]:
+def as_document(plan: Plan, states: Sequence[CellState]) -> dict[str, Any]:
     """Everything that `as_text` shows, and the keys and settings behind it."""
     return {
         "profile": plan.profile,
-        "data": plan.data,
+        "dataset": plan.dataset,
         "experiments": {table.name: [cell.id for cell in table.cells] for table in plan.tables},
         "counts": counts(states),
         "cells": [
             {
                 "id": state.cell.id,
                 "title": state.cell.title,
-                "key": state.cell.key,
+                "keys": keys(plan, state.cell),
                 "training": state.training,
                 "benching": state.benching,
                 "reason": state.reason,
-                "settings": state.cell.settings,
+                "settings": state.cell.spec.document,
             }
             for state in states
         ],
     }
 
 
-def as_text(plan: Plan, states: list[CellState], only_counts: bool) -> str:
-    """A table of cells and what would run; or, with `only_counts`, the sums and the failures."""
-    lines = [f"Profile {plan.profile}, data {plan.data}: {len(plan.cells)} models"]
+def keys(plan: Plan, cell: Cell) -> dict[str, Any]:
+    """The key of every stage of a cell by the stage's name; those of latencies by condition."""
+    latencies = {name: plan.latency(cell, name).key for name in plan.settings.bench.conditions}
+    before = {stage.kind: stage.key for stage in cell.spec.lineage}
+    return {**before, "latency": latencies, "accuracy": plan.accuracy(cell).key}
+
+
+def as_text(plan: Plan, states: Sequence[CellState], only_counts: bool) -> str:
+    """A table of cells and what would run; or, with `only_counts`, the counts, the failures and changed code."""
+    lines = [f"Profile {plan.profile}, data set {plan.dataset}: {len(plan.cells)} models"]
     for table in plan.tables:
         lines.append(f"  {table.name}: {table.title} ({len(table.cells)} rows, protocol {table.protocol})")
     lines.append("")
@@ -52,39 +63,49 @@ def as_text(plan: Plan, states: list[CellState], only_counts: bool) -> str:
         ]
         lines += [tabulate(rows, headers=("Model", "KD", "Training", "Bench")), ""]
     found = counts(states)
-    for state, meaning in MEANING.items():
-        if found.get(state):
-            lines.append(f"{found[state]:>5} {meaning}")
+    lines += [f"{found[state]:>5} {meaning}" for state, meaning in MEANING.items() if found.get(state)]
     lines.append(f"{found['benched']:>5} benched")
+    if found["bench_changed"]:
+        lines.append(f"{found['bench_changed']:>5} benched, {CHOOSE}")
     if found["bench_failed"]:
         lines.append(f"{found['bench_failed']:>5} failed in the bench")
     lines += [f"failed: {s.cell.id}: {s.reason}" for s in states if "failed" in (s.training, s.benching)]
+    # One edit of a plug-in usually concerns many cells.
+    changed = Counter(s.reason for s in states if "changed" in (s.training, s.benching))
+    lines += [f"{reason} ({number} model{'' if number == 1 else 's'})" for reason, number in changed.items()]
     if not only_counts:
         lines += ["", _would_run(plan, states)]
     return "\n".join(lines)
 
 
-def _would_run(plan: Plan, states: list[CellState]) -> str:
-    todo = [state for state in states if state.training not in ("trained", "done")]
+def _would_run(plan: Plan, states: Sequence[CellState]) -> str:
+    todo = [state for state in states if state.training in ("missing", "failed", "recorded")]
     to_export = sum(state.training == "trained" for state in states)
     if not todo and not to_export:
         return "Nothing to train."
     settings = plan.settings
-    sparse = {digest(part) for s in todo for part in ancestry(s.cell.settings) if part["kind"] == "sparse"}
+    sparse = {stage.key: stage for s in todo for stage in s.cell.spec.lineage if isinstance(stage, Sparse)}
     teacher = any(state.cell.is_teacher for state in todo)
     parts = []
     if teacher:
-        origin = (
-            "take the given checkpoint as"
-            if settings.teacher.checkpoint
-            else f"train {settings.teacher.epochs} epochs of"
-        )
+        given = settings.teacher.checkpoint
+        origin = "take the given checkpoint as" if given else f"train {settings.teacher.epochs} epochs of"
         parts.append(f"{origin} the teacher")
     if sparse:
-        parts.append(f"train {len(sparse)} networks sparsely for {settings.pruning.sparse.epochs} epoch(s)")
-    students = len(todo) - teacher
+        parts.append(f"train {_count(len(sparse), 'network')} sparsely for {_epochs(sparse.values())}")
+    students = [state.cell.student for state in todo if not state.cell.is_teacher]
     if students:
-        parts.append(f"distil {students} students, {settings.student.epochs} epoch(s) a stage")
+        parts.append(f"distil {_count(len(students), 'student')}, {_epochs(students)} a stage")
     if to_export:
-        parts.append(f"export {to_export} models that are trained already")
+        parts.append(f"export {_count(to_export, 'model')} already trained")
     return "train-matrix would " + ", ".join(parts) + "."
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _epochs(stages: Iterable[Sparse | Student]) -> str:
+    """The epochs of these stages, which an axis may vary."""
+    numbers = sorted({stage.recipe.epochs for stage in stages})
+    return f"{' or '.join(map(str, numbers))} epoch{'' if numbers == [1] else 's'}"

@@ -3,8 +3,8 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from harness.plan.planning import Cell, Plan, ancestry
-from harness.store.chain import CellState
+from harness.plan.planning import Cell, Plan
+from harness.store.states import CellState
 
 # Kept for tables and charts, in seconds.
 REPORT_S = 20.0
@@ -44,7 +44,7 @@ def next_cells(plan: Plan, states: Sequence[CellState], tried: Collection[str], 
     if open_(teacher, "missing", "trained", "failed"):
         return [teacher]
     exports = [cell for cell in plan.cells if open_(cell, "trained")]
-    if by_id[teacher.id].training not in ("trained", "done"):
+    if by_id[teacher.id].training not in ("trained", "changed", "done"):
         return exports
     groups = [[cell for group in plan.groups for cell in group]] if all_at_once else plan.groups
     for found in (("missing", "trained"), ("failed",)):
@@ -56,7 +56,9 @@ def next_cells(plan: Plan, states: Sequence[CellState], tried: Collection[str], 
 
 def training_s(plan: Plan, states: Sequence[CellState], coming: Sequence[Cell], costs: Costs, budget: "Clock") -> float:
     """Seconds that training `coming` may take, so that they and all that is here can be measured and reported."""
-    exported = {state.cell.id for state in states if state.training == "done"} | {cell.id for cell in coming}
+    exported = {state.cell.id for state in states if state.training in ("done", "changed")} | {
+        cell.id for cell in coming
+    }
     bench = bench_s(plan, [state for state in states if state.cell.id in exported], costs, coming)
     return budget.left - REPORT_S - min(bench, LARGEST_BENCH_SHARE * budget.whole)
 
@@ -89,9 +91,9 @@ def _accuracy_s(plan: Plan, cell: Cell, costs: Costs) -> float:
 
 def guessed_macs(plan: Plan, cell: Cell) -> float:
     """A model's multiply-adds for one image, from its settings alone."""
-    teacher = ancestry(cell.settings)[0]
-    macs, size = TEACHER_MACS[teacher["model"]["stem"]]
-    whole = macs * teacher["model"]["width"] ** 2 * (plan.settings.data.image_size / size) ** 2
+    network = cell.teacher.network
+    macs, size = TEACHER_MACS[network.stem]
+    whole = macs * network.width**2 * (plan.settings.data.image_size / size) ** 2
     return whole * (1.0 if cell.is_teacher else STUDENT_SHARE)
 
 
@@ -99,11 +101,11 @@ def tables_that_fit(plan: Plan, states: Sequence[CellState], costs: Costs, secon
     """The experiments to measure: as many from the first on as the time allows, at least the one that comes first.
 
     A table's latencies are of one run and share their teacher with all others, so none is measured by itself later on,
-    and those that have been measured are measured again: where the time does not suffice for that, a bench that is
-    broken off leaves the latencies as they were. Tables without a trained student add nothing; empty where nothing at
-    all is exported here.
+    and those that have been measured are measured again: where there is not enough time for that, a bench that is
+    stopped leaves the latencies as they were. Tables without a trained student add nothing; empty where nothing at all
+    is exported here.
     """
-    done = {state.cell.id: state for state in states if state.training == "done"}
+    done = {state.cell.id: state for state in states if state.training in ("done", "changed")}
     chosen: list[str] = []
     cells: dict[str, CellState] = {}
     measured = [

@@ -1,4 +1,4 @@
-"""One command of the harness as a process of its own, shown as it runs and ended in time: asked, told, made to."""
+"""One command of the harness as a process of its own: its output is shown as it runs, and it is stopped in time."""
 
 import contextlib
 import os
@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-# After its time is up a command is asked to stop (Ctrl-C); it saves its work meanwhile. Then it is told, then killed.
+# When its time is up a command gets SIGINT and saves its work, then SIGTERM, then SIGKILL: seconds before each.
 PATIENCE_S = (0.0, 45.0, 10.0)
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
 LAST_WORDS = 12
@@ -29,13 +29,13 @@ class Ended:
 
     @property
     def outcome(self) -> Literal["done", "stopped", "failed"]:
-        """In a word. A command that was stopped and ended well is not a failed one."""
+        """In a word. A command that was stopped and exited cleanly has not failed."""
         return "stopped" if self.stopped else "done" if self.code == 0 else "failed"
 
 
 @dataclass
-class Runner:
-    """Runs commands one after the other; `stop` ends the present one and says that no other shall follow."""
+class CommandRunner:
+    """Runs commands one after the other; `stop` ends the present one, and no other may follow."""
 
     stopping: bool = False
     _process: subprocess.Popen[str] | None = field(default=None, init=False)
@@ -44,7 +44,7 @@ class Runner:
         """`python -m harness ARGUMENTS`, for `limit_s` at most (and a little, to stop cleanly)."""
         started = time.monotonic()
         # A session of its own, so that it can be stopped with all that it started.
-        with _heard():
+        with _receiving_sigint():
             process = subprocess.Popen(
                 [sys.executable, "-m", "harness", *arguments],
                 stdout=subprocess.PIPE,
@@ -89,8 +89,8 @@ class Runner:
 
 
 @contextlib.contextmanager
-def _heard() -> Iterator[None]:
-    """What starts here hears SIGINT, even where this process must not: a script's `&` has it ignored."""
+def _receiving_sigint() -> Iterator[None]:
+    """Let what starts here receive SIGINT even where this process ignores it, as one that a script starts with `&`."""
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN or threading.current_thread() != threading.main_thread():
         yield
         return

@@ -6,22 +6,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.architectures.resnet import PLANES, ResNet50, full_widths, load_weights, widths_of
+from pydantic import ValidationError
+
+from harness import datasets
+from harness.architectures import build, network_of, widths_of
 from harness.errors import HarnessError
-from harness.export.onnx_export import Exported, export
 from harness.files import atomic_path, digest, file_sha256
+from harness.model_files.onnx_export import Exported, export
+from harness.model_files.weights import load_weights, read_metadata
+from harness.plan.loading import load_settings
 from harness.plan.planning import make_plan
-from harness.plan.settings import Settings, load_settings
+from harness.plan.settings import Settings
 from harness.store.paths import Paths, data_root
 from harness.store.revision import revision
-from harness.training import data
 from harness.training.device import choose_device
 from harness.training.finishing import Reporter
 from harness.training.pipeline import make_cells
 
 
 @dataclass(frozen=True)
-class Request:
+class OneModel:
     """The options of `harness train`; without `teacher` it is the teacher that gets trained."""
 
     teacher: Path | None
@@ -32,10 +36,11 @@ class Request:
     protocol: str
     epochs: int | None
     batch_size: int | None
+    image_size: int | None = None
 
 
 def train_one(
-    request: Request,
+    request: OneModel,
     matrix: Path,
     profile: str,
     out: Path,
@@ -45,26 +50,30 @@ def train_one(
 ) -> Path | None:
     """Train what is asked for and save it under its title in `out`; None where `keep_going` ended it.
 
-    Checkpoints and records lie in `out`/run, so that the same call goes on. Raises HarnessError on bad options or
-    where training fails.
+    Checkpoints and records lie in `out`/run, so that the same call resumes, and finds what it has made already. Raises
+    HarnessError on bad options, where training fails, and where `out` holds another model of that title.
     """
     settings = _settings(request, load_settings(matrix, profile))
     paths = Paths(out / "run" / "results", out / "run" / "artifacts", data_dir or data_root())
-    plan = make_plan(settings, profile, data.provide(paths.data, allow_stand_in=profile == "quick"), ["one"])
+    plan = make_plan(settings, profile, datasets.provide(settings, paths.data), ["one"])
     cell = plan.cells[0 if request.teacher is None else -1]
+    target = out / f"{cell.title}.safetensors"
+    if target.is_file() and read_metadata(target).get("key") not in (None, cell.trained.key):
+        raise HarnessError(
+            f"{target}: is there already, made with other options; move it away, or give another --outp-dir"
+        )
     device = choose_device(settings.precision)
     summary = make_cells(plan, paths, device, reporter, keep_going, [cell])
     if summary.failed:
         raise HarnessError("; ".join(summary.failed.values()))
     if not summary.complete:
         return None
-    target = out / f"{cell.title}.safetensors"
     with atomic_path(target) as temporary:
-        shutil.copyfile(cell.artifacts(paths.artifacts, profile) / "weights.safetensors", temporary)
+        shutil.copyfile(paths.weights(profile, cell), temporary)
     return target
 
 
-def _settings(request: Request, settings: Settings) -> Settings:
+def _settings(request: OneModel, settings: Settings) -> Settings:
     """The profile's settings with the options laid over them: one experiment of one cell."""
     document: dict[str, Any] = settings.model_dump()
     document["experiments"] = ["one"]
@@ -83,31 +92,41 @@ def _settings(request: Request, settings: Settings) -> Settings:
     for name in ("epochs", "batch_size"):
         if (given := getattr(request, name)) is not None:
             document[recipe][name] = given
+    size = request.image_size
     if request.teacher is not None:
-        model, _ = load_weights(request.teacher)
+        model, metadata = load_weights(request.teacher)
+        network = network_of(model)
+        if widths_of(model) != widths_of(build(network)):
+            raise HarnessError(f"{request.teacher}: is already pruned; --orig-model takes an unpruned network")
         document["teacher"]["checkpoint"] = str(request.teacher)
-        document["model"] = {"width": _width(model, request.teacher), "stem": model.stem}
+        document["model"] = {"architecture": network.architecture.name, "width": network.width, "stem": network.stem}
+        size = size or metadata.get("image_size") or _usual_size(network.stem, settings)
     else:
         document["teacher"]["seed"] = request.seed
+    if size is not None:
+        document["data"]["image_size"] = size
     try:
         return Settings.model_validate(document)
-    except ValueError as error:
-        reason = str(error).splitlines()
-        raise HarnessError(f"options: {reason[1] if len(reason) > 1 else error}: {reason[2].strip()}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"] if part != "experiment" and not isinstance(part, int))
+        message = first["msg"].removeprefix("Value error, ")
+        raise HarnessError(f"options: {place + ': ' if place else ''}{message}") from error
 
 
-def _width(model: ResNet50, path: Path) -> float:
-    width = model.conv1.out_channels / PLANES[0]
-    if widths_of(model) != full_widths(width):
-        raise HarnessError(f"{path}: is already pruned; --orig-model takes an unpruned ResNet50")
-    return width
+def _usual_size(stem: str, settings: Settings) -> int:
+    """What a teacher is taken to be for that does not say it: the ImageNet stem makes nothing of small images."""
+    return settings.data.image_size if stem == "cifar" else max(settings.data.image_size, 224)
 
 
-def export_one(torch_file: Path, out_file: Path) -> Exported:
-    """Export a stored model; the parity gate runs on the test images, or on drawn ones where those are not here."""
+def export_one(torch_file: Path, out_file: Path, matrix: Path, profile: str, data_dir: Path | None) -> Exported:
+    """Export a stored model; the parity gate runs on the test images of the data set that the model was trained on.
+
+    HarnessError where that data set is not here.
+    """
     model, metadata = load_weights(torch_file)
-    root = data_root()
-    name = data.provide(root, allow_stand_in=True, download=False)
+    settings = load_settings(matrix, profile)
+    name = metadata.get("dataset", settings.data.dataset)
     sha256 = file_sha256(torch_file)
     provenance = {
         "cell": metadata.get("cell", torch_file.stem),
@@ -117,5 +136,6 @@ def export_one(torch_file: Path, out_file: Path) -> Exported:
         "data": name,
         "harness_revision": revision(),
     }
-    size = metadata.get("image_size") or (32 if model.stem == "cifar" else 224)
-    return export(model, out_file, data.load(name, root, train=False), size, provenance)
+    images = datasets.load(name, settings.parameters("dataset", name), data_dir or data_root(), train=False)
+    size = metadata.get("image_size") or _usual_size(network_of(model).stem, settings)
+    return export(model, out_file, images, size, settings.export.opset, provenance)

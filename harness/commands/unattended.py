@@ -1,7 +1,7 @@
 """All of it: the teacher, the students by value, latency and accuracy, the tables; with a log of what became of each.
 
-Every stage is a process of its own: one that fails, crashes or runs out of memory is on record, and the next goes on.
-The log is results/<profile>/runs/<when>.json, written anew after every stage.
+Every stage is a process of its own: one that fails, crashes or runs out of memory is on record, and the next one starts.
+The log is results/<profile>/runs/<when>.json, rewritten after every stage.
 """
 
 import json
@@ -23,17 +23,18 @@ from harness.commands.schedule import (
 from harness.commands.subprocess_stage import Ended
 from harness.files import write_text
 from harness.plan.planning import Cell, Plan
-from harness.store.chain import CellState, counts, states
+from harness.store.chain import Chain
 from harness.store.paths import Paths
-from harness.store.records import AccuracyRecord, TrainRecord, find, now
+from harness.store.records import now
 from harness.store.revision import revision
+from harness.store.states import CellState, counts, states
 
 # Names of cells that a line has room for.
 NAMED = 3
 
 
 class Runs(Protocol):
-    """What runs a command: harness.commands.subprocess_stage.Runner."""
+    """What runs a command: harness.commands.subprocess_stage.CommandRunner."""
 
     stopping: bool
 
@@ -108,13 +109,13 @@ class Unattended:
             ended = self._stage(f"train {_named(cells)}", ["train-matrix", *self.common, *box, *only], seconds, cells)
             tried |= {cell.id for cell in cells}
             if ended.outcome == "stopped" or (ended.outcome == "done" and not self._settled(cells)):
-                # Out of time: it goes on from its checkpoint next time.
+                # Out of time: the next run resumes from its checkpoint.
                 return
 
     def _settled(self, cells: Sequence[Cell]) -> bool:
         wanted = {cell.id for cell in cells}
         _, found = self._now()
-        return all(state.training in ("done", "failed") for state in found if state.cell.id in wanted)
+        return all(state.training in ("done", "changed", "failed") for state in found if state.cell.id in wanted)
 
     def _say_why_nothing_is_left(self, plan: Plan, found: Sequence[CellState]) -> None:
         teacher = next(state for state in found if state.cell.is_teacher)
@@ -153,12 +154,12 @@ class Unattended:
 
     def _costs(self, plan: Plan) -> Costs:
         macs, seconds = {}, {}
+        chain = Chain(plan, self.paths.results)
         for cell in plan.cells:
-            train = find(self.paths.results, plan.profile, cell.id, cell.key, TrainRecord)
-            accuracy = find(self.paths.results, plan.profile, cell.id, cell.key, AccuracyRecord)
+            train, accuracy = chain.train(cell).standing, chain.accuracy(cell).standing
             if train and train.macs:
                 macs[cell.id] = train.macs
-            if accuracy and accuracy.status == "done":
+            if accuracy:
                 seconds[cell.id] = accuracy.seconds
         return Costs(macs, seconds)
 
@@ -170,7 +171,7 @@ class Unattended:
         outcome = ended.outcome
         self._note(Step(name, outcome, ended.seconds, ended.code, [cell.id for cell in cells], words))
         if outcome != "done":
-            self.say(f"==> {name}: {outcome} (exit code {ended.code}); going on")
+            self.say(f"==> {name}: {outcome} (exit code {ended.code}); continuing")
         return ended
 
     def _skip(self, name: str, reason: str) -> None:
@@ -196,7 +197,8 @@ class Unattended:
 
     def _devices(self, plan: Plan) -> list[Any]:
         """Where the models were trained that ended in this run."""
-        trained = (find(self.paths.results, plan.profile, cell.id, cell.key, TrainRecord) for cell in plan.cells)
+        chain = Chain(plan, self.paths.results)
+        trained = (chain.train(cell).standing for cell in plan.cells)
         return sorted(
             {str(one.environment.get("device")) for one in trained if one and one.finished_at >= self.started_at}
         )

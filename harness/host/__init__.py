@@ -1,1 +1,1 @@
-"""What can be known about the machine: its CPUs, control groups, load, and the container around us."""
+"""What can be known about the machine: its CPUs, control groups and load, and the container around this process."""

@@ -17,10 +17,12 @@ SYSTEM_CPUS = Path("/sys/devices/system/cpu")
 
 @dataclass(frozen=True)
 class Topology:
-    """A picture of the machine. `allowed`: logical CPUs that this process may use, which is less than there are
-    where a cpuset says so. `siblings`: for every online logical CPU, all logical CPUs of its physical core. `node`:
-    its NUMA node, `speed`: how fast its kind of core is (cpu_capacity, or else the highest clock in kHz), each where
-    the kernel says so."""
+    """A picture of the machine.
+
+    `allowed`: logical CPUs that this process may use, fewer than there are where a cpuset says so. `siblings`: for
+    every online logical CPU, all logical CPUs of its physical core. `node` is its NUMA node and `speed` how fast its
+    kind of core is (cpu_capacity, or else the highest clock in kHz), each where the kernel says so.
+    """
 
     allowed: frozenset[int]
     siblings: Mapping[int, frozenset[int]]
@@ -34,7 +36,7 @@ class Topology:
 
     @property
     def cores(self) -> list["Core"]:
-        """The physical cores that this process may use at least a part of, by their first logical CPU."""
+        """The physical cores of which this process may use at least a part, by their first logical CPU."""
         groups = {self.siblings.get(cpu, frozenset({cpu})) for cpu in self.allowed}
         return [self._core(group) for group in sorted(groups, key=min)]
 
@@ -44,7 +46,7 @@ class Topology:
 
     @property
     def usable_cores(self) -> int:
-        """Cores of the fastest kind on the NUMA node that has most of them: as many as one session may spread over."""
+        """Cores of the fastest kind on the NUMA node that has most of them: as many as one session may run on."""
         return max(Counter((core.speed, core.node) for core in _fastest(self.cores)).values(), default=1)
 
 
@@ -59,20 +61,20 @@ class Core(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Choice:
-    """The logical CPUs to pin to, one per physical core, and what is not as it should be about them."""
+class ChosenCpus:
+    """The logical CPUs to pin to, one per physical core, and warnings about what is not ideal about them."""
 
     cpus: list[int]
     warnings: list[str]
 
 
-def choose_cpus(topology: Topology, threads: int) -> Choice:
+def choose_cpus(topology: Topology, threads: int) -> ChosenCpus:
     """One logical CPU on each of `threads` physical cores.
 
-    All of one kind, the fastest that is there often enough (hybrid CPUs), and on one NUMA node where one has enough of
-    them. Cores of which only some siblings are allowed come last, with a warning: somebody else may use the rest; and
-    before them the core of CPU 0, because it serves most interrupts. HarnessError where there are fewer cores than
-    threads.
+    All of one kind, on hybrid CPUs the fastest that has enough cores, and on one NUMA node where one has enough of
+    them. Cores of which only some siblings are allowed come last, with a warning: somebody else may use the rest. The
+    core of CPU 0 comes just before those, because it serves most interrupts. HarnessError where there are fewer cores
+    than threads.
     """
     cores = topology.cores
     if len(cores) < threads:
@@ -84,7 +86,7 @@ def choose_cpus(topology: Topology, threads: int) -> Choice:
     alike = [core for core in cores if core.speed == _speed(cores, threads)]
     if len(alike) < threads:
         alike = sorted(cores, key=lambda core: -core.speed)
-        warnings.append("the threads run on cores of different speeds: no kind of core is there often enough")
+        warnings.append("the threads run on cores of different speeds: there are not enough of any one kind")
     near = _on_one_node(alike, threads)
     if len({core.node for core in near[:threads]}) > 1:
         warnings.append("the threads run on several NUMA nodes: none has enough cores")
@@ -94,7 +96,7 @@ def choose_cpus(topology: Topology, threads: int) -> Choice:
         for core in chosen
         if not core.whole
     ]
-    return Choice(cpus=sorted(core.cpu for core in chosen), warnings=warnings)
+    return ChosenCpus(cpus=sorted(core.cpu for core in chosen), warnings=warnings)
 
 
 def _fastest(cores: Sequence[Core]) -> list[Core]:
@@ -113,7 +115,7 @@ def _on_one_node(cores: Sequence[Core], threads: int) -> list[Core]:
     whole = Counter(core.node for core in cores if core.whole)
     there = Counter(core.node for core in cores)
     best = max(there, key=lambda node: (there[node] >= threads, whole[node] >= threads, whole[node], -node))
-    # sorting is stable: within a group the order that came in stays, by speed or by number
+    # sorting is stable: within a group cores keep the order that they came in, by speed or by number
     return sorted(cores, key=lambda core: (core.node != best, not core.whole, core.first))
 
 
@@ -128,8 +130,10 @@ def parse_cpu_list(text: str) -> frozenset[int]:
 
 
 def read_topology(root: Path = SYSTEM_CPUS, allowed: frozenset[int] | None = None) -> Topology:
-    """The picture of this machine, or of a recorded one. Where the kernel shows no siblings (some sandboxes), each CPU
-    counts as a core."""
+    """The picture of this machine, or of a recorded one.
+
+    Where the kernel shows no siblings, as in some sandboxes, each CPU counts as a core.
+    """
     siblings, node = {}, {}
     capacity: dict[int, int] = {}
     clock: dict[int, int] = {}
@@ -149,7 +153,7 @@ def read_topology(root: Path = SYSTEM_CPUS, allowed: frozenset[int] | None = Non
 
 
 def _kinds(speed: Mapping[int, int]) -> dict[int, int]:
-    """Speeds with favoured cores put among their kind: a tenth more clock is turbo, not another kind of core."""
+    """Speeds with favoured cores counted among their kind: a tenth more clock is turbo, not another kind of core."""
     kinds: list[int] = []
     for value in sorted(set(speed.values()), reverse=True):
         if not kinds or value < 0.85 * kinds[-1]:
@@ -165,7 +169,7 @@ def _read(path: Path) -> str | None:
 
 
 def require_affinity(cpus: list[int]) -> None:
-    """Asserted from inside the process that measures: it may run on exactly these CPUs."""
+    """Raise HarnessError unless this process may run on exactly these CPUs."""
     really = sorted(os.sched_getaffinity(0))
     if really != sorted(cpus):
         raise HarnessError(

@@ -1,18 +1,17 @@
-"""What this process is enclosed in, seen from the inside; every fact is the kernel's, below `root`."""
+"""What this process's container is closed to, seen from the inside; every fact is the kernel's, read below `root`."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.bench.job import Job
 from harness.errors import HarnessError
-from harness.host.facts import cgroup_limits
+from harness.host import cgroups
 from harness.host.openings import openings
 
 # Not on any disk, and gone with the container.
-PASSING = {"tmpfs", "proc", "sysfs", "devpts", "devtmpfs", "mqueue", "cgroup", "cgroup2", "ramfs", "securityfs"}
+VOLATILE = {"tmpfs", "proc", "sysfs", "devpts", "devtmpfs", "mqueue", "cgroup", "cgroup2", "ramfs", "securityfs"}
 SOCKETS = ("docker.sock", "containerd.sock", "podman.sock", "crio.sock", "dockershim.sock")
 # The kernel's names by bit, capability.h; newer ones go by their number.
 CAPABILITIES = (
@@ -32,14 +31,14 @@ class Mounted:
     kind: str
 
 
-def check(job: Job, root: Path = Path("/")) -> dict[str, Any] | None:
-    """The facts, for the record; None where the job asks for no enclosure.
+def check(
+    asked: Mapping[str, Any], inputs: Sequence[Path], outputs: Sequence[Path], root: Path = Path("/")
+) -> dict[str, Any]:
+    """The facts about this container, for the record.
 
-    Raises HarnessError where the container is not closed as the job asks: nothing is measured in such a one.
+    Raises HarnessError where it is not closed as it was asked to be: nothing is measured in such a container.
     """
-    if job.enclosure is None:
-        return None
-    found = facts(job, root)
+    found = facts(asked, inputs, outputs, root)
     if wrong := openings(found):
         raise HarnessError(
             f"the container is not closed as it should be: {'; '.join(wrong)}. "
@@ -48,16 +47,19 @@ def check(job: Job, root: Path = Path("/")) -> dict[str, Any] | None:
     return found
 
 
-def facts(job: Job, root: Path = Path("/")) -> dict[str, Any]:
-    """What the container is closed to, and what it was asked to be."""
+def facts(
+    asked: Mapping[str, Any], inputs: Sequence[Path], outputs: Sequence[Path], root: Path = Path("/")
+) -> dict[str, Any]:
+    """What the container is closed to, and what it was asked to be (`cpus` and `memory_bytes`).
+
+    It reads its `inputs`, which it must not be able to write, and writes to its `outputs` and nowhere else.
+    """
     status = _status(root)
     mounts = list(mounted(root))
-    inputs = [job.testset, *(model.onnx for model in job.models), *(m.answers for m in job.models if m.answers)]
-    outputs = [job.results, job.raw]
     return {
-        "asked": job.enclosure.model_dump(mode="json") if job.enclosure else {},
+        "asked": dict(asked),
         "cpus": sorted(os.sched_getaffinity(0)),
-        "memory_bytes": cgroup_limits(root)["memory_bytes"],
+        "memory_bytes": cgroups.limits(root)["memory_bytes"],
         "interfaces": interfaces(root),
         "read_only_root": not is_writable(Path("/"), mounts),
         "root": "0" in status.get("Uid", "0").split(),
@@ -90,19 +92,19 @@ def is_writable(path: Path, mounts: Iterable[Mounted]) -> bool:
 
 
 def writable_elsewhere(mounts: Iterable[Mounted], outputs: Iterable[Path]) -> list[str]:
-    """Where something could be written that stays, beside what the job's results go to."""
+    """Where something could be written that outlives the container, beside the outputs."""
     allowed = list(outputs)
     return sorted(
         str(mount.place)
         for mount in mounts
         if mount.writable
-        and mount.kind not in PASSING
+        and mount.kind not in VOLATILE
         and not any(mount.place.is_relative_to(place) for place in allowed)
     )
 
 
 def interfaces(root: Path) -> list[str]:
-    """Network interfaces but for the loopback."""
+    """Network interfaces other than the loopback."""
     lines = _text(root / "proc/net/dev").splitlines()[2:]
     return sorted(name for line in lines if (name := line.partition(":")[0].strip()) != "lo")
 
@@ -134,5 +136,5 @@ def _text(path: Path) -> str:
         return path.read_text(encoding="utf-8", errors="replace")
     except OSError as error:
         raise HarnessError(
-            f"{path}: cannot be read ({error.strerror}): what encloses the bench is not known"
+            f"{path}: cannot be read ({error.strerror}), so it is not known what the container is closed to"
         ) from error

@@ -1,7 +1,7 @@
 """What is on record about the machine, so that rows from different machines are never taken for the same.
 
 Everything is read below `root`, so that recorded machines can be tested. A fact that cannot be read is None or absent:
-sandboxes hide much, and a bench that stopped for that would be of no use.
+sandboxes hide much, and the bench has to work in them all the same.
 """
 
 import os
@@ -10,12 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from harness.host import cgroups
 from harness.host.cpus import read_topology
 
 # What MLAS chooses its kernels by: AVX-512 machines block channels by 16, AVX2 machines by 8.
 ISA_FLAGS = ("avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "avx_vnni", "amx_bf16", "amx_int8", "asimd", "sve")
-# cgroup v1 says "no limit" with a number near 2^63.
-UNLIMITED_BYTES = 1 << 62
 
 
 def environment(cpus: Sequence[int], root: Path = Path("/")) -> dict[str, Any]:
@@ -32,7 +31,7 @@ def environment(cpus: Sequence[int], root: Path = Path("/")) -> dict[str, Any]:
         "caches_kib": caches(system / f"cpu{cpus[0]}"),
         "governor": _text(system / f"cpu{cpus[0]}/cpufreq/scaling_governor"),
         "turbo": turbo(system),
-        "cgroup": cgroup_limits(root),
+        "cgroup": cgroups.limits(root),
         "kernel": platform.release(),
         "machine": platform.machine(),
         "python": platform.python_version(),
@@ -40,7 +39,7 @@ def environment(cpus: Sequence[int], root: Path = Path("/")) -> dict[str, Any]:
 
 
 def parse_cpuinfo(text: str) -> dict[str, Any]:
-    """Model, instruction sets of interest and whether a hypervisor is below, from /proc/cpuinfo (x86 or Arm)."""
+    """Model, instruction sets of interest, and whether this is a virtual machine, from /proc/cpuinfo (x86 or Arm)."""
     fields: dict[str, str] = {}
     for line in text.splitlines():
         name, _, value = line.partition(":")
@@ -71,44 +70,22 @@ def turbo(system: Path) -> bool | None:
     return None if boost is None else boost == "1"
 
 
-def cgroup_limits(root: Path) -> dict[str, Any]:
-    """This process's limits: `cpus` as a list, `cpu_quota` in cores, `memory_bytes`; None is no limit."""
-    cpuset = _cgroup_file(root, "cpuset", "cpuset.cpus.effective") or _cgroup_file(
-        root, "cpuset", "cpuset.effective_cpus"
-    )
-    v2_cpu = _cgroup_file(root, "", "cpu.max")
-    if v2_cpu is not None:
-        quota, period = v2_cpu.split()[0], v2_cpu.split()[-1]
-    else:
-        quota = _cgroup_file(root, "cpu", "cpu.cfs_quota_us") or "-1"
-        period = _cgroup_file(root, "cpu", "cpu.cfs_period_us") or "100000"
-    memory = _cgroup_file(root, "", "memory.max") or _cgroup_file(root, "memory", "memory.limit_in_bytes") or "max"
-    return {
-        "cpuset": cpuset,
-        "cpu_quota": None if quota in ("max", "-1") else int(quota) / int(period),
-        "memory_bytes": None if memory == "max" or int(memory) >= UNLIMITED_BYTES else int(memory),
-    }
-
-
-def oom_kills(root: Path = Path("/")) -> int:
-    """How many processes of this cgroup the kernel has killed for memory so far; 0 where it does not say."""
-    text = _cgroup_file(root, "", "memory.events") or _cgroup_file(root, "memory", "memory.oom_control") or ""
-    return _counts(text).get("oom_kill", 0)
-
-
 def activity(root: Path = Path("/")) -> dict[str, float]:
-    """What changes during a run: load average over a minute, clock ticks in all and stolen by the hypervisor, how often
-    a CPU quota has stopped the group and heat has slowed the cores, pages swapped, and how long (us) tasks have waited
-    for CPU and memory. What the kernel does not say is 0."""
+    """What changes during a run; what the kernel does not say is 0.
+
+    The load average over a minute; clock ticks in all, and those stolen by the hypervisor; how often a CPU quota has
+    stopped this process's group, and heat has slowed the cores; pages swapped; how long (us) tasks have waited for CPU
+    and for memory; the mean clock in kHz.
+    """
     fields = (_text(root / "proc/stat") or "cpu").splitlines()[0].split()[1:]
     ticks = [int(field) for field in fields]
-    swaps = _counts(_text(root / "proc/vmstat") or "")
+    swaps = cgroups.counts(_text(root / "proc/vmstat") or "")
     # guest time (from the ninth field on) is contained in user time already
     return {
         "load_average": float((_text(root / "proc/loadavg") or f"{os.getloadavg()[0]}").split()[0]),
         "ticks": float(sum(ticks[:8])),
         "stolen_ticks": float(ticks[7]) if len(ticks) > 7 else 0.0,
-        "throttled": float(_throttled(root)),
+        "throttled": float(cgroups.throttled(root)),
         "thermal_throttled": float(_thermal(root / "sys/devices/system/cpu")),
         "swapped_pages": float(swaps.get("pswpin", 0) + swaps.get("pswpout", 0)),
         "cpu_pressure_us": _pressure_us(root / "proc/pressure/cpu"),
@@ -118,7 +95,7 @@ def activity(root: Path = Path("/")) -> dict[str, float]:
 
 
 def disturbances(before: dict[str, float], after: dict[str, float]) -> dict[str, float | None]:
-    """What went on between two activities, in words of a record; None where the kernel does not say."""
+    """What happened between two activities, under the names that records use; None where the kernel does not say."""
     grown = {name: after[name] - before[name] for name in before}
     return {
         "thermal_throttles": grown["thermal_throttled"],
@@ -149,37 +126,10 @@ def _pressure_us(path: Path) -> float:
     return 0.0
 
 
-def _counts(text: str) -> dict[str, int]:
-    """Lines of "name number"."""
-    return {
-        name: int(value) for name, _, value in (line.partition(" ") for line in text.splitlines()) if value.isdigit()
-    }
-
-
-def _throttled(root: Path) -> int:
-    text = _cgroup_file(root, "", "cpu.stat") or _cgroup_file(root, "cpu", "cpu.stat") or ""
-    return _counts(text).get("nr_throttled", 0)
-
-
 def steal_pct(before: dict[str, float], after: dict[str, float]) -> float:
     """Share of CPU time between two activities that the hypervisor gave to others, in percent."""
     ticks = after["ticks"] - before["ticks"]
     return 100 * (after["stolen_ticks"] - before["stolen_ticks"]) / ticks if ticks > 0 else 0.0
-
-
-def _cgroup_file(root: Path, controller: str, name: str) -> str | None:
-    """A cgroup file, v1 (a folder per controller) or v2 (controller ""), of this process's group or of the root."""
-    own = ""
-    for line in (_text(root / "proc/self/cgroup") or "").splitlines():
-        _, controllers, path = line.split(":", 2)
-        if controller in controllers.split(","):
-            own = path.lstrip("/")
-    for mount in dict.fromkeys([root / "sys/fs/cgroup" / controller, root / "sys/fs/cgroup"]):
-        for folder in dict.fromkeys([mount / own, mount]):
-            text = _text(folder / name)
-            if text is not None:
-                return text
-    return None
 
 
 def _kib(size: str) -> int:

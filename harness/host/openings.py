@@ -1,10 +1,12 @@
-"""What a container that measures must be closed to: read off its own facts, by the bench before it measures and by the
-checks afterwards."""
+"""What a container that measures must be closed to.
+
+Read from the container's own facts, by the bench before it measures and by the checks afterwards.
+"""
 
 from collections.abc import Mapping
 from typing import Any
 
-# Fact -> its value in a container that is closed, and what anything else means.
+# Fact -> its value in a closed container, and what any other value means.
 CLOSED: Mapping[str, tuple[Any, str]] = {
     "root": (False, "it runs as root"),
     "capabilities": ([], "it has capabilities: {}"),
@@ -18,7 +20,7 @@ CLOSED: Mapping[str, tuple[Any, str]] = {
 
 
 def openings(facts: Mapping[str, Any]) -> list[str]:
-    """What is not as it should be; a fact that is missing is not."""
+    """What is not closed, one sentence each; a missing fact is one of them."""
     found = [f"{name} is not on record" for name in (*CLOSED, "cpus", "memory_bytes", "asked") if name not in facts]
     if found:
         return found

@@ -1,86 +1,128 @@
-"""From settings to a plan: which cells there are, what each is called, and what makes it that cell and no other.
+"""From settings to a plan: which cells there are, what each is called, and the stages that make it."""
 
-A cell's key is a hash over everything that decides its numbers (model, data, protocol, recipe, seed, precision), and
-over nothing else: not the order of the file, not where it runs, not library versions. The settings nest as the work
-does, student -> pruned -> sparse -> teacher, and every layer has a key of its own, so that cells share what they can.
-"""
-
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, TypeVar
 
 from harness.errors import HarnessError
-from harness.files import digest, file_sha256
-from harness.plan.settings import Experiment, Point, Protocol, Recipe, Settings, method_names
+from harness.files import file_sha256
+from harness.plan import registry
+from harness.plan.settings import BASIC_AXES, ESTIMATOR, Experiment, Point, Protocol, Recipe, Settings, condition_name
+from harness.plan.specs import (
+    Accuracy,
+    Choice,
+    Data,
+    Export,
+    JointObjective,
+    Latency,
+    Network,
+    Objective,
+    Pruned,
+    Sparse,
+    StagedObjective,
+    Student,
+    Teacher,
+    sampling_of,
+)
 
-# The study numbers its KD methods; others go by their names.
-STUDY_NUMBERS = {"base": "0", "fmse": "1", "gram": "3"}
-KD_LABELS = {"base": "Base", "none": "None", "scratch": "None (from scratch)"}
-DataName = Literal["cifar100", "stand-in"]
-# prune amount, prune method, KD method, seed; a teacher has none of the first three
-Axes = tuple[float | None, str | None, str | None, int]
+R = TypeVar("R", bound=Recipe)
 
 
 def kd_label(method: str) -> str:
     """The KD column of a table: Base, FMSE+Base, GRAM+Base, ..."""
-    return KD_LABELS.get(method, f"{method.upper()}+Base")
+    return registry.find("method", method).title
+
+
+def kd_number(method: str) -> str:
+    """A KD method as titles name it: by the study's number where it has one."""
+    plugin = registry.find("method", method)
+    return str(plugin.constants.get("NUMBER", plugin.label))
 
 
 def kd_name(given: str) -> str:
     """A KD method given by the study's number or by name; HarnessError names what is allowed."""
-    by_number = {number: name for name, number in STUDY_NUMBERS.items()}
-    name = by_number.get(given, given.lower())
-    allowed = method_names("distillation")
-    if name not in allowed:
+    by_number = {kd_number(name): name for name in registry.names("method") if kd_number(name).isdigit()}
+    name = by_number.get(given, given if ":" in given else given.lower())
+    if ":" not in name and name not in registry.names("method"):
         numbers = ", ".join(f"{number} ({name})" for number, name in sorted(by_number.items()))
-        raise HarnessError(f"--kd-method {given}: unknown; allowed: {numbers} or a name: {', '.join(allowed)}")
+        raise HarnessError(
+            f"--kd-method {given}: unknown; allowed: {numbers} or a name: {', '.join(registry.names('method'))}"
+        )
     return name
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One point of the matrix: a model that should exist. `settings` is what `key` is a hash of."""
+    """One point of the matrix: a model file that should exist, and where it stands on the axes of its experiment."""
 
     id: str
     title: str
-    settings: dict[str, Any]
-    prune_amount: float | None = None
-    prune_method: str | None = None
-    kd_method: str | None = None
-    seed: int = 0
+    spec: Export
+    # axis -> value, empty for the teacher
+    point: Mapping[str, Any]
+    seed: int
     protocol: str | None = None
+
+    @property
+    def trained(self) -> Teacher | Student:
+        """The stage that trains the model."""
+        return self.spec.start
+
+    @property
+    def teacher(self) -> Teacher:
+        """The unpruned network that the cell comes from, or is."""
+        first = self.spec.lineage[0]
+        assert isinstance(first, Teacher)
+        return first
+
+    @property
+    def student(self) -> Student:
+        """The training stage of a cell that is no teacher."""
+        assert isinstance(self.trained, Student)
+        return self.trained
 
     @property
     def is_teacher(self) -> bool:
         """Whether this is the unpruned network that the others come from."""
-        return self.kd_method is None
+        return isinstance(self.trained, Teacher)
 
     @property
-    def point(self) -> Axes:
-        """A student's place on the axes of its experiment."""
-        return (self.prune_amount, self.prune_method, self.kd_method, self.seed)
+    def model_id(self) -> str:
+        """The id of the trained model, which cells of other export forms share."""
+        return self.id.removesuffix(f"-{self.spec.form}")
 
-    @cached_property
-    def key(self) -> str:
-        """16 hex digits of SHA-256 over the settings."""
-        return digest(self.settings, 16)
+    @property
+    def prune_amount(self) -> float | None:
+        """The share of channels that is asked to go; None for the teacher."""
+        return self.point.get("prune_amount")
+
+    @property
+    def prune_method(self) -> str | None:
+        """The pruning criterion; None for the teacher."""
+        return self.point.get("prune_method")
+
+    @property
+    def kd_method(self) -> str | None:
+        """The distillation method; None for the teacher."""
+        return self.point.get("kd_method")
 
     def artifacts(self, root: Path, profile: str) -> Path:
-        """The folder that holds this cell's weights, ONNX file and checkpoints."""
-        return root / profile / f"{self.id}-{self.key[:8]}"
+        """The folder that holds this cell's weights, model file and checkpoint."""
+        return root / profile / f"{self.model_id}-{self.trained.key.partition('-')[2][:8]}"
 
 
 @dataclass(frozen=True)
 class Table:
-    """An experiment as planned: its cells in the order of the file, the teacher first."""
+    """An experiment as planned: its cells in the order of the file, the teacher first; `axes` are those of its own."""
 
     name: str
     title: str
     protocol: str
     cells: tuple[Cell, ...]
+    axes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -88,7 +130,7 @@ class Plan:
     """All that one profile asks for; a cell that several experiments share is there once."""
 
     profile: str
-    data: DataName
+    dataset: str
     settings: Settings
     tables: tuple[Table, ...]
 
@@ -110,9 +152,29 @@ class Plan:
                 raise HarnessError(f"profile {self.profile} has no cell {name!r}; `harness plan --json` lists the ids")
         return [cell for cell in self.cells if not ids or cell.id in ids]
 
+    def latency(self, cell: Cell, condition: str) -> Latency:
+        """The measurement of a cell's latency under a condition."""
+        engine, threads = self._conditions[condition]
+        return Latency(cell.spec, engine, threads, self._sampling, ESTIMATOR)
+
+    def accuracy(self, cell: Cell) -> Accuracy:
+        """The measurement of a cell's accuracy."""
+        bench = self.settings.bench
+        return Accuracy(cell.spec, bench.engines[0], bench.threads[0])
+
+    @cached_property
+    def _conditions(self) -> dict[str, tuple[str, int | str]]:
+        bench = self.settings.bench
+        pairs = product(bench.engines, bench.threads)
+        return {condition_name(engine, threads): (engine, threads) for engine, threads in pairs}
+
+    @cached_property
+    def _sampling(self) -> dict[str, Any]:
+        return sampling_of(self.settings.bench)
+
     @cached_property
     def groups(self) -> tuple[tuple[Cell, ...], ...]:
-        """The students by value, the most valuable first: what to make where time may not suffice for all.
+        """The students by value, the most valuable first: what to make where there may not be time for all of them.
 
         Tables in their order, in each what its experiment's `first` names and then the rest, seed after seed. A group
         has one seed, so that its students can train side by side. Decides when a cell is made, never what it is.
@@ -131,129 +193,182 @@ class Plan:
 
 
 def make_plan(
-    settings: Settings, profile: str, data: DataName = "cifar100", experiments: list[str] | None = None
+    settings: Settings, profile: str, dataset: str | None = None, experiments: Collection[str] | None = None
 ) -> Plan:
-    """Expand the experiments (the profile's, or those named) into cells. Pure, but for hashing a given checkpoint."""
+    """Expand the experiments (the profile's, or those named) into cells, over the profile's data set or its fallback.
+
+    Pure, but for hashing a given checkpoint. HarnessError on an unknown experiment, and where two cells would have one
+    id.
+    """
     known = {experiment.name: experiment for experiment in settings.experiment}
     names = list(dict.fromkeys(experiments or settings.experiments))
     for name in names:
         if name not in known:
             raise HarnessError(f"experiment {name!r} does not exist; allowed: {', '.join(known)}")
-    teacher = teacher_cell(settings, data)
-    tables = []
+    dataset = dataset or settings.data.dataset
+    teacher = teacher_cell(settings, dataset)
+    tables, keys = [], {teacher.id: teacher.spec.key}
     for name in names:
         experiment = known[name]
-        protocol = settings.protocol[experiment.protocol]
-        build = student_builder(settings, teacher, experiment.protocol, protocol)
-        cells = dict.fromkeys(_points(experiment))
-        tables.append(
-            Table(name, experiment.title, experiment.protocol, (teacher, *(build(*point) for point in cells)))
-        )
-    return Plan(profile, data, settings, tuple(tables))
+        builder = Builder(settings, teacher, experiment.protocol)
+        cells = list({cell.id: cell for cell in map(builder.student, _points(experiment))}.values())
+        for cell in cells:
+            if keys.setdefault(cell.id, cell.spec.key) != cell.spec.key:
+                raise HarnessError(f"experiment {name!r}: two different cells have the id {cell.id}; rename a plug-in")
+        axes = tuple(experiment.more)
+        tables.append(Table(name, experiment.title, experiment.protocol, (teacher, *cells), axes))
+    return Plan(profile, dataset, settings, tuple(tables))
 
 
-def _points(experiment: Experiment) -> Iterator[tuple[float, str, str, int]]:
-    axes = product(experiment.prune_amount, experiment.prune_method, experiment.kd_method, experiment.seed)
-    for point in axes:
+def _points(experiment: Experiment) -> Iterator[dict[str, Any]]:
+    names = list(experiment.axes)
+    for values in product(*experiment.axes.values()):
+        point = _relevant(dict(zip(names, values, strict=True)))
         if not any(_matches(excluded, point) for excluded in experiment.exclude):
             yield point
     for extra in experiment.include:
-        assert extra.prune_amount and extra.prune_method and extra.kd_method and extra.seed is not None
-        yield (extra.prune_amount, extra.prune_method, extra.kd_method, extra.seed)
+        yield _relevant(extra.named)
 
 
-def _matches(named: Point, point: Axes) -> bool:
-    wanted = (named.prune_amount, named.prune_method, named.kd_method, named.seed)
-    return all(want is None or want == have for want, have in zip(wanted, point, strict=True))
-
-
-def teacher_cell(settings: Settings, data: DataName) -> Cell:
-    """The unpruned network: trained by recipe, or taken from a checkpoint known by its hash."""
-    teacher = settings.teacher
-    common = {
-        "model": settings.model.model_dump(),
-        "data": {"name": data, **settings.data.model_dump()},
+def _relevant(point: dict[str, Any]) -> dict[str, Any]:
+    """The point without the parameters of plug-ins that are not its own."""
+    own = {"method": point["kd_method"], "criterion": point["prune_method"]}
+    return {
+        axis: value
+        for axis, value in point.items()
+        if axis.partition(".")[0] not in own or axis.startswith(f"{(s := axis.partition('.')[0])}.{own[s]}.")
     }
+
+
+def _matches(named: Point, point: Mapping[str, Any]) -> bool:
+    return all(axis in point and point[axis] == value for axis, value in named.named.items())
+
+
+def teacher_cell(settings: Settings, dataset: str) -> Cell:
+    """The unpruned network: trained by recipe, or taken from a checkpoint known by its hash."""
+    teacher, model, data = settings.teacher, settings.model, settings.data
+    parameters = settings.parameters("dataset", dataset)
+    classes = parameters.get("classes") or registry.find("dataset", dataset).constants["CLASSES"]
+    architecture = Choice(model.architecture, settings.parameters("architecture", model.architecture))
+    images = Data(Choice(dataset, parameters), data.train_images, tuple(data.augment), data.image_size)
+    network = Network(architecture, classes, model.width, model.stem)
     if teacher.checkpoint:
         path = Path(teacher.checkpoint)
         if not path.is_file():
             raise HarnessError(f"teacher.checkpoint: {path}: no such file; give a checkpoint or leave the key out")
-        origin: dict[str, Any] = {"checkpoint_sha256": file_sha256(path)}
+        spec = Teacher(network, images, None, teacher.seed, "fp32", None, file_sha256(path))
     else:
-        origin = {"recipe": _recipe(teacher), "seed": teacher.seed, "precision": settings.precision}
-    name = f"teacher-s{teacher.seed}"
-    return Cell(id=name, title="ResNet50", seed=teacher.seed, settings={"kind": "teacher", **common, **origin})
+        recipe = _resolved(Recipe.model_validate(teacher.model_dump(include=set(Recipe.model_fields))), data.image_size)
+        calibration = settings.pruning.calibration if recipe.image_sizes[-1] != data.image_size else None
+        spec = Teacher(network, images, recipe, teacher.seed, settings.precision, calibration)
+    export = Export(spec, settings.export.form, settings.export.opset)
+    title = registry.find("architecture", model.architecture).title
+    return Cell(f"teacher-s{teacher.seed}", title, export, {}, teacher.seed)
 
 
-def student_builder(
-    settings: Settings, teacher: Cell, protocol_name: str, protocol: Protocol
-) -> Callable[[float, str, str, int], Cell]:
-    """A function (prune amount, prune method, KD method, seed) -> cell, under one protocol."""
-    sparse_recipe = settings.pruning.sparse.model_dump()
-    recipe = _recipe(settings.student)
-    round_to = rounding(settings)
-    suffix = "" if protocol_name == "study" else f"-{protocol_name}"
+class Builder:
+    """Makes the cells of one protocol. Stages that cells share are the same objects, so each key is hashed once."""
 
-    def build(amount: float, method: str, kd: str, seed: int) -> Cell:
-        # One kept layer freezes its whole dependency group, so what is kept decides the student's size.
-        keep_for = [kd] if protocol.keep_for == "own" else sorted(set(protocol.keep_for))
-        start = teacher.settings
-        if method in protocol.sparse_for:
-            start = {
-                "kind": "sparse",
-                "method": method,
-                "keep_for": keep_for,
-                "recipe": sparse_recipe,
-                "seed": seed,
-                "precision": settings.precision,
-                "start": start,
-            }
-        pruned = {
-            "kind": "pruned",
-            "method": method,
-            "amount": amount,
-            "round_to": round_to,
-            "keep_for": keep_for,
-            "start": start,
-        }
-        student = {
-            "kind": "student",
-            "kd": {"method": kd, **_objective(protocol, kd)},
-            "recipe": recipe,
-            "seed": seed,
-            "precision": settings.precision,
-            "start": pruned,
-        }
-        label = STUDY_NUMBERS.get(kd, kd)
-        title = f"P({amount}_{method.upper()})_KD({label})_SEED({seed})"
+    def __init__(self, settings: Settings, teacher: Cell, protocol: str) -> None:
+        self.settings, self.teacher = settings, teacher.teacher
+        self.name, self.protocol = protocol, settings.protocol[protocol]
+        self._sparse: dict[Any, Sparse] = {}
+        self._pruned: dict[Any, Pruned] = {}
+        # settings and student recipe by the axes beside the usual
+        self._changed: dict[str, tuple[Settings, Recipe]] = {}
+
+    def student(self, point: Mapping[str, Any]) -> Cell:
+        """The cell at a point of the axes."""
+        amount, criterion, kd, seed = (point[axis] for axis in BASIC_AXES)
+        more = {axis: value for axis, value in point.items() if axis not in BASIC_AXES}
+        changed = repr(more)
+        if changed not in self._changed:
+            settings = self.settings.with_axes(more) if more else self.settings
+            self._changed[changed] = (settings, _resolved(settings.student, settings.data.image_size))
+        settings, recipe = self._changed[changed]
+        spec = Student(
+            self._start(settings, changed, amount, criterion, kd, seed),
+            tuple(Choice(name, settings.parameters("method", name)) for name in _with_uses(kd)),
+            objective_of(self.protocol, kd),
+            recipe,
+            seed,
+            settings.precision,
+        )
+        label = registry.find("criterion", criterion).label
+        suffix = "" if self.name == "study" else f"-{self.name}"
+        more_id = "".join(f"-{axis.rpartition('.')[2]}{_spelled(value)}" for axis, value in more.items())
+        more_title = "".join(
+            f"_{axis.rpartition('.')[2].upper()}({_spelled(value)})" for axis, value in more.items()
+        ) + suffix.upper().replace("-", "_", 1)
         return Cell(
-            id=f"p{amount}-{method}-{kd}-s{seed}{suffix}",
-            title=title if not suffix else f"{title}_{protocol_name.upper()}",
-            settings=student,
-            prune_amount=amount,
-            prune_method=method,
-            kd_method=kd,
+            id=f"p{amount}-{label}-{registry.find('method', kd).label}-s{seed}{more_id}{suffix}",
+            title=f"P({amount}_{label.upper()})_KD({kd_number(kd)})_SEED({seed}){more_title}",
+            spec=Export(spec, settings.export.form, settings.export.opset),
+            point=point,
             seed=seed,
-            protocol=protocol_name,
+            protocol=self.name,
         )
 
-    return build
+    def _start(self, settings: Settings, changed: str, amount: float, criterion: str, kd: str, seed: int) -> Pruned:
+        protocol = self.protocol
+        # One kept layer freezes its whole dependency group, so what is kept decides the student's size.
+        keep_for = (kd,) if protocol.keep_for == "own" else tuple(sorted(set(protocol.keep_for)))
+        choice = Choice(criterion, settings.parameters("criterion", criterion))
+        sparse = (changed, criterion, keep_for, seed) if criterion in protocol.sparse_for else None
+        if sparse and sparse not in self._sparse:
+            recipe = _resolved(settings.pruning.sparse, settings.data.image_size)
+            self._sparse[sparse] = Sparse(self.teacher, choice, keep_for, recipe, seed, settings.precision)
+        start = self._sparse[sparse] if sparse else self.teacher
+        draws = bool(registry.find("criterion", criterion).constants.get("SEEDED", False))
+        pruned = (changed, criterion, keep_for, amount, seed if draws or sparse else None)
+        if pruned not in self._pruned:
+            self._pruned[pruned] = Pruned(
+                start,
+                choice,
+                amount,
+                rounding(settings),
+                keep_for,
+                protocol.emptied_groups,
+                settings.pruning.calibration,
+                seed if draws else None,
+            )
+        return self._pruned[pruned]
 
 
-def _recipe(recipe: Recipe) -> dict[str, Any]:
-    return recipe.model_dump(include=set(Recipe.model_fields))
+def _with_uses(method: str) -> list[str]:
+    """A KD method and those whose losses it makes use of, as its file says in USES."""
+    return [method, *registry.find("method", method).constants.get("USES", ())]
 
 
-def _objective(protocol: Protocol, kd: str) -> dict[str, Any]:
+def _spelled(value: Any) -> str:
+    """An axis value as part of an id."""
+    if isinstance(value, list):
+        return "x".join(map(_spelled, value))
+    return "".join(letter if letter.isalnum() or letter in "._" else "_" for letter in str(value).lower())
+
+
+def _resolved(recipe: R, image_size: int) -> R:
+    """The recipe with the sizes that it trains at written out, less what only repeats the last of them."""
+    sizes = list(recipe.image_sizes) or [image_size]
+    while len(sizes) > 1 and sizes[-1] == sizes[-2]:
+        sizes.pop()
+    return recipe.model_copy(update={"image_sizes": sizes})
+
+
+def objective_of(protocol: Protocol, kd: str) -> Objective:
+    """What the protocol has a KD method learn from; None for what the method has no use for."""
+    constants = registry.find("method", kd).constants
+    teacher, reads = constants.get("TEACHER", True), constants.get("FEATURES", False)
+    features = protocol.features if reads else None
     if protocol.objective == "stages":
-        return {"objective": "stages"}
-    return {
-        "objective": "joint",
-        "stages": protocol.stages,
-        "temperature": protocol.temperature,
-        "label_weight": protocol.label_weight,
-        "feature_weight": protocol.feature_weight.get(kd, 1.0),
-    }
+        return StagedObjective(features)
+    return JointObjective(
+        protocol.stages,
+        protocol.temperature if teacher else None,
+        protocol.label_weight if teacher else None,
+        protocol.feature_weight.get(kd, 1.0) if reads else None,
+        features,
+    )
 
 
 def rounding(settings: Settings) -> int:
@@ -268,11 +383,3 @@ def rounding(settings: Settings) -> int:
     while multiple > 1 and settings.model.narrowest < 2 * multiple:
         multiple //= 2
     return multiple
-
-
-def ancestry(settings: dict[str, Any]) -> list[dict[str, Any]]:
-    """The settings of a cell's stages in the order in which they run: teacher, sparse, pruned, student."""
-    chain = [settings]
-    while "start" in chain[-1]:
-        chain.append(chain[-1]["start"])
-    return chain[::-1]

@@ -1,8 +1,7 @@
-"""matrix.toml as typed, frozen settings: strict, so that a typo is an error that says what is allowed."""
+"""What matrix.toml may say, as typed and frozen settings: strict, so that a typo is an error that names what is allowed."""
 
-import tomllib
+from collections.abc import Iterator, Mapping
 from functools import partial
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -17,25 +16,23 @@ from pydantic import (
 )
 
 from harness.errors import HarnessError
-from harness.plan.explain import explain
+from harness.plan import registry
 
-METHODS = Path(__file__).parent / "training"
-
-
-def method_names(kind: Literal["pruning", "distillation"]) -> list[str]:
-    """The methods there are: one file each, named as in matrix.toml. Read off the folder: planning needs no torch."""
-    return sorted(path.stem for path in (METHODS / kind).glob("*.py") if not path.stem.startswith("_"))
+# How one figure follows from the processes of a run: harness.intervals computes it. Part of every latency's key.
+ESTIMATOR = "lower quartile over processes of a process's 1st percentile"
 
 
-def _known(kind: Literal["pruning", "distillation"], name: str) -> str:
-    allowed = method_names(kind)
-    if name not in allowed:
-        raise ValueError(f"unknown {kind} method {name!r}; allowed: {', '.join(allowed)}")
+def _known(kind: registry.Kind, name: str) -> str:
+    """The name of a plug-in that exists; ValueError lists what there is."""
+    try:
+        registry.find(kind, name)
+    except HarnessError as error:
+        raise ValueError(str(error)) from error
     return name
 
 
 class Section(BaseModel):
-    """A table of matrix.toml: unknown keys are refused, values are not coerced, nothing changes afterwards."""
+    """A table of matrix.toml: unknown keys are refused, values are not coerced, and nothing changes afterwards."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
@@ -43,36 +40,58 @@ class Section(BaseModel):
 Count = Annotated[int, Field(ge=1)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+ImageSize = Annotated[int, Field(ge=8, le=512)]
 Augmentation = Literal["crop", "flip", "cutout", "study"]
-# onnxruntime: the reference study's version, and the one that is pinned as current
-Runtime = Literal["1.16.0", "current"]
+Architecture = Annotated[str, AfterValidator(partial(_known, "architecture"))]
+Dataset = Annotated[str, AfterValidator(partial(_known, "dataset"))]
+PruneMethod = Annotated[str, AfterValidator(partial(_known, "criterion"))]
+KdMethod = Annotated[str, AfterValidator(partial(_known, "method"))]
+# Experiments and protocols give their names to files.
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$", max_length=60)]
 
 
-class Model(Section):
-    """ResNet50 in torchvision's shape, every channel count times `width`."""
+class ModelSettings(Section):
+    """The network: an architecture, with every channel count times `width`."""
 
+    architecture: Architecture = "resnet50"
     width: Positive = 1.0
     stem: Literal["cifar", "imagenet"] = "cifar"
 
-    @field_validator("width")
-    @classmethod
-    def _whole_channels(cls, width: float) -> float:
-        if width > 4 or 64 * width < 4 or 64 * width != int(64 * width):
-            raise ValueError("64 x width must be a whole number of channels, at least 4 (width 0.0625, 0.125, ... 4)")
-        return width
+    @model_validator(mode="after")
+    def _whole_channels(self) -> "ModelSettings":
+        channels = registry.find("architecture", self.architecture).constants.get("CHANNELS", 1)
+        narrowest = channels * self.width
+        if self.width > 4 or narrowest != int(narrowest) or narrowest < min(4, channels):
+            raise ValueError(
+                f"width: {channels} x width must be a whole number of channels, at least 4, and width at most 4"
+            )
+        return self
 
     @property
     def narrowest(self) -> int:
         """Channels of the narrowest layer."""
-        return int(64 * self.width)
+        return int(registry.find("architecture", self.architecture).constants.get("CHANNELS", 1) * self.width)
 
 
-class Data(Section):
-    """CIFAR-100, or the first images of its training set; accuracy is always on all 10,000 test images."""
+class DataSettings(Section):
+    """The data set, or the first images of its training set; accuracy is always on all of its test images."""
 
-    train_images: Annotated[int, Field(ge=100, le=50_000)] = 50_000
-    image_size: Annotated[int, Field(ge=8, le=512)] = 32
+    dataset: Dataset = "cifar100"
+    # what takes its place where it can neither be found nor fetched; without one that is an error
+    fallback: Dataset | None = None
+    train_images: Annotated[int, Field(ge=10)] = 50_000
+    # of the exported model, and of training unless a recipe has `image_sizes`
+    image_size: ImageSize = 32
     augment: list[Augmentation] = ["crop", "flip"]
+
+    @model_validator(mode="after")
+    def _possible(self) -> "DataSettings":
+        most = registry.find("dataset", self.dataset).constants.get("TRAIN_IMAGES", self.train_images)
+        if self.train_images > most:
+            raise ValueError(f"train_images: {self.dataset} has {most} training images (got {self.train_images})")
+        if "study" in self.augment and len(self.augment) > 1:
+            raise ValueError('augment: "study" is a whole pipeline and stands alone')
+        return self
 
 
 class Recipe(Section):
@@ -84,18 +103,28 @@ class Recipe(Section):
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     nesterov: bool = True
     weight_decay: NonNegative = 5e-4
-    schedule: Literal["cosine", "exponential", "constant"] = "cosine"
+    schedule: Literal["cosine", "linear", "exponential", "constant"] = "cosine"
     # exponential: lr x gamma^epoch
     gamma: Annotated[float, Field(gt=0, le=1)] = 1.0
     warmup_epochs: NonNegative = 0.0
     # largest gradient norm; 0 is no clipping
     clip_norm: NonNegative = 0.0
+    # The size of training images, epoch by epoch of a stage; the last one holds for the rest. Empty: data.image_size
+    image_sizes: list[ImageSize] = []
+
+    @model_validator(mode="after")
+    def _coherent(self) -> "Recipe":
+        if self.warmup_epochs and self.warmup_epochs >= self.epochs:
+            raise ValueError(f"warmup_epochs: must be below epochs ({self.epochs}), or the rate never peaks")
+        if len(self.image_sizes) > self.epochs:
+            raise ValueError(f"image_sizes: names {len(self.image_sizes)} epochs of {self.epochs}")
+        return self
 
 
 class TeacherRecipe(Recipe):
     """The teacher's recipe, or a checkpoint in place of training."""
 
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     checkpoint: str | None = None
 
 
@@ -105,11 +134,27 @@ class SparseRecipe(Recipe):
     regularisation: NonNegative
 
 
+class Calibration(Section):
+    """How BatchNorm's running statistics are estimated anew: over the first `images`, in batches of `batch_size`."""
+
+    images: Count = 2000
+    batch_size: Annotated[int, Field(ge=2)] = 250
+
+
 class PruningSettings(Section):
-    """What all pruning methods share."""
+    """What all pruning criteria share."""
 
     round_to: Count | Literal["auto"] = "auto"
+    calibration: Calibration = Calibration()
     sparse: SparseRecipe
+
+
+class ExportSettings(Section):
+    """The form of the exported model file."""
+
+    form: Literal["fp32"] = "fp32"
+    # onnxruntime 1.16.0 reads operator sets up to 19
+    opset: Annotated[int, Field(ge=11, le=19)] = 17
 
 
 class Target(Section):
@@ -123,15 +168,56 @@ class Target(Section):
     base_ghz: Positive
 
 
+def engine_names() -> list[str]:
+    """What `bench.engines` may name of the package's own engines: every variant of each, like onnxruntime-1.16.0."""
+    return [
+        f"{name}-{variant}"
+        for name in registry.names("engine")
+        for variant in registry.find("engine", name).constants.get("VARIANTS", {})
+    ]
+
+
+def engine_version(engine: str) -> str:
+    """What an engine in one of its variants has to say of itself: onnxruntime-1.16.0 is "onnxruntime 1.16.0"."""
+    plugin, variant = _variant(engine)
+    return f"{plugin.label} {variant['version']}"
+
+
+def engine_environment(engine: str) -> str:
+    """The folder in .venvs that has an engine in one of its variants: bench-1.16.0 for onnxruntime-1.16.0."""
+    return str(_variant(engine)[1]["environment"])
+
+
+def _variant(engine: str) -> tuple[registry.Plugin, Mapping[str, str]]:
+    name, _, variant = engine.partition("-")
+    plugin = registry.find("engine", name)
+    variants = plugin.constants.get("VARIANTS", {})
+    if variant not in variants:
+        raise HarnessError(f"engine {name!r} has no variant {variant!r}; allowed: {', '.join(variants)}")
+    return plugin, variants[variant]
+
+
+def _known_engine(engine: str) -> str:
+    try:
+        _variant(engine)
+    except HarnessError:
+        raise ValueError(
+            f"unknown engine {engine!r}; allowed: {', '.join(engine_names())}, or package.module:NAME-variant"
+        ) from None
+    return engine
+
+
 class Bench(Section):
-    """How latency is measured: every model under every combination of runtime and threads, the first one the headline.
+    """How latency is measured: every model under every combination of engine and threads, the first one the headline.
 
     Blocks of fresh processes go on until the headline's ratio to the teacher is known to `precision_pct` (half its 95 %
     interval) for every model, or `minutes_per_model` are used up. The other combinations are in every fourth block.
     """
 
-    # Each an environment of its own: .venvs/bench-<name>
-    runtimes: Annotated[list[Runtime], Field(min_length=1)] = ["1.16.0"]
+    # an engine in one of its variants; each variant has an environment of its own
+    engines: Annotated[list[Annotated[str, AfterValidator(_known_engine)]], Field(min_length=1)] = [
+        "onnxruntime-1.16.0"
+    ]
     # intra-op threads, on as many whole physical cores; "all": as many as the target has, or this machine if fewer
     threads: Annotated[list[Count | Literal["all"]], Field(min_length=1)] = [1]
     precision_pct: Positive = 1.0
@@ -145,22 +231,27 @@ class Bench(Section):
     seed: Annotated[int, Field(ge=0)] = 0
     target: Target
 
-    @field_validator("runtimes", "threads")
+    @field_validator("engines", "threads")
     @classmethod
     def _distinct(cls, values: list[Any]) -> list[Any]:
-        if len(set(values)) != len(values):
-            raise ValueError("a value is named twice")
-        return values
+        return distinct(values)
 
     @property
     def conditions(self) -> list[str]:
         """The names of the combinations, as records are filed under; the headline first."""
-        return [condition_name(runtime, threads) for runtime in self.runtimes for threads in self.threads]
+        return [condition_name(engine, threads) for engine in self.engines for threads in self.threads]
 
 
-def condition_name(runtime: str, threads: int | str) -> str:
-    """A combination's name: "ort-1.16.0-threads-1"."""
-    return f"ort-{runtime}-threads-{threads}"
+def condition_name(engine: str, threads: int | str) -> str:
+    """A combination's name: "onnxruntime-1.16.0-threads-1". Of an engine elsewhere without its module."""
+    return f"{engine.rpartition(':')[2]}-threads-{threads}"
+
+
+def distinct(values: list[Any]) -> list[Any]:
+    """The values; ValueError where one is named twice."""
+    if any(value in values[:place] for place, value in enumerate(values)):
+        raise ValueError("a value is named twice")
+    return values
 
 
 class Protocol(Section):
@@ -171,25 +262,18 @@ class Protocol(Section):
     """
 
     objective: Literal["stages", "joint"]
-    keep_for: list[str] | Literal["own"]
-    sparse_for: list[str]
+    keep_for: list[KdMethod] | Literal["own"]
+    sparse_for: list[PruneMethod]
+    # Where a stage's last features are read: after the residual sum and ReLU, or at the last BatchNorm before it.
+    features: Literal["sum", "norm"] = "sum"
+    # A group of layers that would lose every channel: left "whole", as Torch-Pruning and thus the study leave it, or
+    # pruned to its "least", a single multiple of round_to.
+    emptied_groups: Literal["whole", "least"] = "least"
     # joint only: how many times `student.epochs` a cell trains
     stages: Count = 1
     temperature: Positive = 4.0
     label_weight: Annotated[float, Field(ge=0, le=1)] = 0.1
-    feature_weight: dict[str, NonNegative] = {}
-
-    @field_validator("keep_for", "feature_weight")
-    @classmethod
-    def _distillation(cls, names: Any) -> Any:
-        for name in names if names != "own" else []:
-            _known("distillation", name)
-        return names
-
-    @field_validator("sparse_for")
-    @classmethod
-    def _pruning(cls, names: list[str]) -> list[str]:
-        return [_known("pruning", name) for name in names]
+    feature_weight: dict[KdMethod, NonNegative] = {}
 
     @model_validator(mode="after")
     def _own_stages(self) -> "Protocol":
@@ -199,14 +283,38 @@ class Protocol(Section):
 
 
 Amount = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
-PruneMethod = Annotated[str, AfterValidator(partial(_known, "pruning"))]
-KdMethod = Annotated[str, AfterValidator(partial(_known, "distillation"))]
-Seed = Annotated[int, Field(ge=0)]
-# Experiments and protocols give their names to files.
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+# The axes that every experiment has.
+BASIC_AXES = ("prune_amount", "prune_method", "kd_method", "seed")
+# The sections whose keys can be axes as well: `student.lr = [0.05, 0.1]`, `method.gram.scale = [0.1, 1.0]`.
+AXIS_SECTIONS = ("student", "pruning", "method", "criterion")
+Tables = dict[str, Any]
 
 
-class Point(Section):
+class Axes(Section):
+    """A table that names axes: a table for each section whose keys may be one."""
+
+    student: Tables = {}
+    pruning: Tables = {}
+    method: Tables = {}
+    criterion: Tables = {}
+
+    @property
+    def more(self) -> dict[str, Any]:
+        """The axes beside the basic ones, by dotted name."""
+        return {name: value for section in AXIS_SECTIONS for name, value in flat(section, getattr(self, section))}
+
+
+def flat(prefix: str, table: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """("student.lr", [0.05, 0.1]) for every leaf of nested tables."""
+    for key, value in table.items():
+        if isinstance(value, Mapping):
+            yield from flat(f"{prefix}.{key}", value)
+        else:
+            yield f"{prefix}.{key}", value
+
+
+class Point(Axes):
     """One combination of axes, for `include` and (any part of it) `exclude` and `first`."""
 
     prune_amount: Amount | None = None
@@ -214,8 +322,14 @@ class Point(Section):
     kd_method: KdMethod | None = None
     seed: Seed | None = None
 
+    @property
+    def named(self) -> dict[str, Any]:
+        """The axes that it names, with their values."""
+        basic = {axis: getattr(self, axis) for axis in BASIC_AXES if getattr(self, axis) is not None}
+        return {**basic, **self.more}
 
-class Experiment(Section):
+
+class Experiment(Axes):
     """One table: the product of its axes less `exclude`, plus `include`."""
 
     name: Name
@@ -234,54 +348,77 @@ class Experiment(Section):
     @field_validator("prune_amount", "prune_method", "kd_method", "seed")
     @classmethod
     def _distinct(cls, values: list[Any]) -> list[Any]:
-        if len(set(values)) != len(values):
-            raise ValueError("a value is named twice")
-        return values
+        return distinct(values)
 
     @field_validator("include")
     @classmethod
     def _whole(cls, points: list[Point]) -> list[Point]:
         for point in points:
-            if None in (point.prune_amount, point.prune_method, point.kd_method, point.seed):
+            if not set(BASIC_AXES) <= set(point.named):
                 raise ValueError("an included point needs prune_amount, prune_method, kd_method and seed")
         return points
 
-    @field_validator("first")
+    @field_validator("first", "exclude")
     @classmethod
-    def _some_axis(cls, points: list[Point]) -> list[Point]:
-        if any(not point.model_dump(exclude_none=True) for point in points):
-            raise ValueError("a point needs at least one of prune_amount, prune_method, kd_method, seed")
+    def _some_axis(cls, points: list[Point], info: ValidationInfo) -> list[Point]:
+        for point in points:
+            if not point.named:
+                what = "an excluded point" if info.field_name == "exclude" else "a point"
+                raise ValueError(f"{what} needs at least one of {', '.join(BASIC_AXES)}")
         return points
 
-    @field_validator("exclude")
-    @classmethod
-    def _on_the_axes(cls, points: list[Point], info: ValidationInfo) -> list[Point]:
-        for point in points:
-            named = point.model_dump(exclude_none=True)
-            if not named:
-                raise ValueError("an excluded point needs at least one of prune_amount, prune_method, kd_method, seed")
-            for axis, value in named.items():
-                # an axis that is wrong itself is not in info.data, and has its own message
-                if value not in info.data.get(axis, [value]):
-                    allowed = ", ".join(map(str, info.data[axis]))
-                    raise ValueError(f"{axis} {value!r} is not on its axis; allowed: {allowed}")
-        return points
+    @model_validator(mode="after")
+    def _axes(self) -> "Experiment":
+        for name, values in self.more.items():
+            if not isinstance(values, list) or not values:
+                raise ValueError(f"{name}: an axis is a list of values (got {values!r})")
+            try:
+                distinct(values)
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from None
+        for point in self.exclude:
+            for axis, value in point.named.items():
+                allowed = self.axes.get(axis, [])
+                if value not in allowed:
+                    names = ", ".join(map(str, allowed)) or "none"
+                    raise ValueError(f"exclude: {axis} {value!r} is not on its axis; allowed: {names}")
+        return self
+
+    @property
+    def axes(self) -> dict[str, list[Any]]:
+        """Every axis with its values, the basic ones first."""
+        return {**{axis: getattr(self, axis) for axis in BASIC_AXES}, **self.more}
 
 
 class Settings(Section):
     """matrix.toml with one profile laid over it."""
 
-    precision: Literal["auto", "bf16", "fp32"] = "auto"
-    model: Model
-    data: Data
+    precision: Literal["bf16", "fp32"] = "bf16"
+    model: ModelSettings
+    data: DataSettings
     teacher: TeacherRecipe
     student: Recipe
     pruning: PruningSettings
+    export: ExportSettings = ExportSettings()
     bench: Bench
     protocol: dict[Name, Protocol]
     experiment: list[Experiment]
     # those that a profile runs
     experiments: Annotated[list[str], Field(min_length=1)]
+    # the plug-ins' own parameters, by kind and name
+    architecture: dict[str, Tables] = {}
+    dataset: dict[str, Tables] = {}
+    criterion: dict[str, Tables] = {}
+    method: dict[str, Tables] = {}
+
+    @field_validator("architecture", "dataset", "criterion", "method")
+    @classmethod
+    def _parameters(cls, tables: dict[str, Tables], info: ValidationInfo) -> dict[str, Tables]:
+        kind: Any = info.field_name
+        for name, given in tables.items():
+            _known(kind, name)
+            registry.resolve(kind, name, given)
+        return tables
 
     @field_validator("experiment")
     @classmethod
@@ -308,55 +445,51 @@ class Settings(Section):
             raise ValueError("an experiment is named twice")
         return names
 
+    @model_validator(mode="after")
+    def _axes_are_settings(self) -> "Settings":
+        for experiment in self.experiment:
+            for name, values in experiment.more.items():
+                for value in values:
+                    try:
+                        self.with_axes({name: value})
+                    except ValueError as error:
+                        raise ValueError(f"experiment {experiment.name}: {name}: {value!r}: {_first(error)}") from error
+        return self
 
-def load_settings(path: Path, profile: str) -> Settings:
-    """matrix.toml with `profile` laid over it. All profiles are checked, so that none rots unseen.
+    def parameters(self, kind: registry.Kind, name: str) -> dict[str, Any]:
+        """All of a plug-in's own parameters, defaults included."""
+        return registry.resolve(kind, name, getattr(self, kind, {}).get(name, {}))
 
-    Raises HarnessError naming file, key and what is allowed.
-    """
-    document = _read(path)
-    profiles = document.pop("profile", {})
-    if not isinstance(profiles, dict) or not all(isinstance(overlay, dict) for overlay in profiles.values()):
-        raise HarnessError(f"{path}: profile: must be tables, like [profile.quick]")
-    if profile not in profiles:
-        raise HarnessError(
-            f"{path}: profile {profile!r} does not exist; allowed: {', '.join(profiles) or 'none is there'}"
-        )
-    return {name: _resolve(path, document, name, overlay) for name, overlay in profiles.items()}[profile]
-
-
-def profile_names(path: Path) -> list[str]:
-    """The profiles that matrix.toml defines."""
-    profiles = _read(path).get("profile", {})
-    return list(profiles) if isinstance(profiles, dict) else []
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise HarnessError(f"{path}: not found; run from the project's folder or name the file with --matrix") from None
-    except OSError as error:
-        raise HarnessError(f"{path}: cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise HarnessError(f"{path}: not valid TOML: {error}") from error
-
-
-def _resolve(path: Path, document: dict[str, Any], name: str, overlay: dict[str, Any]) -> Settings:
-    if "experiment" in overlay or "protocol" in overlay:
-        raise HarnessError(
-            f"{path}: profile.{name}: experiments and protocols are shared; a profile cannot change them"
-        )
-    merged = _merge(document, overlay)
-    try:
-        return Settings.model_validate(merged)
-    except ValidationError as error:
-        raise HarnessError(f"{path}: {explain(error, Settings, merged, name, overlay)}") from error
+    def with_axes(self, values: Mapping[str, Any]) -> "Settings":
+        """These settings with some keys changed, by dotted name. ValueError where one is unknown or a value wrong."""
+        changed: dict[str, Any] = {}
+        for name, value in values.items():
+            section, _, rest = name.partition(".")
+            # a plug-in's name may have dots of its own
+            path = list(rest.rpartition(".")[::2]) if section in ("method", "criterion") else rest.split(".")
+            if section not in AXIS_SECTIONS or not all(path):
+                raise ValueError(f"unknown axis; the sections that axes may come from are {', '.join(AXIS_SECTIONS)}")
+            before = changed.get(section, getattr(self, section))
+            if isinstance(before, Section):
+                changed[section] = type(before).model_validate(_put(before.model_dump(), path, value))
+            else:
+                changed[section] = _put(before, path, value)
+                _known(section, path[0])  # type: ignore[arg-type]
+                registry.resolve(section, path[0], changed[section][path[0]])  # type: ignore[arg-type]
+        return self.model_copy(update=changed)
 
 
-def _merge(base: dict[str, Any], overlay: dict[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
-    for key, value in overlay.items():
-        below = merged.get(key)
-        merged[key] = _merge(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
-    return merged
+def _put(table: Mapping[str, Any], path: list[str], value: Any) -> dict[str, Any]:
+    """The table with one key changed, at a path below it."""
+    key, *rest = path
+    return {**table, key: _put(table.get(key) or {}, rest, value) if rest else value}
+
+
+def _first(error: ValueError) -> str:
+    """What is wrong, in a line."""
+    if not isinstance(error, ValidationError):
+        return str(error)
+    found = error.errors()[0]
+    if found["type"] == "extra_forbidden":
+        return f"{'.'.join(map(str, found['loc']))}: unknown key"
+    return found["msg"].removeprefix("Value error, ")

@@ -3,45 +3,69 @@
 import re
 from collections.abc import Iterable, Sequence
 
-from harness.intervals import ESTIMATOR
+from harness.plan import registry
 from harness.plan.planning import Plan, Table
-from harness.plan.settings import Target
+from harness.plan.settings import ESTIMATOR, Recipe, Target
+from harness.plan.specs import JointObjective, Student, Teacher
+from harness.reporting.escaping import escaped, one_line
 from harness.reporting.machine import bench_machine, target_differences
 from harness.reporting.rows import Row, width_text
+from harness.reporting.tables import of_study
 from harness.store.records import Record
 
-ALL_IMAGES = 50_000
+# Characters of a message that is given as a warning.
+LONGEST = 400
 
 
 def network_line(plan: Plan) -> str:
     """Profile, network and data."""
-    model, data = plan.settings.model, plan.settings.data
-    images = f"{'all' if data.train_images == ALL_IMAGES else 'the first'} {data.train_images:,}"
-    name = "CIFAR-100" if plan.data == "cifar100" else "Stand-in data, not CIFAR-100"
-    width = "full width" if model.width == 1 else f"{width_text(model.width)} width"
+    teacher = plan.teacher.teacher
+    network, data = teacher.network, teacher.data
+    width = "full width" if network.width == 1 else f"{width_text(network.width)} width"
+    dataset, asked = registry.find("dataset", plan.dataset), registry.find("dataset", plan.settings.data.dataset)
+    name = dataset.title[:1].upper() + dataset.title[1:] + ("" if dataset == asked else f", not {asked.title}")
+    images = "all" if data.train_images == dataset.constants.get("TRAIN_IMAGES") else "the first"
     return (
-        f"Profile {plan.profile}: ResNet50 at {width}, {model.stem} stem, {data.image_size} px. "
-        f"{name}, {images} training images."
+        f"Profile {plan.profile}: {plan.teacher.title} at {width}, {network.stem} stem, {data.image_size} px. "
+        f"{name}, {images} {data.train_images:,} training images."
     )
 
 
 def recipe_line(plan: Plan, table: Table) -> str:
-    """Recipe length and protocol."""
-    settings, protocol = plan.settings, plan.settings.protocol[table.protocol]
-    teacher = "from a given checkpoint" if settings.teacher.checkpoint else _epochs(settings.teacher.epochs)
-    epochs = settings.student.epochs
-    students = f"{_epochs(epochs)} per stage" if protocol.objective == "stages" else _epochs(epochs * protocol.stages)
-    return f"Teacher {teacher}, students {students}. Protocol {table.protocol}."
+    """How long the models were trained, and by which protocol."""
+    lengths = dict.fromkeys(_length(cell.trained) for cell in table.cells[1:])
+    students = f", students {' or '.join(lengths)}" if lengths else ""
+    return f"Teacher {_length(plan.teacher.teacher)}{students}. Protocol {table.protocol}."
+
+
+def _length(stage: Teacher | Student) -> str:
+    if stage.recipe is None:
+        return "from a given checkpoint"
+    if isinstance(stage, Teacher):
+        return _epochs(stage.recipe.epochs) + _sizes(stage.recipe, stage)
+    whole = isinstance(stage.objective, JointObjective)
+    epochs = stage.recipe.epochs * (stage.objective.stages if isinstance(stage.objective, JointObjective) else 1)
+    first = stage.lineage[0]
+    assert isinstance(first, Teacher)
+    return _epochs(epochs) + ("" if whole else " per stage") + _sizes(stage.recipe, first)
+
+
+def _sizes(recipe: Recipe, teacher: Teacher) -> str:
+    """The sizes of training images, where they are not those that the model is for."""
+    sizes = dict.fromkeys(recipe.image_sizes)
+    return "" if list(sizes) == [teacher.data.image_size] else f" at {', '.join(map(str, sizes))} px"
 
 
 def measured_lines(plan: Plan, rows: Sequence[Row]) -> list[str]:
-    """Where, when and with what the rows were trained and benched; a line each, none where nothing was done yet."""
+    """Where, when and with what the rows were trained and measured; a line each, none where nothing was done yet."""
     lines = []
     trained = [row.train for row in rows if row.train]
     if trained:
         torch = " and ".join(_values(trained, "torch"))
-        devices = ", ".join(f"{device} ({precision})" for device, precision in _pairs(trained, "device", "precision"))
-        lines.append(f"Trained on {devices}, torch {torch}, {_dates(trained)}, harness {_revisions(trained)}.")
+        devices = sorted(
+            {f"{_fact(row.train, 'device')} ({row.cell.trained.precision})" for row in rows if row.train}
+        )
+        lines.append(f"Trained on {', '.join(devices)}, torch {torch}, {_dates(trained)}, harness {_revisions(trained)}.")
     benched = [row.latency for row in rows if row.latency]
     if benched:
         machines = "; ".join(sorted({bench_machine(record.environment) for record in benched}))
@@ -50,8 +74,8 @@ def measured_lines(plan: Plan, rows: Sequence[Row]) -> list[str]:
             sorted({f"{record.threads} thread{'' if record.threads == 1 else 's'}" for record in benched})
         )
         lines.append(
-            f"Benched on {machines}, {runtimes}, {threads}, batch 1, {_dates(benched)}, harness {_revisions(benched)}. "
-            f"{_compared(benched, plan.settings.bench.target)}"
+            f"Measured on {machines}, {runtimes}, {threads}, batch 1, {_dates(benched)}, harness "
+            f"{_revisions(benched)}. {_compared(benched, plan.settings.bench.target)}"
         )
         counts = [len(record.processes) for record in benched]
         lines.append(f"Processes per model: {_range(counts)}.{_control(rows)}")
@@ -68,46 +92,43 @@ def _control(rows: Sequence[Row]) -> str:
     if teacher is None or teacher.control_ratio is None:
         return ""
     found = teacher.control_ratio
-    return f" Control, the teacher by itself: {found.value:.3f} [{found.low:.3f}, {found.high:.3f}]."
+    return f" Control, the teacher divided by itself: {found.value:.3f} [{found.low:.3f}, {found.high:.3f}]."
 
 
 def how_to_read(rows: Sequence[Row]) -> list[str]:
-    """The columns that the study does not have."""
+    """What the columns mean."""
     images = sorted({row.accuracy.images for row in rows if row.accuracy and row.accuracy.images})
-    counted = (
-        f"Accuracy: the ONNX file on {', '.join(f'{count:,}' for count in images)} test images. " if images else ""
-    )
+    counted = f"Accuracy: of the ONNX file, on {', '.join(f'{count:,}' for count in images)} test images. "
     return [
-        f"{counted}Latency: of an undisturbed core ({ESTIMATOR}). Latency ratio: latency by the teacher's, from one "
-        "bench run, with its 95 % interval; ≈ where it shows no difference.",
-        "MACs ratio: multiply-adds by the teacher's.",
-        "Study: as published for ckdghk77/Network-Compression-Gram (full width, 224 px, i9-9900K); "
-        "its latency ratios follow from its latencies.",
+        f"{counted if images else ''}Latency: that of an undisturbed core ({ESTIMATOR}). Latency ratio: latency divided "
+        "by the teacher's in the same bench run, with its 95 % interval; ≈ where no difference was shown.",
+        "MACs ratio: multiply-adds divided by the teacher's.",
+        *(
+            [
+                "Study: as published for ckdghk77/Network-Compression-Gram (full width, 224 px, i9-9900K); "
+                "its latency ratios are computed from its latencies."
+            ]
+            if of_study(rows)
+            else []
+        ),
     ]
 
 
 def warnings(rows: Sequence[Row]) -> list[str]:
-    """Rows without figures and why, rows that fail a check, and what the bench said about rows."""
+    """Why rows have no figures or fail a check, what to be wary of in others, and what the bench said about rows."""
     said: dict[str, list[str]] = {}
     for row in rows:
-        from_bench = row.latency.warnings if row.latency else []
-        for text in [*(problem.detail for problem in row.problems), *from_bench]:
-            said.setdefault(one_line(text), []).append(row.cell.title)
+        ours = [one.detail for one in (*row.problems, *row.cautions)]
+        for text in [*ours, *(row.latency.warnings if row.latency else [])]:
+            said.setdefault(one_line(text, LONGEST), []).append(row.cell.title)
     return [f"{'all rows' if len(titles) == len(rows) else ', '.join(titles)}: {text}" for text, titles in said.items()]
 
 
 def foot(plan: Plan, table: Table, rows: Sequence[Row]) -> str:
     """All of it as a Markdown list, warnings first."""
     facts = [f"{network_line(plan)} {recipe_line(plan, table)}", *measured_lines(plan, rows), *how_to_read(rows)]
-    # Messages come from elsewhere: what looks like a tag or a comment must not become one.
-    items = [f"**Warning:** {text}" for text in warnings(rows)] + facts
-    return "\n".join(f"- {item.replace('<', '&lt;')}" for item in items)
-
-
-def one_line(text: str, limit: int = 400) -> str:
-    """A message of any shape as one line of at most `limit` characters."""
-    flat = " ".join(text.split())
-    return flat if len(flat) <= limit else flat[: limit - 1] + "…"
+    items = [f"**Warning:** {escaped(text)}" for text in warnings(rows)] + [escaped(fact) for fact in facts]
+    return "\n".join(f"- {item}" for item in items)
 
 
 def _epochs(count: int) -> str:
@@ -120,15 +141,12 @@ def _compared(records: Sequence[Record], target: Target) -> str:
     return f"Not the target, {target.name}: {', '.join(differences)}." if differences else "This is the target."
 
 
+def _fact(record: Record, key: str) -> str:
+    return str(record.environment.get(key, "unknown"))
+
+
 def _values(records: Iterable[Record], key: str) -> list[str]:
-    return sorted({str(record.environment.get(key, "unknown")) for record in records})
-
-
-def _pairs(records: Iterable[Record], first: str, second: str) -> list[tuple[str, str]]:
-    found = {
-        (record.environment.get(first, "unknown"), record.environment.get(second, "unknown")) for record in records
-    }
-    return sorted((str(one), str(two)) for one, two in found)
+    return sorted({_fact(record, key) for record in records})
 
 
 def _revisions(records: Iterable[Record]) -> str:

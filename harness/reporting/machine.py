@@ -1,14 +1,17 @@
 """The machine that was measured on, in words, and how it differs from the one its figures stand in for."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from harness.plan.settings import Target
 
 # The vector extension by which the runtime picks its kernels, widest first, and fp32 channels per block with it.
 KERNELS = {"avx512f": ("AVX-512", 16), "avx2": ("AVX2", 8), "asimd": ("NEON", 4)}
+# What a record says of its machine. Nothing checks it, so any value may be of any type.
+Environment = Mapping[str, Any]
 
 
-def bench_machine(environment: dict[str, Any]) -> str:
+def bench_machine(environment: Environment) -> str:
     """Processor, physical cores and vector extension, as on record."""
     facts = [str(environment.get("cpu", "unknown processor"))]
     cores = environment.get("physical_cores")
@@ -22,7 +25,7 @@ def bench_machine(environment: dict[str, Any]) -> str:
     return f"{facts[0]} ({', '.join(facts[1:])})" if facts[1:] else facts[0]
 
 
-def target_differences(environment: dict[str, Any], target: Target) -> list[str]:
+def target_differences(environment: Environment, target: Target) -> list[str]:
     """What sets the machine apart from the target; empty only where name, cores, kernels and cache all agree."""
     differences = []
     name = str(environment.get("cpu", "unknown"))
@@ -35,12 +38,20 @@ def target_differences(environment: dict[str, Any], target: Target) -> list[str]
     if kernel is None or kernel[0] != target.isa:
         found = f"{kernel[0]} ({kernel[1]} channels per block)" if kernel else "an unknown vector extension"
         differences.append(f"{found} instead of {target.isa} ({target.vector_channels})")
-    l3_kib = environment.get("caches_kib", {}).get("L3")
-    if l3_kib is None or l3_kib / 1024 != target.l3_mib:
-        found = f"{l3_kib / 1024:g} MiB" if l3_kib else "unknown"
+    l3_mib = _l3_mib(environment)
+    if l3_mib != target.l3_mib:
+        found = f"{l3_mib:g} MiB" if l3_mib else "unknown"
         differences.append(f"L3 cache {found} instead of {target.l3_mib:g} MiB")
     return differences
 
 
-def _kernel(environment: dict[str, Any]) -> tuple[str, int] | None:
-    return next((kernel for flag, kernel in KERNELS.items() if flag in environment.get("isa", [])), None)
+def _kernel(environment: Environment) -> tuple[str, int] | None:
+    extensions = environment.get("isa")
+    known = extensions if isinstance(extensions, list) else []
+    return next((kernel for flag, kernel in KERNELS.items() if flag in known), None)
+
+
+def _l3_mib(environment: Environment) -> float | None:
+    caches = environment.get("caches_kib")
+    found = caches.get("L3") if isinstance(caches, dict) else None
+    return found / 1024 if isinstance(found, int | float) else None

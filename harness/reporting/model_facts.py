@@ -1,6 +1,7 @@
-"""What explains a latency: each model's size, work, layout in the runtime, memory and first call."""
+"""What explains a latency: each model's size, work, memory layout in the runtime, memory use and first inference."""
 
 from collections.abc import Sequence
+from statistics import median_high
 
 from harness.reporting.rows import Row
 from harness.reporting.tables import ABSENT, Column
@@ -11,10 +12,10 @@ def model_facts(rows: Sequence[Row]) -> list[Column]:
     return [
         Column("Model Name", [row.cell.title for row in rows], figures=False),
         Column("Parameters (M)", [_scaled(row.params, 1e6, 3) for row in rows]),
-        Column("MACs (M)", [_scaled(row.train.macs if row.train else None, 1e6, 2) for row in rows]),
+        Column("MACs (M)", [_scaled(row.macs, 1e6, 2) for row in rows]),
         Column("ONNX file (MB)", [_scaled(row.export.onnx_bytes if row.export else None, 1e6, 2) for row in rows]),
         Column(
-            "Answers as torch's (%)", [_figure(row.accuracy.agreement_pct if row.accuracy else None, 2) for row in rows]
+            "Same answer as torch (%)", [_figure(row.accuracy.agreement_pct if row.accuracy else None, 2) for row in rows]
         ),
         Column("Convolutions in NCHWc", [_layout(row) for row in rows]),
         Column("Denormal weights", [_count(row.export.denormal_weights if row.export else None) for row in rows]),
@@ -27,7 +28,7 @@ def model_facts(rows: Sequence[Row]) -> list[Column]:
 
 def _layout(row: Row) -> str:
     accuracy = row.accuracy
-    if accuracy is None or accuracy.convolutions is None:
+    if accuracy is None or accuracy.convolutions is None or accuracy.nchwc_convolutions is None:
         return ABSENT
     return f"{accuracy.nchwc_convolutions} of {accuracy.convolutions}"
 
@@ -41,7 +42,7 @@ def _peak(row: Row) -> int | None:
 
 
 def _middle(values: Sequence[float]) -> float | None:
-    return sorted(values)[len(values) // 2] if values else None
+    return median_high(values) if values else None
 
 
 def _scaled(value: float | None, unit: float, decimals: int) -> str:

@@ -31,6 +31,14 @@ WANTED = {
     "step_speedup_vs_usual_cifar_loop": "≥ 2 (GPU: ≥ 2.5)",
     "nine_students_together_vs_alone": "≤ 0.8",
     "resume_overhead_pct": "≤ 2",
+    "files_to_add_architecture": "1",
+    "files_to_add_dataset": "1",
+    "files_to_add_criterion": "1",
+    "files_to_add_kd": "1",
+    "files_to_add_engine": "1",
+    "modules_outside_layers": "0",
+    "same_named_modules": "0",
+    "import_cycles": "0",
 }
 
 

@@ -1,46 +1,48 @@
 """(plan, results) -> one row per planned cell, each with the records that stand, and what is wrong with the others.
 
-A record stands when it was made under the cell's key and from what the stage before left: export from the trained
-weights, latency and accuracy from the exported file. So a figure in a table always belongs to its row. A cell without
-a figure is a row that says why; none is ever dropped.
+harness.store.chain says which records stand, so a figure in a table always belongs to its row. A cell without a figure
+is a row that says why; none is ever dropped.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from math import isfinite
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any
 
-from harness.checks.catalogue import check_results, errors
-from harness.errors import HarnessError
-from harness.plan.planning import Cell, Plan, Table, ancestry, kd_label
-from harness.store.records import (
-    AccuracyRecord,
-    ExportRecord,
-    LatencyRecord,
-    Record,
-    Stage,
-    TrainRecord,
-    load,
-    record_path,
-)
-
-R = TypeVar("R", bound=Record)
+from harness.checks.catalogue import CHECKS
+from harness.checks.evidence import read_evidence
+from harness.checks.limits import PRUNED_SHARE
+from harness.plan import registry
+from harness.plan.planning import Cell, Plan, Table, kd_label
+from harness.plan.settings import BASIC_AXES
+from harness.reporting import published
+from harness.store.chain import Chain, Link, State
+from harness.store.records import AccuracyRecord, ExportRecord, Interval, LatencyRecord, StageName, TrainRecord
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Why a stage of a cell has no figure. `short` fits a table; `detail` is the whole reason."""
+    """Why a stage of a cell has no figure, or one that fails a check. `short` fits a table; `detail` is the reason."""
 
-    stage: Stage
-    state: Literal["missing", "stale", "failed"]
+    stage: StageName
+    state: State
+    short: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class Caution:
+    """What to be wary of in a row that has its figures. `short` fits a table; `detail` says all of it."""
+
     short: str
     detail: str
 
 
 @dataclass(frozen=True)
 class Row:
-    """A planned cell with the records that stand (done, and fitting the stage before)."""
+    """A planned cell with the records that stand."""
 
     cell: Cell
     train: TrainRecord | None
@@ -50,16 +52,23 @@ class Row:
     problems: tuple[Problem, ...]
     # standing latencies under the conditions beside the headline
     beside: tuple[LatencyRecord, ...] = ()
+    # plug-ins whose code has changed since a standing record was made, like "method fmse"
+    changed: tuple[str, ...] = ()
 
     @property
     def accuracy_pct(self) -> float | None:
         """Top-1 (%) of the ONNX file in the bench, on all test images."""
-        return self.accuracy.accuracy_pct if self.accuracy else None
+        return finite(self.accuracy.accuracy_pct if self.accuracy else None)
 
     @property
     def latency_ms(self) -> float | None:
         """Latency (ms) at batch 1 under the headline condition, undisturbed (harness.intervals)."""
-        return self.latency.latency_ms.value if self.latency and self.latency.latency_ms else None
+        return finite(self.latency.latency_ms.value if self.latency and self.latency.latency_ms else None)
+
+    @property
+    def ratio(self) -> Interval | None:
+        """Latency divided by the teacher's, under the headline condition."""
+        return known_ratio(self.latency)
 
     @property
     def params(self) -> int | None:
@@ -67,9 +76,14 @@ class Row:
         return self.export.params if self.export else None
 
     @property
+    def macs(self) -> int | None:
+        """Multiply-adds of one inference."""
+        return self.train.macs if self.train else None
+
+    @property
     def pruning(self) -> str:
-        """The Pruning column: L1, BN, GN or None."""
-        return self.cell.prune_method.upper() if self.cell.prune_method else "None"
+        """The Pruning column: the criterion's title, or None."""
+        return registry.find("criterion", self.cell.prune_method).title if self.cell.prune_method else "None"
 
     @property
     def kd(self) -> str:
@@ -77,15 +91,75 @@ class Row:
         return kd_label(self.cell.kd_method) if self.cell.kd_method else "None"
 
     @property
+    def axes(self) -> dict[str, str]:
+        """The cell's place on the axes that are its experiment's own, by dotted name."""
+        return {axis: _spelled(value) for axis, value in self.cell.point.items() if axis not in BASIC_AXES}
+
+    @property
+    def published(self) -> published.Published | None:
+        """What the study published for this model, if it made it."""
+        return published.published_rows().get(self.cell.title) if self._of_study else None
+
+    @property
+    def published_mean(self) -> float | None:
+        """The mean accuracy (%) over seeds that the study published for models like this one."""
+        if not self._of_study or self.axes or self.cell.prune_amount is None:
+            return None
+        return published.published_means().get((self.cell.prune_amount, self.pruning, self.kd))
+
+    @property
+    def _of_study(self) -> bool:
+        teacher = self.cell.teacher
+        return (
+            teacher.network.architecture.name == published.ARCHITECTURE
+            and teacher.data.dataset.name in published.DATASETS
+            and self.cell.protocol in (None, published.PROTOCOL)
+        )
+
+    @property
     def labels(self) -> list[str]:
-        """What sets the model apart from the study's: a thin (or wide) network, stand-in data, rounded weights."""
-        teacher = ancestry(self.cell.settings)[0]
-        width, data = teacher["model"]["width"], teacher["data"]["name"]
+        """What sets the model apart from the study's: a thin or wide network, drawn images, rounded weights."""
+        width, dataset = self.cell.teacher.network.width, self.cell.teacher.data.dataset.name
         return [
             *([f"{width_text(width)} width"] if width != 1 else []),
-            *(["stand-in data"] if data == "stand-in" else []),
+            *([registry.find("dataset", dataset).title] if dataset == published.STAND_IN else []),
             *(["half-precision weights"] if self.train and self.train.rounded_from else []),
         ]
+
+    @property
+    def cautions(self) -> list[Caution]:
+        """Pruning that is not what was asked for, and code that has changed since."""
+        found = []
+        pruning = self.train.pruning if self.train else None
+        if pruning and pruning.ranked_before > 0:
+            removed = 1 - pruning.ranked_after / pruning.ranked_before
+            if not abs(removed - pruning.amount) <= PRUNED_SHARE:
+                emptied = len(pruning.emptied_layers)
+                why = f"; {emptied} layers would have lost every channel" if emptied else ""
+                short = f"{removed:.0%} of channels removed, {pruning.amount:.0%} asked".replace("%", " %")
+                found.append(Caution(short, f"{short} for{why}"))
+        if self.changed:
+            what = ", ".join(self.changed)
+            found.append(Caution("code changed", f"made before the code of {what} was changed"))
+        return found
+
+
+def finite(value: float | None) -> float | None:
+    """The value if it is a number: a damaged record may hold NaN."""
+    return value if value is not None and isfinite(value) else None
+
+
+def _spelled(value: Any) -> str:
+    """An axis value as a reader expects it."""
+    if isinstance(value, list):
+        return ", ".join(map(_spelled, value))
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def known_ratio(latency: LatencyRecord | None) -> Interval | None:
+    """The ratio to the teacher on a record, if there is one and it is made of numbers."""
+    found = latency.ratio_to_teacher if latency else None
+    return found if found and all(map(isfinite, (found.value, found.low, found.high))) else None
 
 
 def width_text(width: float) -> str:
@@ -96,14 +170,25 @@ def width_text(width: float) -> str:
 def read_rows(plan: Plan, table: Table, results: Path) -> list[Row]:
     """The rows of one table in order; a row that fails a check (harness.checks) says so.
 
-    Only this table's records count, and no file but them: the table is the same in every checkout and every report.
+    Only this table's records count, and no other file: the table is the same in every checkout and every report.
     """
-    rows = [read_row(results, plan, cell) for cell in table.cells]
+    evidence = read_evidence(replace(plan, tables=(table,)), results)
+    headline = plan.settings.bench.conditions[0]
     failing: dict[str, list[Problem]] = {cell.id: [] for cell in table.cells}
-    for finding in errors(check_results(replace(plan, tables=(table,)), results)):
-        detail = f"fails the check {finding.check}: {finding.reason}"
-        failing[finding.cell].append(Problem(finding.stage, "failed", f"failed: {finding.check}", detail))
-    return in_order([_with_findings(row, failing[row.cell.id]) for row in rows])
+    for check in (check for check in CHECKS if check.severity == "error"):
+        for fault in check.find(evidence):
+            cell = fault.entry.cell
+            beside = fault.condition not in ("", headline)
+            # What does not stand beside the headline is not shown, so it cannot make the row fail.
+            if not beside or fault.entry.chain.latency(cell, fault.condition).standing:
+                detail = f"fails the check {check.name}: {fault.reason}"
+                failing[cell.id].append(Problem(fault.stage, "failed", f"failed: {check.name}", detail))
+    return in_order(
+        [
+            _with_findings(read_row(entry.chain, entry.cell, results), failing[entry.cell.id])
+            for entry in evidence.entries.values()
+        ]
+    )
 
 
 def _with_findings(row: Row, failing: list[Problem]) -> Row:
@@ -117,50 +202,33 @@ def in_order(rows: Sequence[Row]) -> list[Row]:
     return sorted(rows, key=lambda row: (not row.cell.is_teacher, row.accuracy_pct is None, -(row.accuracy_pct or 0)))
 
 
-def read_row(results: Path, plan: Plan, cell: Cell) -> Row:
-    """One cell's records, each checked against the one before it."""
-    headline, *others = plan.settings.bench.conditions
-    problems: list[Problem] = []
-
-    def look(kind: type[R], fits: Callable[[R], bool], source: str, condition: str = "") -> R | None:
-        path = record_path(results, plan.profile, kind.stage, cell.id, condition)
-        found = _look(path, cell, kind, fits, source)
-        if isinstance(found, Problem):
-            problems.append(found)
-            return None
-        return found
-
-    train = look(TrainRecord, lambda _: True, "")
-    # Without the stage before, a later record has nothing to belong to: the first gap is the one worth naming.
-    export = look(ExportRecord, lambda it: it.weights_sha256 == train.weights_sha256, "weights") if train else None
-    if export is None:
-        return Row(cell, train, None, None, None, tuple(problems))
-
-    def of_this_file(record: LatencyRecord | AccuracyRecord) -> bool:
-        return record.onnx_sha256 == export.onnx_sha256
-
-    latency = look(LatencyRecord, of_this_file, "ONNX file", headline)
-    accuracy = look(AccuracyRecord, of_this_file, "ONNX file")
-    # a condition beside the headline is a figure more or none: its absence does not make the row incomplete
-    known = tuple(problems)
-    beside = [look(LatencyRecord, of_this_file, "ONNX file", condition) for condition in others]
-    return Row(cell, train, export, latency, accuracy, known, tuple(one for one in beside if one))
+def read_row(chain: Chain, cell: Cell, results: Path) -> Row:
+    """One cell's records. Of those that do not stand, the first in a row is named: the others wait for it."""
+    train, export, latency, accuracy = chain.train(cell), chain.export(cell), chain.latency(cell), chain.accuracy(cell)
+    # A condition beside the headline is one figure more or less: a row without it is complete.
+    beside = [chain.latency(cell, condition) for condition in chain.plan.settings.bench.conditions[1:]]
+    links: list[Link[Any]] = [train, export, latency, accuracy]
+    if not export.standing:
+        links = [train, export] if train.standing else [train]
+    standing = [link for link in (*links, *beside) if link.standing]
+    return Row(
+        cell,
+        train.standing,
+        export.standing,
+        latency.standing,
+        accuracy.standing,
+        tuple(_problem(link, results) for link in links if not link.standing),
+        tuple(link.standing for link in beside if link.standing),
+        tuple(dict.fromkeys(name for link in standing for name in link.changed)),
+    )
 
 
-def _look(path: Path, cell: Cell, kind: type[R], fits: Callable[[R], bool], source: str) -> R | Problem:
-    name = kind.stage
-    if not path.exists():
-        return Problem(name, "missing", f"no {name} record", f"no {name} record yet")
-    try:
-        record = load(path, kind)
-    except HarnessError as error:
-        return Problem(name, "failed", f"{name} record is unreadable", str(error))
-    if record.key != cell.key:
-        why = f"the {name} record was made under other settings (key {record.key}, now {cell.key})"
-        return Problem(name, "stale", f"{name} record is stale", why)
-    if record.status == "failed":
-        kind_of, message = (record.failure.kind, record.failure.message) if record.failure else ("error", "no reason")
-        return Problem(name, "failed", f"{name} failed ({kind_of})", f"{name} failed ({kind_of}): {message}")
-    if not fits(record):
-        return Problem(name, "stale", f"{name} record is stale", f"the {name} record belongs to another {source}")
-    return record
+def _problem(link: Link[Any], results: Path) -> Problem:
+    # A message may hold a record's path, and a table must not depend on where the results folder lies.
+    stage, reason = link.stage, link.reason.replace(f"{results}/", "")
+    if link.state == "missing":
+        return Problem(stage, link.state, f"no {stage} record", reason)
+    if link.state == "failed":
+        kind = link.record.failure.kind if link.record and link.record.failure else "error"
+        return Problem(stage, link.state, f"{stage} failed ({kind})", f"{stage} failed ({kind}): {reason}")
+    return Problem(stage, link.state, f"{stage} record is {link.state}", reason)

@@ -1,34 +1,36 @@
 """Rows -> the study's table, with what it lacks beside each row: latency ratio, MACs, labels and published figures."""
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
 from tabulate import tabulate
 
-from harness.reporting.published import Published, published_means, published_rows
-from harness.reporting.rows import Row
+from harness.reporting.escaping import escaped
+from harness.reporting.published import Published
+from harness.reporting.rows import Row, finite, known_ratio
 from harness.store.records import Interval, LatencyRecord
 
 ABSENT = "—"
-# Prune amount, Pruning column, KD column.
-Group = tuple[float, str, str]
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column as text. `figures` are right-aligned; `study` columns hold published figures."""
+    """A column as text. `figures` are right-aligned; `study` columns hold published figures; `markup` is Markdown."""
 
     header: str
     cells: list[str]
     figures: bool = True
     study: bool = False
+    markup: bool = False
 
 
 def columns(rows: Sequence[Row]) -> list[Column]:
-    """The study's six columns, verbatim and first, then ours, then (where it published any) the study's figures."""
-    teacher_macs = next((row.train.macs for row in rows if row.cell.is_teacher and row.train), None)
+    """The study's six columns, verbatim and first, then the axes of the experiment's own, the ratios to the teacher, a
+    note, and (for models that the study made) its figures."""
+    teacher_macs = next((row.macs for row in rows if row.cell.is_teacher), None)
     latency = [row.latency_ms for row in rows]
     params = [row.params / 1e6 if row.params is not None else None for row in rows]
     notes = [note(row) for row in rows]
@@ -37,8 +39,7 @@ def columns(rows: Sequence[Row]) -> list[Column]:
         _figures("Latency (ms)", latency, _decimals(latency, digits=3, least=2)),
         _figures("Accuracy (%)", [row.accuracy_pct for row in rows], 2),
         _figures("Parameters (M)", params, _decimals(params, digits=2, least=1)),
-        Column("Pruning", [row.pruning for row in rows], figures=False),
-        Column("KD", [row.kd for row in rows], figures=False),
+        *_made_by(rows),
         Column("Latency ratio", [ratio(row.latency, noise(rows)) for row in rows]),
         _figures("MACs ratio", [_macs_ratio(row, teacher_macs) for row in rows], 2),
     ]
@@ -47,14 +48,37 @@ def columns(rows: Sequence[Row]) -> list[Column]:
     return ours + _study(rows)
 
 
+def _made_by(rows: Sequence[Row]) -> list[Column]:
+    """How the models were made: Pruning, KD, and a column for each axis of the experiment's own."""
+    return [
+        Column("Pruning", [row.pruning for row in rows], figures=False),
+        Column("KD", [row.kd for row in rows], figures=False),
+        *(
+            Column(header, [row.axes.get(axis, ABSENT) for row in rows])
+            for axis, header in axis_headers(rows).items()
+        ),
+    ]
+
+
+def axis_headers(rows: Sequence[Row]) -> dict[str, str]:
+    """Each axis of the experiment's own with its header: the last part of its name, or all of it where two end alike."""
+    ends = {axis: axis.rpartition(".")[2] for axis in sorted({axis for row in rows for axis in row.axes})}
+    common = Counter(ends.values())
+    return {axis: end if common[end] == 1 else axis for axis, end in ends.items()}
+
+
+def of_study(rows: Sequence[Row]) -> bool:
+    """Whether the study published any of these students. The teacher alone has nothing to be compared with."""
+    return any(row.published for row in rows if not row.cell.is_teacher)
+
+
 def _study(rows: Sequence[Row]) -> list[Column]:
-    published = [published_rows().get(row.cell.title) for row in rows]
-    # The teacher alone has nothing to be compared with: the study did not run this protocol.
-    if not any(found for found, row in zip(published, rows, strict=True) if not row.cell.is_teacher):
+    if not of_study(rows):
         return []
 
     def column(header: str, take: Callable[[Published], str]) -> Column:
-        return Column(f"Study: {header}", [take(found) if found else ABSENT for found in published], study=True)
+        cells = [take(row.published) if row.published else ABSENT for row in rows]
+        return Column(f"Study: {header}", cells, study=True)
 
     return [
         column("latency (ms)", lambda found: f"{found.latency_ms:.2f}"),
@@ -65,12 +89,12 @@ def _study(rows: Sequence[Row]) -> list[Column]:
 
 
 def note(row: Row) -> str:
-    """What the reader must know about this row: not the study's network or data, or no figures and why."""
-    return ", ".join([*row.labels, *(problem.short for problem in row.problems)])
+    """What the reader must know about this row: not the study's network or data, what to be wary of, what is missing."""
+    return ", ".join([*row.labels, *(one.short for one in (*row.cautions, *row.problems))])
 
 
 def conditions(rows: Sequence[Row]) -> list[Column]:
-    """Latency and ratio to the teacher under the other runtimes and thread counts; no columns where there are none."""
+    """Latency and ratio to the teacher under the other engines and thread counts; no columns where there are none."""
     known = {record.condition: _condition_text(record) for row in rows for record in row.beside}
     if not known:
         return []
@@ -78,7 +102,7 @@ def conditions(rows: Sequence[Row]) -> list[Column]:
     for condition, text in known.items():
         found = [next((one for one in row.beside if one.condition == condition), None) for row in rows]
         teacher = next((one for one, row in zip(found, rows, strict=True) if row.cell.is_teacher), None)
-        values = [one.latency_ms.value if one and one.latency_ms else None for one in found]
+        values = [finite(one.latency_ms.value if one and one.latency_ms else None) for one in found]
         table.append(_figures(f"{text}: latency (ms)", values, _decimals(values, digits=3, least=2)))
         table.append(Column(f"{text}: ratio", [ratio(one, _off(teacher)) for one in found]))
     return table
@@ -89,7 +113,7 @@ def _condition_text(record: LatencyRecord) -> str:
 
 
 def noise(rows: Sequence[Row]) -> float:
-    """What the teacher differed by from itself in the A/A control: smaller differences are none."""
+    """How far the teacher was from itself in the A/A control: a smaller difference is none."""
     return _off(next((row.latency for row in rows if row.cell.is_teacher), None))
 
 
@@ -98,12 +122,11 @@ def _off(teacher: LatencyRecord | None) -> float:
 
 
 def ratio(latency: LatencyRecord | None, noise: float) -> str:
-    """Latency by the teacher's, with its 95 % interval; "≈" where no difference was shown."""
-    if latency is None or latency.ratio_to_teacher is None:
+    """Latency divided by the teacher's, with its 95 % interval; "≈" where no difference was shown."""
+    found = known_ratio(latency)
+    if found is None:
         return ABSENT
-    if latency.ratio_to_teacher == Interval(value=1, low=1, high=1):
-        return "1"
-    return interval_text(latency.ratio_to_teacher, noise)
+    return "1" if found == Interval(value=1, low=1, high=1) else interval_text(found, noise)
 
 
 def interval_text(interval: Interval, noise: float = 0.0) -> str:
@@ -113,49 +136,46 @@ def interval_text(interval: Interval, noise: float = 0.0) -> str:
 
 
 def seed_means(rows: Sequence[Row]) -> list[Column]:
-    """Mean accuracy by pruning and KD, where a table has more than one seed; else no columns."""
+    """Mean accuracy over the seeds, where a table has more than one; else no columns. The best mean is first."""
     if not over_seeds(rows):
         return []
-    groups = seed_groups(rows)
-    accuracies = {
-        group: [row.accuracy_pct for row in members if row.accuracy_pct is not None]
-        for group, members in groups.items()
-    }
-    by_mean = sorted(accuracies.items(), key=lambda item: -fmean(item[1]) if item[1] else 0)
-    pruned, published = {group: members[0] for group, members in groups.items()}, published_means()
+    groups = [(members, accuracies(members)) for members in seed_groups(rows)]
+    groups.sort(key=lambda group: (not group[1], -fmean(group[1] or [0])))
+    means = [members[0].published_mean for members, _ in groups]
     return [
-        Column("Pruning", [pruned[group].pruning for group, _ in by_mean], figures=False),
-        Column("KD", [pruned[group].kd for group, _ in by_mean], figures=False),
-        Column("Seeds", [f"{len(found)} of {len(groups[group])}" for group, found in by_mean]),
-        Column("Mean accuracy (%)", [f"{fmean(found):.2f}" if found else ABSENT for _, found in by_mean]),
-        Column("SD over seeds", [f"{stdev(found):.2f}" if len(found) > 1 else ABSENT for _, found in by_mean]),
-        Column(
-            "Study: mean accuracy (%)",
-            [f"{published[group]:.2f}" if group in published else ABSENT for group, _ in by_mean],
-            study=True,
-        ),
+        *_made_by([members[0] for members, _ in groups]),
+        Column("Seeds", [f"{len(found)} of {len(members)}" for members, found in groups]),
+        Column("Mean accuracy (%)", [f"{fmean(found):.2f}" if found else ABSENT for _, found in groups]),
+        Column("SD over seeds", [f"{stdev(found):.2f}" if len(found) > 1 else ABSENT for _, found in groups]),
+        Column("Study: mean accuracy (%)", [ABSENT if mean is None else f"{mean:.2f}" for mean in means], study=True),
     ]
+
+
+def accuracies(rows: Sequence[Row]) -> list[float]:
+    """The accuracies (%) that are known."""
+    return [row.accuracy_pct for row in rows if row.accuracy_pct is not None]
 
 
 def over_seeds(rows: Sequence[Row]) -> bool:
     """Whether the table repeats anything over seeds."""
-    return any(len(members) > 1 for members in seed_groups(rows).values())
+    return any(len(members) > 1 for members in seed_groups(rows))
 
 
-def seed_groups(rows: Sequence[Row]) -> dict[Group, list[Row]]:
-    """Students that differ in their seed only, by (prune amount, Pruning column, KD column)."""
-    groups: dict[Group, list[Row]] = {}
+def seed_groups(rows: Sequence[Row]) -> list[list[Row]]:
+    """The students, those together that differ in nothing but their seed."""
+    groups: dict[str, list[Row]] = {}
     for row in rows:
-        if row.cell.prune_amount is not None:
-            groups.setdefault((row.cell.prune_amount, row.pruning, row.kd), []).append(row)
-    return groups
+        if not row.cell.is_teacher:
+            alike = sorted((axis, repr(value)) for axis, value in row.cell.point.items() if axis != "seed")
+            groups.setdefault(repr(alike), []).append(row)
+    return list(groups.values())
 
 
 def markdown(table: Sequence[Column]) -> str:
     """A table as GitHub shows it."""
     return tabulate(
-        list(zip(*(column.cells for column in table), strict=True)),
-        headers=[column.header for column in table],
+        list(zip(*(map(str if column.markup else escaped, column.cells) for column in table), strict=True)),
+        headers=[escaped(column.header) for column in table],
         tablefmt="pipe",
         disable_numparse=True,
         colalign=["right" if column.figures else "left" for column in table],
@@ -180,9 +200,9 @@ def _figures(header: str, values: Sequence[float | None], decimals: int) -> Colu
 
 def _decimals(values: Sequence[float | None], digits: int, least: int) -> int:
     """Decimals, at least `least`, that leave the smallest value `digits` significant digits: 0.21 M and not 0."""
-    smallest = min((value for value in values if value), default=1.0)
+    smallest = min((value for value in values if value and value > 0), default=1.0)
     return max(least, digits - 1 - math.floor(math.log10(smallest)))
 
 
 def _macs_ratio(row: Row, teacher_macs: int | None) -> float | None:
-    return row.train.macs / teacher_macs if row.train and row.train.macs and teacher_macs else None
+    return row.macs / teacher_macs if row.macs and teacher_macs else None

@@ -1,68 +1,161 @@
-"""How far each cell has come, read off records and artifacts; the same answer steers what runs next."""
+"""Which records stand: the one place that says whether a figure on disk belongs to the row it would be shown in.
 
-from collections import Counter
+A record stands when it is whole, this cell's, done, made under the stage's present key, and made from what the stage
+before left: a student from this teacher's weights, an export from the trained weights, a measurement from the exported
+file. One that stands may still have been made by other code than today's; then it says so.
+"""
+
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from typing import Generic, Literal, TypeVar
 
+from harness.errors import HarnessError
 from harness.plan.planning import Cell, Plan
-from harness.store.paths import Paths
-from harness.store.records import AccuracyRecord, ExportRecord, LatencyRecord, TrainRecord, find
+from harness.plan.specs import Stage, code_of
+from harness.store.records import (
+    AccuracyRecord,
+    ExportRecord,
+    LatencyRecord,
+    Record,
+    StageName,
+    TrainRecord,
+    load,
+    record_path,
+)
 
-# missing: nothing under this key; recorded: made elsewhere, its weights are not here; trained: weights, no ONNX file
-Training = Literal["missing", "failed", "recorded", "trained", "done"]
-Benching = Literal["missing", "failed", "done"]
+R = TypeVar("R", bound=Record)
+R_co = TypeVar("R_co", bound=Record, covariant=True)
+# missing: no record; unreadable: damaged, or of an earlier schema; foreign: another cell's or profile's; stale: made
+# under another key; failed: tried, with a reason; orphaned: made from something that has been replaced since
+State = Literal["missing", "unreadable", "foreign", "stale", "failed", "orphaned", "stands"]
+# (stage, cell, condition) -> the record that lies there, or None; HarnessError where it cannot be read
+Read = Callable[[type[Record], str, str], Record | None]
 
 
 @dataclass(frozen=True)
-class CellState:
-    """Where a cell stands, and why where its training or its bench failed."""
+class Link(Generic[R_co]):
+    """What became of one stage of one cell. `record` is there unless the state is missing, unreadable or foreign.
 
-    cell: Cell
-    training: Training
-    benching: Benching
-    reason: str | None = None
+    `reason` says why it does not stand; `changed` lists the plug-ins whose code is another one now.
+    """
 
+    stage: StageName
+    state: State
+    record: R_co | None = None
+    reason: str = ""
+    changed: tuple[str, ...] = ()
 
-def cell_state(paths: Paths, plan: Plan, cell: Cell) -> CellState:
-    """The cell's state under its present key."""
-    folder = cell.artifacts(paths.artifacts, plan.profile)
-    train = find(paths.results, plan.profile, cell.id, cell.key, TrainRecord)
-    if train is None:
-        return CellState(cell, "missing", "missing")
-    if train.failure:
-        return CellState(cell, "failed", "missing", train.failure.message)
-    export = find(paths.results, plan.profile, cell.id, cell.key, ExportRecord)
-    if export and export.failure:
-        return CellState(cell, "failed", "missing", export.failure.message)
-    if not (folder / "weights.safetensors").is_file():
-        return CellState(cell, "recorded", *_benching(paths, plan, cell, export))
-    if export is None or export.weights_sha256 != train.weights_sha256 or not (folder / "model.onnx").is_file():
-        return CellState(cell, "trained", "missing")
-    return CellState(cell, "done", *_benching(paths, plan, cell, export))
+    @property
+    def standing(self) -> R_co | None:
+        """The record, if it stands."""
+        return self.record if self.state == "stands" else None
 
 
-def _benching(paths: Paths, plan: Plan, cell: Cell, export: ExportRecord | None) -> tuple[Benching, str | None]:
-    records: list[LatencyRecord | AccuracyRecord | None] = [
-        find(paths.results, plan.profile, cell.id, cell.key, LatencyRecord, condition)
-        for condition in plan.settings.bench.conditions
-    ]
-    records.append(find(paths.results, plan.profile, cell.id, cell.key, AccuracyRecord))
-    if export is None or any(record is None or record.onnx_sha256 != export.onnx_sha256 for record in records):
-        return "missing", None
-    failures = [record.failure for record in records if record and record.failure]
-    return ("failed", failures[0].message) if failures else ("done", None)
+class Chain:
+    """The links of a plan's cells, read once each."""
+
+    def __init__(self, plan: Plan, results: Path, read: Read | None = None) -> None:
+        self.plan = plan
+        self._read = read or _reader(results, plan.profile)
+        self._links: dict[tuple[str, str, str], Link[Record]] = {}
+        self._code: dict[str, str] = {}
+
+    def train(self, cell: Cell) -> Link[TrainRecord]:
+        """The training of the cell's model."""
+        return self._link(TrainRecord, cell.model_id, cell.trained, "", lambda one: self._other_teacher(cell, one))
+
+    def export(self, cell: Cell) -> Link[ExportRecord]:
+        """The export of the model file."""
+
+        def unlike(record: ExportRecord) -> str:
+            train = self.train(cell).standing
+            if train is None:
+                return "there is no standing train record that it could belong to"
+            return _unlike("weights", record.weights_sha256, "train", train.weights_sha256)
+
+        return self._link(ExportRecord, cell.id, cell.spec, "", unlike)
+
+    def latency(self, cell: Cell, condition: str = "") -> Link[LatencyRecord]:
+        """The latency under a condition; without one, under the headline."""
+        condition = condition or self.plan.settings.bench.conditions[0]
+        stage = self.plan.latency(cell, condition)
+        return self._link(LatencyRecord, cell.id, stage, condition, lambda one: self._other_file(cell, one))
+
+    def accuracy(self, cell: Cell) -> Link[AccuracyRecord]:
+        """The accuracy on all test images."""
+        return self._link(
+            AccuracyRecord, cell.id, self.plan.accuracy(cell), "", lambda one: self._other_file(cell, one)
+        )
+
+    def forget(self, cell: Cell) -> None:
+        """Read the cell's records anew when they are asked for next: something has been written."""
+        self._links = {place: link for place, link in self._links.items() if place[1] not in (cell.id, cell.model_id)}
+
+    def _other_teacher(self, cell: Cell, record: TrainRecord) -> str:
+        if cell.is_teacher or record.teacher_sha256 is None:
+            return ""
+        teacher = self.train(self.plan.teacher).standing
+        if teacher is None or record.teacher_sha256 in hashes(teacher):
+            return ""
+        ours, theirs = short(teacher.weights_sha256), short(record.teacher_sha256)
+        return f"comes from a teacher with weights {theirs}, the teacher's are {ours}"
+
+    def _other_file(self, cell: Cell, record: LatencyRecord | AccuracyRecord) -> str:
+        export = self.export(cell).standing
+        if export is None:
+            return "there is no standing export record that it could belong to"
+        return _unlike("ONNX file", record.onnx_sha256, "export", export.onnx_sha256)
+
+    def _link(self, kind: type[R], name: str, stage: Stage, condition: str, unlike: Callable[[R], str]) -> Link[R]:
+        place = (kind.stage, name, condition)
+        if place not in self._links:
+            link = self._judge(kind, name, stage, condition, unlike)
+            self._links[place] = link
+        return self._links[place]  # type: ignore[return-value]
+
+    def _judge(self, kind: type[R], name: str, stage: Stage, condition: str, unlike: Callable[[R], str]) -> Link[R]:
+        word = kind.stage
+        try:
+            record = self._read(kind, name, condition)
+        except HarnessError as error:
+            return Link(word, "unreadable", None, str(error))
+        if record is None:
+            return Link(word, "missing", None, f"there is no {word} record")
+        if (record.cell, record.profile) != (name, self.plan.profile) or not isinstance(record, kind):
+            return Link(word, "foreign", None, f"the {word} record is that of {record.cell} in {record.profile}")
+        if record.key != stage.key:
+            why = f"the {word} record was made under other settings (key {record.key}, now {stage.key})"
+            return Link(word, "stale", record, why)
+        if record.status == "failed":
+            failure = record.failure
+            return Link(word, "failed", record, failure.message if failure else "no reason is on record")
+        if reason := unlike(record):
+            return Link(word, "orphaned", record, f"the {word} record {reason}")
+        present = code_of(stage)
+        changed = tuple(name for name, digest in record.code.items() if present.get(name, digest) != digest)
+        return Link(word, "stands", record, "", changed)
 
 
-def states(paths: Paths, plan: Plan) -> list[CellState]:
-    """Every cell's state, in the order of the plan."""
-    return [cell_state(paths, plan, cell) for cell in plan.cells]
+def _reader(results: Path, profile: str) -> Read:
+    def read(kind: type[Record], name: str, condition: str) -> Record | None:
+        path = record_path(results, profile, kind.stage, name, condition)
+        return load(path, kind) if path.exists() else None
+
+    return read
 
 
-def counts(found: list[CellState]) -> dict[str, int]:
-    """How many cells are in which state of training, and how many are benched or failed in the bench."""
-    benching = Counter(state.benching for state in found)
-    return {
-        **Counter(state.training for state in found),
-        "benched": benching["done"],
-        "bench_failed": benching["failed"],
-    }
+def hashes(record: TrainRecord | None) -> set[str]:
+    """The hash of a record's weights, and of what they were before they were rounded to half precision."""
+    if record is None or record.weights_sha256 is None:
+        return set()
+    return {record.weights_sha256, *([record.rounded_from.weights_sha256] if record.rounded_from else [])}
+
+
+def short(sha256: str | None) -> str:
+    """A hash as a reader can compare it."""
+    return f"{sha256[:12]}..." if sha256 else "none"
+
+
+def _unlike(what: str, found: str | None, before: str, expected: str | None) -> str:
+    return "" if found == expected else f"is of {what} {short(found)}, the {before} record's is {short(expected)}"

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import HarnessError
-from harness.plan.planning import DataName
+from harness.plan import registry
+from harness.plan.planning import Cell
+from harness.plan.settings import Settings
 
 CIFAR_FOLDER = "cifar-100-python"
 
@@ -18,24 +20,56 @@ class Paths:
     artifacts: Path
     data: Path
 
-    def testset(self, profile: str, data: DataName) -> Path:
+    def testset(self, profile: str, dataset: str) -> Path:
         """The test images as the bench reads them."""
-        return self.artifacts / profile / f"testset-{data}.npz"
+        return self.artifacts / profile / f"testset-{registry.find('dataset', dataset).label}.npz"
 
-    def data_is_known(self, profile: str) -> bool:
-        """Whether this machine has either data set already."""
-        return has_cifar(self.data) or self.testset(profile, "stand-in").is_file()
+    def folder(self, profile: str, cell: Cell) -> Path:
+        """Where a cell's weights, model file and checkpoint lie."""
+        return cell.artifacts(self.artifacts, profile)
 
-    def data_at_hand(self, profile: str) -> DataName:
-        """What the profile's cells were or would be trained on, as far as can be told without a download."""
-        stand_in = not has_cifar(self.data) and self.testset(profile, "stand-in").is_file()
-        return "stand-in" if stand_in else "cifar100"
+    def weights(self, profile: str, cell: Cell) -> Path:
+        """A cell's trained weights."""
+        return weights_file(self.artifacts, profile, cell)
+
+    def model_file(self, profile: str, cell: Cell) -> Path:
+        """A cell's exported model."""
+        return model_file(self.artifacts, profile, cell)
+
+    def dataset(self, settings: Settings, profile: str) -> str:
+        """The data set that the profile's cells are trained on, as far as can be told without a download.
+
+        The fallback, where a profile has one, is used once it has been used: until the data set itself is here.
+        """
+        data = settings.data
+        if data.fallback is None or has_dataset(self.data, data.dataset):
+            return data.dataset
+        return data.fallback if self.testset(profile, data.fallback).is_file() else data.dataset
+
+    def dataset_is_known(self, settings: Settings, profile: str) -> bool:
+        """Whether this machine has the profile's data set, or has used its fallback."""
+        fallback = settings.data.fallback
+        used = fallback is not None and self.testset(profile, fallback).is_file()
+        return used or has_dataset(self.data, settings.data.dataset)
 
 
-def has_cifar(root: Path) -> bool:
-    """Whether CIFAR-100 lies in a folder. HarnessError where this user may not look into it."""
+def weights_file(artifacts: Path, profile: str, cell: Cell) -> Path:
+    """A cell's trained weights."""
+    return cell.artifacts(artifacts, profile) / "weights.safetensors"
+
+
+def model_file(artifacts: Path, profile: str, cell: Cell) -> Path:
+    """A cell's exported model; each form of a trained model has a file of its own."""
+    form = cell.spec.form
+    return cell.artifacts(artifacts, profile) / ("model.onnx" if form == "fp32" else f"model-{form}.onnx")
+
+
+def has_dataset(root: Path, dataset: str) -> bool:
+    """Whether a data set lies in a folder: the file or folder that its plug-in names as MARKER. HarnessError where this
+    user may not look into it."""
+    marker = registry.find("dataset", dataset).constants.get("MARKER")
     try:
-        return (root / CIFAR_FOLDER).is_dir()
+        return marker is not None and (root / marker).exists()
     except PermissionError as error:
         raise HarnessError(
             f"{root}: this user may not read it; make it readable (chmod -R a+rX) or name another in DATA_DIR"
@@ -49,5 +83,5 @@ def data_root() -> Path:
 
 
 def answers_file(folder: Path) -> Path:
-    """In a cell's folder: the class that torch gives each test image, uint8 [N]."""
+    """In a cell's folder: the class that torch gives each test image, uint8 or uint16 [N]."""
     return folder / "answers.npy"

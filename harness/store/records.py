@@ -14,9 +14,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from harness.errors import HarnessError
 from harness.files import write_text
+from harness.plan.specs import Stage, code_of
 
-SCHEMA: Literal[1] = 1
-Stage = Literal["train", "export", "latency", "accuracy"]
+SCHEMA: Literal[2] = 2
+StageName = Literal["train", "export", "latency", "accuracy"]
 
 
 class Failure(BaseModel):
@@ -28,16 +29,25 @@ class Failure(BaseModel):
 
 
 class Record(BaseModel):
-    """What all stages store. `key` is the cell's key at the time: a record with another key is stale, not done."""
+    """What all stages store.
+
+    `key` is the stage's key at the time (harness.plan.specs), and `spec` the settings that it is a hash of: nested to
+    the teacher's in a train record, with the key of the stage before in the others. `code` holds the source digest of
+    every plug-in that had a part in it. harness.store.chain says whether a record still stands.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    stage: ClassVar[Stage]
+    stage: ClassVar[StageName]
     # A failed record carries the failure and none of the figures, which is why every figure below is optional.
-    schema_version: Literal[1] = SCHEMA
+    schema_version: Literal[2] = SCHEMA
     cell: str
     title: str
     profile: str
     key: str
+    spec: dict[str, Any]
+    code: dict[str, str] = {}
+    # digests that somebody has declared to make no difference (train-matrix --code keep), oldest first
+    code_kept: list[dict[str, str]] = []
     status: Literal["done", "failed"]
     failure: Failure | None = None
     # ISO 8601 in UTC, the moment the stage ended; seconds it took.
@@ -62,17 +72,26 @@ class Epoch(BaseModel):
 
 
 class Pruning(BaseModel):
-    """What pruning really did: channels asked for against channels gone."""
+    """What pruning really did. `ranked` channels compete with one another; those of kept layers do not.
+
+    `amount` is the share of ranked channels that was asked to go. `emptied_layers` would have lost every channel: what
+    became of them is the protocol's choice.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     amount: float
     channels_before: int
     channels_after: int
+    ranked_before: int
+    ranked_after: int
+    emptied_layers: list[str] = []
     params_before: int
     params_after: int
     macs_before: int
     macs_after: int
     kept_layers: list[str]
+    # on the test images, with the BatchNorm statistics of before, and with those estimated anew
+    accuracy_before_calibration_pct: float
     accuracy_after_pct: float
 
 
@@ -92,10 +111,10 @@ class TrainRecord(Record):
     as is everything made from them, and `rounded_from` says what was trained.
     """
 
-    stage: ClassVar[Stage] = "train"
-    # The resolved settings that the key is a hash of, nested: student -> pruned -> sparse -> teacher.
-    settings: dict[str, Any]
+    stage: ClassVar[StageName] = "train"
     weights_sha256: str | None = None
+    # the size of images that the model is for
+    image_size: int | None = None
     # a student's: the weights of the teacher that it was pruned from and distilled from
     teacher_sha256: str | None = None
     rounded_from: Rounded | None = None
@@ -107,19 +126,30 @@ class TrainRecord(Record):
     epochs: list[Epoch] = []
 
 
+# The parity gate's limits: the largest difference of logits divided by the largest logit (at least 1), and the share
+# of images on which the answer is torch's.
+PARITY_TOLERANCE = 1e-3
+PARITY_TOP1_PCT = 99.5
+
+
+def parity_limit(largest_logit: float) -> float:
+    """The largest difference of logits that the parity gate allows."""
+    return PARITY_TOLERANCE * max(1.0, largest_logit)
+
+
 class ExportRecord(Record):
     """An ONNX file that passed the parity gate. `params` counts the graph's weights, BatchNorm folded in."""
 
-    stage: ClassVar[Stage] = "export"
+    stage: ClassVar[StageName] = "export"
     weights_sha256: str | None = None
     onnx_sha256: str | None = None
     onnx_bytes: int | None = None
-    opset: int | None = None
     ir_version: int | None = None
     params: int | None = None
     flushed_weights: int | None = None
     denormal_weights: int | None = None
     parity_images: int | None = None
+    parity_largest_logit: float | None = None
     parity_max_abs_diff: float | None = None
     parity_top1_agreement_pct: float | None = None
 
@@ -162,7 +192,7 @@ class LatencyRecord(Record):
     record holds the A/A control as well: the same file measured once more as if it were another model.
     """
 
-    stage: ClassVar[Stage] = "latency"
+    stage: ClassVar[StageName] = "latency"
     condition: str
     onnx_sha256: str
     runtime: str
@@ -174,7 +204,8 @@ class LatencyRecord(Record):
     processes: list[Process] = []
     control_ratio: Interval | None = None
     control: list[Process] = []
-    settings: dict[str, Any]
+    # the engine's own options
+    session: dict[str, Any] = {}
     warnings: list[str] = []
 
 
@@ -185,7 +216,7 @@ class AccuracyRecord(Record):
     `convolutions` that session computes `nchwc_convolutions` in the runtime's fast layout.
     """
 
-    stage: ClassVar[Stage] = "accuracy"
+    stage: ClassVar[StageName] = "accuracy"
     onnx_sha256: str
     runtime: str
     accuracy_pct: float | None = None
@@ -205,7 +236,7 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def record_path(results: Path, profile: str, stage: Stage, cell: str, condition: str = "") -> Path:
+def record_path(results: Path, profile: str, stage: StageName, cell: str, condition: str = "") -> Path:
     """Where the record of one cell and stage lies; latencies have a folder per condition."""
     return results / profile / stage / condition / f"{cell}.json"
 
@@ -220,20 +251,37 @@ def save(results: Path, record: Record) -> Path:
 
 
 def load(path: Path, kind: type[R]) -> R:
-    """Read one record; a truncated or foreign file is a HarnessError that names it."""
+    """Read one record; a truncated or foreign file, or one of an earlier schema, is a HarnessError that names it."""
     try:
-        return kind.model_validate_json(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise HarnessError(f"{path}: no such record") from None
     except OSError as error:
         raise HarnessError(f"{path}: cannot be read: {error.strerror}") from error
-    except (ValidationError, UnicodeDecodeError) as error:
-        reason = error.errors()[0] if isinstance(error, ValidationError) else {"msg": str(error), "loc": ()}
+    except UnicodeDecodeError as error:
+        raise HarnessError(f"{path}: not a {kind.stage} record ({error}); delete it to have it made again") from error
+    try:
+        return kind.model_validate_json(text)
+    except ValidationError as error:
+        if (version := _schema_version(text)) != SCHEMA:
+            raise HarnessError(
+                f"{path}: a record of schema {version}, and this harness writes {SCHEMA}; "
+                f"move {path.parents[1]} away and make its models again, or use the harness that wrote it"
+            ) from None
+        reason = error.errors()[0]
         where = ".".join(str(part) for part in reason["loc"])
         raise HarnessError(
             f"{path}: not a {kind.stage} record ({where + ': ' if where else ''}{reason['msg']}); "
             f"delete it to have it made again"
         ) from error
+
+
+def _schema_version(text: str) -> Any:
+    """What a record says its schema is; the present one where it is no record at all."""
+    try:
+        return json.loads(text).get("schema_version", SCHEMA)
+    except (ValueError, AttributeError, RecursionError):
+        return SCHEMA
 
 
 def find(results: Path, profile: str, cell: str, key: str, kind: type[R], condition: str = "") -> R | None:
@@ -248,6 +296,18 @@ def find(results: Path, profile: str, cell: str, key: str, kind: type[R], condit
 def failed(kind: type[R], failure: Failure, **fields: Any) -> R:
     """A record that says why the stage has no figures."""
     return kind(status="failed", failure=failure, finished_at=now(), **fields)
+
+
+def identity(profile: str, cell: str, title: str, stage: Stage) -> dict[str, Any]:
+    """The fields of a record that say what it is of."""
+    return {
+        "cell": cell,
+        "title": title,
+        "profile": profile,
+        "key": stage.key,
+        "spec": stage.document if stage.kind in ("teacher", "student") else stage.brief,
+        "code": code_of(stage),
+    }
 
 
 def _compact_lists(text: str) -> str:

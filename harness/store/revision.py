@@ -5,17 +5,31 @@ import subprocess
 from functools import cache
 from pathlib import Path
 
+ROOT = Path(__file__).parents[2]
+# The folder whose files are the harness: one that git does not know is code as well.
+PACKAGE = "harness"
+
 
 @cache
 def revision() -> str:
-    """HARNESS_REVISION where it is set (in an image), else git's description of the checkout, else "unknown"."""
-    if given := os.environ.get("HARNESS_REVISION"):
-        return given
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
+    """HARNESS_REVISION where it is set (in an image), else that of this checkout."""
+    return os.environ.get("HARNESS_REVISION") or revision_of(ROOT)
+
+
+def revision_of(folder: Path) -> str:
+    """The commit that a checkout is at, by tag or hash; "unknown" where git cannot tell.
+
+    It ends in "-dirty" where a file that git knows has been changed, and where harness/ holds one that git does not
+    know: `git describe --dirty` alone would miss a new plug-in. New files elsewhere (results, notes) do not count.
+    """
     try:
-        answer = subprocess.run(
-            command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10, check=True
-        )
+        described = _git(folder, "describe", "--always", "--dirty", "--abbrev=12")
+        untracked = _git(folder, "ls-files", "--others", "--exclude-standard", "--", PACKAGE)
     except (OSError, subprocess.SubprocessError):
         return "unknown"
-    return answer.stdout.strip()
+    return f"{described}-dirty" if untracked and not described.endswith("-dirty") else described
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=10, check=True)
+    return done.stdout.strip()

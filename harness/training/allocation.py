@@ -1,15 +1,15 @@
 """Which cells go to which device: nothing that cells share is made twice, and all devices end at about the same time.
 
-Batches are a function of (seed, epoch, step), so students of a seed stay paired on whatever device each of them is.
+Batches are a function of (stage, seed, epoch, step), so students of a seed stay paired on whatever device each of them
+trains.
 """
 
 import re
 from collections.abc import Sequence
 
-from harness.compression.distillation import phases
 from harness.errors import HarnessError
-from harness.files import digest
-from harness.plan.planning import Cell, ancestry
+from harness.plan.planning import Cell
+from harness.plan.specs import JointObjective, Sparse
 
 
 def device_names(given: str, gpus: int) -> list[str]:
@@ -24,18 +24,21 @@ def device_names(given: str, gpus: int) -> list[str]:
 
 
 def cost(cell: Cell) -> int:
-    """What a student takes, in epochs."""
-    return sum(phase.epochs for phase in phases(cell.settings["kd"], cell.settings["recipe"]["epochs"]))
+    """What a student takes, in epochs: those of its recipe for each of its phases."""
+    spec = cell.student
+    if isinstance(spec.objective, JointObjective):
+        return spec.recipe.epochs * spec.objective.stages
+    return spec.recipe.epochs * len(spec.methods)
 
 
 def units(cells: Sequence[Cell]) -> list[list[Cell]]:
     """Students that start from the same sparsely trained network (the same pruned one, where there is none) stay
-    together: two devices must not make it both."""
+    together: two devices must not both make it."""
     found: dict[str, list[Cell]] = {}
     for cell in cells:
-        stages = ancestry(cell.settings)
-        shared = next((s for s in stages if s["kind"] == "sparse"), next(s for s in stages if s["kind"] == "pruned"))
-        found.setdefault(digest(shared, 16), []).append(cell)
+        pruned = cell.student.start
+        shared = pruned.start if isinstance(pruned.start, Sparse) else pruned
+        found.setdefault(shared.key, []).append(cell)
     return list(found.values())
 
 

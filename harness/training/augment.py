@@ -6,46 +6,21 @@ a GPU.
 
 import math
 from collections.abc import Sequence
-from functools import cache
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from harness.datasets import Three, per_channel, resize
 from harness.training.colour import jitter
 
-# Of the CIFAR-100 training set, on the 0..1 scale.
-MEAN = (0.5071, 0.4865, 0.4409)
-STD = (0.2673, 0.2564, 0.2762)
 
-
-def normalise(pixels: Tensor) -> Tensor:
-    """Pixels [N, 3, H, W], uint8 or on the 0..1 scale, to zero mean and unit variance, float32."""
-    scaled = pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels
-    mean, std = _statistics(pixels.device)
-    return (scaled - mean) / std
-
-
-@cache
-def _statistics(device: torch.device) -> tuple[Tensor, Tensor]:
-    """Mean and deviation on the device, sent there once."""
-    return torch.tensor(MEAN, device=device).view(1, 3, 1, 1), torch.tensor(STD, device=device).view(1, 3, 1, 1)
-
-
-def resize(pixels: Tensor, size: int) -> Tensor:
-    """Bilinear, half-pixel centres; uint8 becomes float on the 0..1 scale unless the size is already right."""
-    if pixels.shape[-1] == size:
-        return pixels
-    scaled = pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels
-    return F.interpolate(scaled, size=(size, size), mode="bilinear", align_corners=False)
-
-
-def augment(pixels: Tensor, names: Sequence[str], size: int, generator: torch.Generator) -> Tensor:
+def augment(pixels: Tensor, names: Sequence[str], size: int, generator: torch.Generator, mean: Three) -> Tensor:
     """Apply the named augmentations in order to uint8 images [N, 3, H, W]; the result has H = W = `size`."""
     if "study" in names:
         return study(pixels, size, generator)
     for name in names:
-        pixels = AUGMENTATIONS[name](pixels, generator)
+        pixels = cutout(pixels, generator, mean) if name == "cutout" else AUGMENTATIONS[name](pixels, generator)
     return resize(pixels, size)
 
 
@@ -67,8 +42,11 @@ def flip(pixels: Tensor, generator: torch.Generator) -> Tensor:
     return torch.where(chosen, pixels.flip(3), pixels)
 
 
-def cutout(pixels: Tensor, generator: torch.Generator, side: int = 8) -> Tensor:
-    """A square of `side` at a random centre set to zero (DeVries and Taylor, 2017); it may hang over the edge."""
+def cutout(pixels: Tensor, generator: torch.Generator, mean: Three, side: int = 8) -> Tensor:
+    """A square of `side` at a random centre set to the data set's mean; it may hang over the edge.
+
+    DeVries and Taylor, 2017, set it to zero after normalisation, which is the mean before it.
+    """
     count, _, height, width = pixels.shape
     centres = torch.rand(2, count, 1, generator=generator).to(pixels.device, non_blocking=True)
     inside = []
@@ -77,7 +55,8 @@ def cutout(pixels: Tensor, generator: torch.Generator, side: int = 8) -> Tensor:
         position = torch.arange(length, device=pixels.device)
         inside.append((position >= start) & (position < start + side))
     hole = inside[0].unsqueeze(2) & inside[1].unsqueeze(1)
-    return pixels.masked_fill(hole.unsqueeze(1), 0)
+    filling = (per_channel(mean, pixels.device) * 255).round().to(pixels.dtype)
+    return torch.where(hole.unsqueeze(1), filling, pixels)
 
 
 def study(pixels: Tensor, size: int, generator: torch.Generator) -> Tensor:
@@ -109,4 +88,4 @@ def _turn(pixels: Tensor, swapped: Tensor, degrees: Tensor) -> Tensor:
     return F.grid_sample(pixels, grid, mode="nearest", padding_mode="zeros", align_corners=False)
 
 
-AUGMENTATIONS = {"crop": crop, "flip": flip, "cutout": cutout}
+AUGMENTATIONS = {"crop": crop, "flip": flip}

@@ -1,4 +1,4 @@
-"""Which device trains, in which precision and memory layout. All of it is recorded; none of it is part of a key."""
+"""Which device trains, and in which memory layout: on record, but not part of any key."""
 
 import ctypes
 import os
@@ -52,7 +52,7 @@ class Device:
 
 
 def choose_device(precision: str, cuda: bool | None = None) -> Device:
-    """The GPU where there is one, else the CPU; bf16 where asked for, or natively computed and `precision` is auto."""
+    """The GPU where there is one, else the CPU, for this precision: "bf16" or "fp32"."""
     use_cuda = torch.cuda.is_available() if cuda is None else cuda
     device = torch.device("cuda" if use_cuda else "cpu")
     if use_cuda:
@@ -60,14 +60,21 @@ def choose_device(precision: str, cuda: bool | None = None) -> Device:
         # "fp32" on record is fp32: cuDNN would round convolutions to TF32, and evaluation has to match the ONNX file.
         torch.backends.cudnn.allow_tf32 = False
         torch.backends.cuda.matmul.allow_tf32 = False
-        native = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
-        native = bool(torch.cpu._is_avx512_bf16_supported())
         # oneDNN compiles a kernel per shape and direction and keeps 1,024 of them. Every pruned network has hundreds of
         # its own; with 18 of them side by side all were compiled anew in every step.
         os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "32768")
         _keep_freed_memory()
-    return Device(device, bf16=precision == "bf16" or (precision == "auto" and native))
+    return Device(device, bf16=precision == "bf16")
+
+
+def emulates_bf16(device: Device) -> bool:
+    """Whether bf16 is asked of a device that has no instructions for it: the same models, but slowly."""
+    if device.torch.type == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        native = bool(torch.cpu._is_avx512_bf16_supported())
+    return device.bf16 and not native
 
 
 def gpu_count() -> int:

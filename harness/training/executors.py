@@ -1,9 +1,9 @@
 """Who computes the steps of several learners: on a CPU one thread per core, each computing on that core alone.
 
 PyTorch would put all cores on one operator after the other, which pays for wide layers and large batches. Thin networks
-train faster a core each (nine_students_together_vs_alone in results/benchmarks/training.json), do not wait at a barrier
-thousands of times a step while another process has a core, and end with the same bits however many cores there are. A
-GPU is kept busy by one thread.
+train faster with a core each (nine_students_together_vs_alone in results/benchmarks/training.json): they do not wait at
+a barrier thousands of times a step while another process has a core, and they end with the same bits however many cores
+there are. A GPU is kept busy by one thread.
 """
 
 from collections.abc import Callable
@@ -26,7 +26,7 @@ class Inline(Executor):
         return future
 
 
-class Cores(ThreadPoolExecutor):
+class ThreadPerCore(ThreadPoolExecutor):
     """A thread per core; leaving it early drops what has not begun."""
 
     def __init__(self, cores: int) -> None:
@@ -38,8 +38,8 @@ class Cores(ThreadPoolExecutor):
         self.shutdown(cancel_futures=True)
 
 
-def crew(device: Device, alone: bool) -> AbstractContextManager[Executor]:
-    """The executor for learners in company, or for one that is `alone` and has every core to itself."""
+def step_executor(device: Device, alone: bool) -> AbstractContextManager[Executor]:
+    """The executor for learners side by side, or for one that is `alone` and has every core to itself."""
     # asked here, in the main thread: what a thread of the pool sets must not become this thread's default
     cores = torch.get_num_threads()
-    return Inline() if alone or device.torch.type == "cuda" else Cores(cores)
+    return Inline() if alone or device.torch.type == "cuda" else ThreadPerCore(cores)

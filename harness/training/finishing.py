@@ -3,7 +3,7 @@
 import json
 import time
 import traceback
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -12,18 +12,31 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 import torch_pruning as tp
-from torch import Tensor
+from torch import Tensor, nn
 
-from harness.architectures.resnet import ResNet50, load_weights, parameter_count, save_weights, widths_of
+from harness import datasets
+from harness.architectures import parameter_count, widths_of
+from harness.datasets import Images
 from harness.errors import HarnessError
-from harness.export.onnx_export import IR_VERSION, OPSET, PARITY_IMAGES, export
 from harness.files import atomic_path, file_sha256, write_text
+from harness.model_files.onnx_export import IR_VERSION, PARITY_IMAGES, export
+from harness.model_files.weights import load_weights, save_weights
 from harness.plan.planning import Cell, Plan
-from harness.store.chain import cell_state
+from harness.store.chain import Chain
 from harness.store.paths import Paths, answers_file
-from harness.store.records import Epoch, ExportRecord, Failure, Pruning, TrainRecord, failed, find, now, save
+from harness.store.records import (
+    Epoch,
+    ExportRecord,
+    Failure,
+    Pruning,
+    TrainRecord,
+    failed,
+    identity,
+    now,
+    save,
+)
 from harness.store.revision import revision
-from harness.training import data
+from harness.store.states import cell_state
 from harness.training.device import Device
 from harness.training.loop import Learner, Watcher, accuracy_pct, answers
 
@@ -40,27 +53,32 @@ class Reporter(Watcher, Protocol):
 
 @dataclass
 class Ledger:
-    """The cells of a plan as they come to their end. `failures` maps names to reasons, `made` lists the exported."""
+    """The cells of a plan as they come to their end. `failures` maps names to reasons, `made` lists the exported.
+
+    Cells in `redo` count as missing until they have been made again.
+    """
 
     plan: Plan
     paths: Paths
     device: Device
     reporter: Reporter
+    redo: Collection[str] = ()
     made: list[str] = field(default_factory=list)
     failures: dict[str, str] = field(default_factory=dict)
 
     @cached_property
-    def test(self) -> data.Images:
+    def test(self) -> Images:
         """The test images, written out for the bench as well."""
-        images = data.load(self.plan.data, self.paths.data, train=False)
-        path = self.paths.testset(self.plan.profile, self.plan.data)
+        data = self.plan.teacher.teacher.data
+        images = datasets.load(data.dataset.name, data.dataset.parameters, self.paths.data, train=False)
+        path = self.paths.testset(self.plan.profile, self.plan.dataset)
         if not path.is_file():
-            data.save_testset(path, images)
+            datasets.save_testset(path, images)
         return images
 
     @property
     def image_size(self) -> int:
-        """Height and width, in pixels, of what the networks see."""
+        """Height and width, in pixels, of the images that the models are for."""
         return self.plan.settings.data.image_size
 
     @cached_property
@@ -70,26 +88,32 @@ class Ledger:
 
     def folder(self, cell: Cell) -> Path:
         """Where the cell's files lie."""
-        return cell.artifacts(self.paths.artifacts, self.plan.profile)
+        return self.paths.folder(self.plan.profile, cell)
 
     def weights(self, cell: Cell) -> Path:
         """The cell's trained weights."""
-        return self.folder(cell) / "weights.safetensors"
+        return self.paths.weights(self.plan.profile, cell)
 
     def is_done(self, cell: Cell) -> bool:
         """Whether the cell is trained and exported."""
-        return cell_state(self.paths, self.plan, cell).training == "done"
+        state = cell_state(self.paths, self.plan, cell).training
+        return state in ("done", "changed") and not self._to_be_redone(cell)
 
     def trained(self, cell: Cell) -> TrainRecord | None:
         """The cell's record if its weights are here: what is left to do then is the export."""
-        record = find(self.paths.results, self.plan.profile, cell.id, cell.key, TrainRecord)
-        return record if record and not record.failure and self.weights(cell).is_file() else None
+        if self._to_be_redone(cell):
+            return None
+        record = Chain(self.plan, self.paths.results).train(cell).standing
+        return record if record and self.weights(cell).is_file() else None
 
-    def evaluate(self, model: ResNet50) -> float:
+    def _to_be_redone(self, cell: Cell) -> bool:
+        return cell.id in self.redo and cell.id not in self.made and cell.id not in self.failures
+
+    def evaluate(self, model: nn.Module) -> float:
         """Accuracy (%) on the test images."""
         return accuracy_pct(self._answers(model), self.test)
 
-    def _answers(self, model: ResNet50) -> Tensor:
+    def _answers(self, model: nn.Module) -> Tensor:
         return answers(model, self.test, self.image_size, self.device)
 
     def end(self, cell: Cell, learner: Learner, log: list[Epoch], pruning: Pruning | None = None) -> None:
@@ -103,7 +127,7 @@ class Ledger:
     def fail(self, cell: Cell, failure: Failure) -> None:
         """Put a cell without a model on record."""
         self.failures[cell.id] = failure.message
-        record = failed(TrainRecord, failure, settings=cell.settings, **self._common(cell, 0.0))
+        record = failed(TrainRecord, failure, **self._trained(cell, 0.0))
         save(self.paths.results, record)
         self.reporter.cell(cell, record)
 
@@ -114,24 +138,27 @@ class Ledger:
         log = self.folder(cell) / "failure.txt"
         write_text(log, "".join(traceback.format_exception(error)))
         first = (str(error).strip() or "no message").splitlines()[0]
-        return Failure(kind="error", message=f"{type(error).__name__}: {first} (traceback: {log})")
+        place = log.relative_to(self.paths.artifacts)
+        return Failure(kind="error", message=f"{type(error).__name__}: {first} (traceback: artifacts/{place})")
 
     def finish(
-        self, cell: Cell, model: ResNet50, log: list[Epoch], seconds: float, pruning: Pruning | None = None
+        self, cell: Cell, model: nn.Module, log: list[Epoch], seconds: float, pruning: Pruning | None = None
     ) -> None:
         """Evaluate, store and export a trained model."""
         started = time.monotonic()
         given = self._answers(model)
         path = self.weights(cell)
-        save_weights(path, model, {"cell": cell.id, "key": cell.key, "image_size": self.image_size})
-        # what the bench holds its own answers against
+        about = {"cell": cell.model_id, "key": cell.trained.key, "image_size": self.image_size}
+        save_weights(path, model, {**about, "dataset": self.plan.dataset})
+        # what the bench compares its own answers with
+        small = torch.uint8 if self.test.labels.max() < 256 else torch.int32
         with atomic_path(answers_file(self.folder(cell))) as temporary, temporary.open("wb") as file:
-            np.save(file, given.to(torch.uint8).numpy())
+            np.save(file, given.to(small).numpy())
         record = TrainRecord(
             status="done",
             finished_at=now(),
-            settings=cell.settings,
             weights_sha256=file_sha256(path),
+            image_size=self.image_size,
             teacher_sha256=None if cell.is_teacher else file_sha256(self.weights(self.plan.teacher)),
             accuracy_pct=accuracy_pct(given, self.test),
             params=parameter_count(model),
@@ -139,62 +166,70 @@ class Ledger:
             widths=widths_of(model),
             pruning=pruning,
             epochs=log,
-            **self._common(cell, seconds + time.monotonic() - started),
+            **self._trained(cell, seconds + time.monotonic() - started),
         )
         save(self.paths.results, record)
         self._export(cell, model, record)
         self.reporter.cell(cell, record)
 
     def export_trained(self, cells: Iterable[Cell]) -> None:
-        """Export the cells that are trained but have no ONNX file, or none that passed."""
+        """Export the cells that are trained but have no model file, or none that passed."""
         for cell in cells:
             record = self.trained(cell)
             if record and not self.is_done(cell):
                 model, _ = load_weights(self.weights(cell))
                 self._export(cell, model, record)
 
-    def _export(self, cell: Cell, model: ResNet50, trained: TrainRecord) -> None:
+    def _export(self, cell: Cell, model: nn.Module, trained: TrainRecord) -> None:
         started = time.monotonic()
         provenance = {
             "cell": cell.id,
             "title": cell.title,
-            "key": cell.key,
+            "key": cell.spec.key,
             "weights_sha256": trained.weights_sha256,
-            "data": self.plan.data,
-            "settings": json.dumps(cell.settings, sort_keys=True),
+            "data": self.plan.dataset,
+            "settings": json.dumps(cell.spec.document, sort_keys=True),
             "harness_revision": revision(),
         }
+        path = self.paths.model_file(self.plan.profile, cell)
         try:
-            done = export(model, self.folder(cell) / "model.onnx", self.test, self.image_size, provenance)
+            done = export(model, path, self.test, self.image_size, cell.spec.opset, provenance)
         except Exception as error:  # the exporter's own faults must not take the other cells along
             failure = self.broke(cell, error)
             if isinstance(error, HarnessError):
                 failure = failure.model_copy(update={"kind": "parity"})
             self.failures[cell.id] = failure.message
-            save(self.paths.results, failed(ExportRecord, failure, **self._common(cell, time.monotonic() - started)))
+            save(self.paths.results, failed(ExportRecord, failure, **self._exported(cell, time.monotonic() - started)))
             return
         record = ExportRecord(
             status="done",
             finished_at=now(),
             weights_sha256=trained.weights_sha256,
-            opset=OPSET,
+            onnx_sha256=done.onnx_sha256,
+            onnx_bytes=done.onnx_bytes,
             ir_version=IR_VERSION,
-            parity_images=PARITY_IMAGES,
-            **vars(done),
-            **self._common(cell, time.monotonic() - started),
+            params=done.params,
+            flushed_weights=done.flushed_weights,
+            denormal_weights=done.denormal_weights,
+            parity_images=min(PARITY_IMAGES, len(self.test.labels)),
+            parity_largest_logit=done.parity.largest_logit,
+            parity_max_abs_diff=done.parity.max_abs_diff,
+            parity_top1_agreement_pct=done.parity.top1_agreement_pct,
+            **self._exported(cell, time.monotonic() - started),
         )
         save(self.paths.results, record)
         self.made.append(cell.id)
 
-    def _common(self, cell: Cell, seconds: float) -> dict[str, Any]:
-        return {
-            "cell": cell.id,
-            "title": cell.title,
-            "profile": self.plan.profile,
-            "key": cell.key,
-            "seconds": seconds,
-            "environment": {**self.device.facts(), "harness_revision": revision()},
-        }
+    def _trained(self, cell: Cell, seconds: float) -> dict[str, Any]:
+        about = identity(self.plan.profile, cell.model_id, cell.title, cell.trained)
+        return {**about, "seconds": seconds, "environment": self._environment()}
 
-    def _macs(self, model: ResNet50) -> int:
+    def _exported(self, cell: Cell, seconds: float) -> dict[str, Any]:
+        about = identity(self.plan.profile, cell.id, cell.title, cell.spec)
+        return {**about, "code": {}, "seconds": seconds, "environment": self._environment()}
+
+    def _environment(self) -> dict[str, Any]:
+        return {**self.device.facts(), "harness_revision": revision()}
+
+    def _macs(self, model: nn.Module) -> int:
         return int(tp.utils.count_ops_and_params(model, self.example.to(self.device.torch))[0])

@@ -1,34 +1,35 @@
 """The training loop: any number of learners side by side on the same batches, with one teacher pass for all.
 
 Every learner steps on its own (weights, optimiser, schedule), so on a CPU its result is bit for bit the same with and
-without company; one that fails or diverges drops out and disturbs nobody. Batches are a function of (seed, epoch,
-step), so a learner that is stopped goes on from its checkpoint to the same weights as if it had not been.
+without others; one that fails or diverges drops out and disturbs nobody. Batches are a function of (stage, seed, epoch,
+step), so a learner that was stopped resumes from its checkpoint and ends with the same weights as if it had not been.
 """
 
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from harness.architectures.resnet import Outputs, ResNet50
+from harness.architectures import Outputs, tapped
 from harness.compression.distillation import Phase
+from harness.datasets import Images, normalise, resize
 from harness.files import atomic_path
+from harness.plan.settings import Recipe
 from harness.store.records import Epoch, Failure
-from harness.training.augment import normalise, resize
-from harness.training.data import Images, Stream
+from harness.training.batches import Stream
 from harness.training.device import Device
-from harness.training.executors import crew
+from harness.training.executors import step_executor
 
 CHECKPOINT_EVERY_S = 45.0
 EVALUATION_BATCH = 250
-# of a learner's attributes, those that say where it stands
+# The attributes of a learner that say how far it has come.
 COUNTERS = ("epoch", "step", "losses", "seen", "right", "seconds")
 
 Batches = Iterator[tuple[Tensor, Tensor]]
@@ -36,7 +37,7 @@ Lesson = tuple[Tensor, Tensor, Outputs | None]
 
 
 class Watcher(Protocol):
-    """Who is told how training goes."""
+    """Who is told how training proceeds."""
 
     def step(self, epoch: int, epochs: int, step: int, steps: int, learners: int, images_per_s: float) -> None:
         """A step was taken by `learners` learners."""
@@ -47,13 +48,19 @@ class Watcher(Protocol):
 
 @dataclass
 class Learner:
-    """A model being trained: what it is, and where it stands."""
+    """A model in training: what it is, and how far it has come.
+
+    `origin` says what the model was made from (keys, hashes, digests of code): a checkpoint of another origin is not
+    resumed from. `modules` are a distillation method's own, trained beside the model.
+    """
 
     name: str
-    model: ResNet50
-    recipe: dict[str, Any]
+    model: nn.Module
+    recipe: Recipe
     phases: list[Phase]
     checkpoint: Path
+    origin: Mapping[str, Any] = field(default_factory=dict)
+    modules: nn.ModuleDict = field(default_factory=nn.ModuleDict)
     # called between backward and step: adds to the gradients
     regularise: Callable[[], None] | None = None
     optimizer: torch.optim.SGD = field(init=False)
@@ -69,19 +76,20 @@ class Learner:
 
     def __post_init__(self) -> None:
         self.model.train()
-        device = next(self.model.parameters()).device
+        self.parameters = [*self.model.parameters(), *self.modules.parameters()]
+        device = self.parameters[0].device
         self.optimizer = torch.optim.SGD(
-            self.model.parameters(),
-            lr=self.recipe["lr"],
-            momentum=self.recipe["momentum"],
-            nesterov=self.recipe["nesterov"],
-            weight_decay=self.recipe["weight_decay"],
+            self.parameters,
+            lr=self.recipe.lr,
+            momentum=self.recipe.momentum,
+            nesterov=self.recipe.nesterov and self.recipe.momentum > 0,
+            weight_decay=self.recipe.weight_decay,
             fused=True,
         )
-        if self.recipe["momentum"]:
-            # What the first step would make of them. The fused kernel has to have all or none, and a feature stage
-            # gives the classifier no gradient.
-            for parameter in self.model.parameters():
+        if self.recipe.momentum:
+            # What the first step would make of them. The fused kernel needs the buffers of all parameters or of none,
+            # and a feature stage gives the classifier no gradient.
+            for parameter in self.parameters:
                 self.optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
         self.losses = torch.zeros((), dtype=torch.float64, device=device)
         self.right = torch.zeros((), dtype=torch.int64, device=device)
@@ -112,14 +120,14 @@ class Learner:
         phase = self.phase()
         images = images.contiguous(memory_format=device.layout)
         with device.autocast():
-            outputs = self.model.tapped(images, phase.taps)
+            outputs = tapped(self.model, images, phase.taps)
         loss = phase.loss(outputs, teacher, labels)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         if self.regularise:
             self.regularise()
-        if self.recipe["clip_norm"]:
-            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe["clip_norm"])
+        if self.recipe.clip_norm:
+            torch.nn.utils.clip_grad_norm_(self.parameters, self.recipe.clip_norm)
         self.optimizer.step()
         # Summed on the device: reading it here would make the host wait for every step.
         self.losses += loss.detach()
@@ -146,9 +154,11 @@ class Learner:
         return ended
 
     def save(self) -> None:
-        """Write everything that going on needs."""
+        """Write everything that resuming needs."""
         state = {
+            "origin": dict(self.origin),
             "model": self.model.state_dict(),
+            "modules": self.modules.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             **{name: getattr(self, name) for name in COUNTERS},
             "log": [ended.model_dump() for ended in self.log],
@@ -157,19 +167,22 @@ class Learner:
             torch.save(state, temporary)
 
     def resume(self) -> None:
-        """Go on from the checkpoint where there is one; one that is torn or foreign means starting again."""
+        """Resume from the checkpoint where there is one; one that is torn, or of another origin, is deleted."""
         if not self.checkpoint.is_file():
             return
         try:
             state = torch.load(self.checkpoint, map_location=self.losses.device, weights_only=True)
+            if state["origin"] != dict(self.origin):
+                raise ValueError("made from something that has been replaced since")
             if _shapes(state["model"]) != _shapes(self.model.state_dict()):
-                raise ValueError("left by a network that was pruned differently")
-            if absent := {"optimizer", *COUNTERS, "log"} - state.keys():
-                raise ValueError(f"left by another version of the harness: has no {absent}")
+                raise ValueError("of a network that was pruned differently")
+            if absent := {"modules", "optimizer", *COUNTERS, "log"} - state.keys():
+                raise ValueError(f"of another version of the harness: it has no {absent}")
         except Exception:  # a torn file can raise nearly anything; nothing is lost but time
             self.checkpoint.unlink()
             return
         self.model.load_state_dict(state["model"])
+        self.modules.load_state_dict(state["modules"])
         self.optimizer.load_state_dict(state["optimizer"])
         for name in COUNTERS:
             setattr(self, name, state[name])
@@ -180,18 +193,19 @@ def _shapes(state: dict[str, Tensor]) -> dict[str, torch.Size]:
     return {name: value.shape for name, value in state.items()}
 
 
-def learning_rate(recipe: dict[str, Any], position: float, epochs: int) -> float:
+def learning_rate(recipe: Recipe, position: float, epochs: int) -> float:
     """The rate at `position` epochs into `epochs`: linear warm-up, then the schedule, which ends at the last epoch."""
-    peak, warmup = float(recipe["lr"]), float(recipe["warmup_epochs"])
-    if position < warmup:
+    if position < recipe.warmup_epochs:
         # never zero, so that the first step counts
-        return peak * max(position, 0.05 * warmup) / warmup
-    if recipe["schedule"] == "cosine":
-        done = (position - warmup) / max(epochs - warmup, 1e-9)
-        return peak * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
-    if recipe["schedule"] == "exponential":
-        return peak * float(recipe["gamma"]) ** math.floor(position)
-    return peak
+        return recipe.lr * max(position, 0.05 * recipe.warmup_epochs) / recipe.warmup_epochs
+    done = min((position - recipe.warmup_epochs) / max(epochs - recipe.warmup_epochs, 1e-9), 1.0)
+    if recipe.schedule == "cosine":
+        return recipe.lr * 0.5 * (1 + math.cos(math.pi * done))
+    if recipe.schedule == "linear":
+        return recipe.lr * (1 - done)
+    if recipe.schedule == "exponential":
+        return recipe.lr * recipe.gamma ** math.floor(position)
+    return recipe.lr
 
 
 def train(
@@ -200,20 +214,20 @@ def train(
     device: Device,
     watcher: Watcher,
     ended: Callable[[Learner], None],
-    teacher: ResNet50 | None = None,
+    teacher: nn.Module | None = None,
     keep_going: Callable[[], bool] = lambda: True,
     alone: bool = False,
 ) -> bool:
     """Train all learners; True when all have come to their end, False when `keep_going` said stop (all is saved then).
 
-    `ended` is called with each learner once, when it is done or has failed. Learners that stand at different places
+    `ended` is called with each learner once, when it is done or has failed. Learners that have come to different places
     (after a stop, say) are trained from the one furthest behind on, each joining when its place comes. A learner that
-    never has company is trained `alone`, on every core of a CPU; its bits depend on how many there are.
+    never trains beside others is trained `alone`, on every core of a CPU; its bits depend on how many there are.
     """
     for learner in learners:
         if not learner.running:
             ended(learner)
-    with crew(device, alone) as executor:
+    with step_executor(device, alone) as executor:
         return _train(learners, stream, device, watcher, ended, teacher, keep_going, executor)
 
 
@@ -223,40 +237,42 @@ def _train(
     device: Device,
     watcher: Watcher,
     ended: Callable[[Learner], None],
-    teacher: ResNet50 | None,
+    teacher: nn.Module | None,
     keep_going: Callable[[], bool],
     executor: Executor,
 ) -> bool:
     saved = time.monotonic()
     while running := [learner for learner in learners if learner.running]:
         epoch, first = min((learner.epoch, learner.step) for learner in running)
-        company = [learner for learner in running if learner.epoch == epoch]
-        started = time.monotonic()
+        together = [learner for learner in running if learner.epoch == epoch]
+        started, images_seen = time.monotonic(), 0
         batches = stream.batches(epoch, first)
 
-        def lesson(batches: Batches = batches, company: Sequence[Learner] = company) -> Lesson:
+        def lesson(batches: Batches = batches, together: Sequence[Learner] = together) -> Lesson:
             """The next batch with the teacher's answers: prepared while the learners are busy with the one before."""
             images, labels = next(batches)
-            return images, labels, _teach(teacher, images, company, device)
+            return images, labels, _teach(teacher, images, together, device)
 
         # A learner that was stopped after an epoch's last step has none left in it.
         coming = deque([executor.submit(lesson)] if first < stream.steps else [])
         for step in range(first, stream.steps):
-            company = [learner for learner in company if learner.failure is None]
-            if not company:
+            together = [learner for learner in together if learner.failure is None]
+            if not together:
                 break
             clock = time.monotonic()
             images, labels, outputs = coming.popleft().result()
             if step + 1 < stream.steps:
                 coming.append(executor.submit(lesson))
-            learning = [learner for learner in company if learner.step == step]
+            learning = [learner for learner in together if learner.step == step]
             taught = [executor.submit(_learn, one, images, labels, outputs, device, stream.steps) for one in learning]
             for done in taught:
                 done.result()
             for learner in learning:
                 learner.seconds += (time.monotonic() - clock) / len(learning)
-            rate = (step + 1 - first) * stream.batch_size / (time.monotonic() - started)
-            watcher.step(epoch, max(learner.epochs for learner in company), step + 1, stream.steps, len(learning), rate)
+            images_seen += len(labels)
+            rate = images_seen / (time.monotonic() - started)
+            most = max(learner.epochs for learner in together)
+            watcher.step(epoch, most, step + 1, stream.steps, len(learning), rate)
             stop = not keep_going()
             if stop or time.monotonic() - saved > CHECKPOINT_EVERY_S:
                 _save(learners)
@@ -264,7 +280,7 @@ def _train(
             if stop:
                 return False
         device.synchronize()
-        rate = (stream.steps - first) * stream.batch_size / (time.monotonic() - started)
+        rate = images_seen / max(time.monotonic() - started, 1e-9)
         for learner in running:
             if learner.failure is None and learner.epoch == epoch:
                 closed = learner.end_epoch(stream.steps, rate)
@@ -274,7 +290,7 @@ def _train(
     return True
 
 
-def _teach(teacher: ResNet50 | None, images: Tensor, learners: Sequence[Learner], device: Device) -> Outputs | None:
+def _teach(teacher: nn.Module | None, images: Tensor, learners: Sequence[Learner], device: Device) -> Outputs | None:
     """The teacher's outputs with every tap that one of the learners asks for; None when nobody asks."""
     wanting = [learner.phase() for learner in learners if learner.phase().needs_teacher]
     if not wanting or teacher is None:
@@ -282,7 +298,7 @@ def _teach(teacher: ResNet50 | None, images: Tensor, learners: Sequence[Learner]
     taps = frozenset().union(*(phase.taps for phase in wanting))
     images = images.contiguous(memory_format=device.layout)
     with torch.no_grad(), device.autocast():
-        return teacher.tapped(images, taps)
+        return tapped(teacher, images, taps)
 
 
 def _learn(
@@ -298,23 +314,24 @@ def _learn(
 
 
 def _save(learners: Sequence[Learner]) -> None:
+    """Checkpoint what is still in training: a learner that has ended must leave nothing that could be resumed from."""
     for learner in learners:
-        if learner.failure is None and (learner.epoch or learner.step):
+        if learner.running and (learner.epoch or learner.step):
             learner.save()
 
 
-def answers(model: ResNet50, images: Images, image_size: int, device: Device) -> Tensor:
+def answers(model: nn.Module, images: Images, image_size: int, device: Device) -> Tensor:
     """The class that the model gives each image, int64 [N] on the CPU; computed in fp32 on the device."""
     model.eval()
 
     def answer(start: int) -> Tensor:
         pixels = images.pixels[start : start + EVALUATION_BATCH].to(device.torch)
-        batch = normalise(resize(pixels, image_size)).contiguous(memory_format=device.layout)
-        # what a thread of the crew may not record is its own to say
+        batch = normalise(resize(pixels, image_size), images.mean, images.std)
+        # no_grad holds for the thread that says it
         with torch.no_grad():
-            return model(batch).argmax(1)
+            return tapped(model, batch.contiguous(memory_format=device.layout)).logits.argmax(1)
 
-    with crew(device, alone=False) as executor:
+    with step_executor(device, alone=False) as executor:
         return torch.cat(list(executor.map(answer, range(0, len(images.labels), EVALUATION_BATCH)))).cpu()
 
 

@@ -1,23 +1,23 @@
 """How many networks fit side by side: from the memory that is free and what one of them is measured to take.
 
-It decides no number: a student's result is the same in any company.
+It decides no number: a student's result is the same whatever trains beside it.
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import psutil
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from harness.architectures.resnet import ResNet50, Widths
+from harness.architectures import build
+from harness.host import cgroups
+from harness.plan.specs import Network
 from harness.training.device import Device
 
 # Of what is free; the rest is for gradients in flight, the convolutions' workspaces and what the allocator loses.
 SHARE = 0.7
 # Batches of images that a network is tried on; what it keeps grows in proportion to them.
 TRIALS = (2, 4)
-CGROUP = Path("/sys/fs/cgroup")
 
 
 @dataclass(frozen=True)
@@ -35,17 +35,17 @@ def fitting(footprint: Footprint, free: int, at_once: int) -> int:
     return max(1, int(left // footprint.standing))
 
 
-def side_by_side(widths: Widths, stem: str, image_size: int, batch_size: int, device: Device) -> int:
-    """How many networks, none wider than `widths`, fit on the device as it is now."""
+def side_by_side(network: Network, image_size: int, batch_size: int, device: Device, share: float = 1.0) -> int:
+    """How many networks, none wider than `network`, fit into this share of the memory that the device has free."""
     # On a GPU one thread steps one after the other.
     at_once = 1 if device.torch.type == "cuda" else torch.get_num_threads()
-    return fitting(measure(widths, stem, image_size, batch_size, device), free_bytes(device), at_once)
+    return fitting(measure(network, image_size, batch_size, device), int(share * free_bytes(device)), at_once)
 
 
-def measure(widths: Widths, stem: str, image_size: int, batch_size: int, device: Device) -> Footprint:
+def measure(network: Network, image_size: int, batch_size: int, device: Device) -> Footprint:
     """What a network takes: tried with two tiny batches, in the device's own precision, and scaled to `batch_size`."""
     with torch.random.fork_rng(devices=[]):
-        model = ResNet50(widths, stem)
+        model = build(network)
     device.place(model)
     few, more = (_kept_for_backward(model, count, image_size, device) for count in TRIALS)
     per_image = (more - few) / (TRIALS[1] - TRIALS[0])
@@ -55,7 +55,7 @@ def measure(widths: Widths, stem: str, image_size: int, batch_size: int, device:
     return Footprint(3 * weights, int(per_image * batch_size + fixed))
 
 
-def _kept_for_backward(model: ResNet50, images: int, size: int, device: Device) -> int:
+def _kept_for_backward(model: nn.Module, images: int, size: int, device: Device) -> int:
     """Bytes that autograd keeps between forward and backward, each block of memory counted once."""
     own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
     kept: dict[int, int] = {}
@@ -76,26 +76,11 @@ def _kept_for_backward(model: ResNet50, images: int, size: int, device: Device) 
 
 
 def free_bytes(device: Device) -> int:
-    """Memory that is free for us: the GPU's, or the machine's within the limit of our control group."""
+    """Memory that is free for us: the GPU's, or the machine's within the limits of our control groups."""
     if device.torch.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device.torch)
         # what PyTorch holds and does not use
         return free + torch.cuda.memory_reserved(device.torch) - torch.cuda.memory_allocated(device.torch)
-    return min(psutil.virtual_memory().available, _cgroup_bytes(CGROUP))
-
-
-def _cgroup_bytes(root: Path) -> int:
-    """What the control group (v2, or v1) still allows; without a limit, as much as can be."""
-    for limit, used, freeable in (
-        ("memory.max", "memory.current", "memory.stat"),
-        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat"),
-    ):
-        try:
-            most, now = (root / limit).read_text().strip(), int((root / used).read_text())
-            facts = dict(line.split() for line in (root / freeable).read_text().splitlines())
-        except (OSError, ValueError):
-            continue
-        if most != "max":
-            # pages of files that were read are given up when somebody needs them
-            return max(0, int(most) - now + int(facts.get("inactive_file", 0)))
-    return 2**63 - 1
+    available: int = psutil.virtual_memory().available
+    limited = cgroups.free_memory()
+    return available if limited is None else min(available, limited)

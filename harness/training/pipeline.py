@@ -1,37 +1,42 @@
 """Makes the cells that are missing: teacher, sparse training, pruning, distillation, export, each stage once.
 
 What several cells share (the teacher, a sparsely trained network, a pruned one) is kept under its own key. Students of
-a seed train side by side. A cell that fails is recorded with its reason and the others go on.
+a seed train side by side. A cell that fails is recorded with its reason and the others continue.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from torch import nn
 
-from harness.architectures.resnet import ResNet50, full_widths, load_weights, save_weights, widths_of
-from harness.compression.distillation import Phase, cross_entropy, method, phases
-from harness.compression.pruning import kept_layers, prune, recalibrate, regulariser
+from harness import datasets
+from harness.architectures import architecture_of, build, fresh, network_of, tapped, widths_of
+from harness.compression.calibration import calibrate, sample
+from harness.compression.distillation import Phase, Setup, cross_entropy, method_of
+from harness.compression.pruning import Batches, prune, regulariser
+from harness.datasets import Images, normalise, resize
 from harness.errors import HarnessError
-from harness.files import digest
-from harness.plan.planning import Cell, Plan, ancestry
+from harness.files import file_sha256
+from harness.model_files.weights import load_weights, read_metadata, save_weights
+from harness.plan.planning import Cell, Plan
+from harness.plan.settings import Calibration, Recipe
+from harness.plan.specs import Pruned, Sparse, Stage, Student, Teacher, code_of
 from harness.store.lock import alone
 from harness.store.paths import Paths
 from harness.store.records import Epoch, Pruning
-from harness.training import data
-from harness.training.augment import normalise, resize
+from harness.training.batches import Stream
 from harness.training.device import Device
 from harness.training.finishing import Ledger, Reporter
 from harness.training.loop import Learner, train
 from harness.training.memory import side_by_side
 
 T = TypeVar("T")
-
-RECALIBRATION_BATCHES = 8
-RECALIBRATION_BATCH = 250
+# Batches that a pruning criterion may ask for.
+CRITERION_BATCH = 64
 
 
 @dataclass(frozen=True)
@@ -56,15 +61,20 @@ class Maker:
     groups: Sequence[Sequence[Cell]] | None = None
     # at most so many networks side by side; None: as many as fit into memory
     together: int | None = None
+    # the ids of cells to make again although they are done
+    redo: Collection[str] = ()
+    # the part of the device's free memory that is ours
+    memory_share: float = 1.0
 
     @cached_property
     def ledger(self) -> Ledger:
         """Where models go when they are done."""
-        return Ledger(self.plan, self.paths, self.device, self.reporter)
+        return Ledger(self.plan, self.paths, self.device, self.reporter, self.redo)
 
     def run(self, cells: Iterable[Cell]) -> Summary:
         """Make `cells`, and the teacher first where one of them needs it."""
         wanted = {cell.id: cell for cell in cells}
+        self._start_again(wanted.values())
         self.ledger.export_trained(wanted.values())
         pending = [cell for cell in wanted.values() if not cell.is_teacher and not self.ledger.trained(cell)]
         complete = True
@@ -72,29 +82,35 @@ class Maker:
             complete = self._make_teacher(self.plan.teacher)
             for group in self.groups or _by_seed(pending):
                 here = {cell.id for cell in group}
-                members = [cell for cell in pending if cell.id in here]
-                complete = complete and (not members or self._make_students(members))
+                for members in _alike([cell for cell in pending if cell.id in here]):
+                    complete = complete and self._make_students(members)
         # A teacher that failed is on record and ends the run; only one that was stopped leaves it unfinished.
         teacher_failed = self.plan.teacher.id in self.ledger.failures
         return Summary(self.ledger.made, self.ledger.failures, complete or teacher_failed)
 
+    def _start_again(self, cells: Iterable[Cell]) -> None:
+        """Remove what a cell that is to be made again would otherwise be resumed from."""
+        for cell in cells:
+            if cell.id in self.redo:
+                (self.ledger.folder(cell) / "checkpoint.pt").unlink(missing_ok=True)
+                if not cell.is_teacher:
+                    self._stage_file(cell.student.start).unlink(missing_ok=True)
+
     @cached_property
-    def train_images(self) -> data.Images:
+    def train_images(self) -> Images:
         """The training images on the device."""
-        images = data.load(self.plan.data, self.paths.data, train=True)
-        return images.first(self.plan.settings.data.train_images).to(self.device.torch)
+        data = self.plan.teacher.teacher.data
+        images = datasets.load(data.dataset.name, data.dataset.parameters, self.paths.data, train=True)
+        return images.first(data.train_images).to(self.device.torch)
 
-    def _stream(self, recipe: dict[str, Any], seed: int) -> data.Stream:
-        augment = tuple(self.plan.settings.data.augment)
-        return data.Stream(self.train_images, recipe["batch_size"], self.ledger.image_size, augment, seed)
+    def _stream(self, recipe: Recipe, stage: Stage, seed: int) -> Stream:
+        return Stream(self.train_images, recipe, self.plan.teacher.teacher.data.augment, stage.kind, seed)
 
-    def _stage_file(self, settings: dict[str, Any]) -> Path:
-        return (
-            self.paths.artifacts
-            / self.plan.profile
-            / "stages"
-            / f"{settings['kind']}-{digest(settings, 16)}.safetensors"
-        )
+    def _calibrate(self, model: nn.Module, calibration: Calibration) -> None:
+        """Estimate BatchNorm's statistics anew, at the size that the exported model is for."""
+        images = self.train_images
+        pixels = resize(sample(images.pixels, calibration), self.ledger.image_size)
+        calibrate(model, normalise(pixels, images.mean, images.std), calibration.batch_size)
 
     # --- teacher ---------------------------------------------------------------------------------------------------
 
@@ -102,39 +118,47 @@ class Maker:
         """Train or take over the teacher; False where that was stopped or failed."""
         if self.ledger.trained(cell):
             return True
-        settings = self.plan.settings
-        if settings.teacher.checkpoint:
-            self.ledger.finish(cell, self._given_teacher(Path(settings.teacher.checkpoint)), [], 0.0)
+        spec = cell.teacher
+        if spec.recipe is None:
+            self.ledger.finish(cell, self._given_teacher(spec), [], 0.0)
             return cell.id not in self.ledger.failures
-        recipe = cell.settings["recipe"]
-        torch.manual_seed(cell.seed)
-        model = ResNet50(full_widths(settings.model.width), settings.model.stem)
-        phase = Phase("teacher", recipe["epochs"], cross_entropy)
-        learner = self._learner(cell.id, model, recipe, [phase], self.ledger.folder(cell) / "checkpoint.pt")
-        self.reporter.stage(f"teacher: {recipe['epochs']} epochs of {len(self.train_images.labels)} images")
+        torch.manual_seed(spec.seed)
+        model = build(spec.network)
+        phase = Phase("teacher", spec.recipe.epochs, cross_entropy)
+        origin = {"key": spec.key, **code_of(spec)}
+        learner = self._learner(cell.id, model, spec.recipe, [phase], self.ledger.folder(cell), origin)
+        self.reporter.stage(f"teacher: {spec.recipe.epochs} epochs of {len(self.train_images.labels)} images")
         complete = train(
             [learner],
-            self._stream(recipe, cell.seed),
+            self._stream(spec.recipe, spec, spec.seed),
             self.device,
             self.reporter,
-            lambda ended: self.ledger.end(cell, ended, []),
+            lambda ended: self._end(cell, ended, spec.calibration),
             keep_going=self.keep_going,
             alone=True,
         )
         return complete and cell.id not in self.ledger.failures
 
-    def _given_teacher(self, path: Path) -> ResNet50:
-        model, _ = load_weights(path)
-        asked = self.plan.settings.model
-        if widths_of(model) != full_widths(asked.width) or model.stem != asked.stem:
+    def _given_teacher(self, spec: Teacher) -> nn.Module:
+        path = Path(str(self.plan.settings.teacher.checkpoint))
+        model, metadata = load_weights(path)
+        given = network_of(model)
+        full = widths_of(build(given))
+        if given != spec.network or widths_of(model) != full:
             raise HarnessError(
-                f"{path}: another architecture ({model.conv1.out_channels} channels first, stem {model.stem}) "
-                f"than [model] asks for (width {asked.width:g}, stem {asked.stem}); change one of the two"
+                f"{path}: another network ({_named(given)}{', pruned' if widths_of(model) != full else ''}) "
+                f"than [model] asks for ({_named(spec.network)}); change one of the two"
+            )
+        trained_at = metadata.get("image_size")
+        if trained_at not in (None, spec.data.image_size):
+            raise HarnessError(
+                f"{path}: is for images of {trained_at} px, and data.image_size is {spec.data.image_size}; "
+                f"set data.image_size to {trained_at}, or name another profile"
             )
         return model
 
     @cached_property
-    def teacher(self) -> ResNet50:
+    def teacher(self) -> nn.Module:
         """The trained teacher, on the device, for reading only."""
         model, _ = load_weights(self.ledger.weights(self.plan.teacher))
         self.device.place(model)
@@ -143,136 +167,217 @@ class Maker:
             parameter.requires_grad_(False)
         return model
 
+    @cached_property
+    def teacher_sha256(self) -> str:
+        """The hash of the teacher's weights."""
+        return file_sha256(self.ledger.weights(self.plan.teacher))
+
     # --- sparse training and pruning --------------------------------------------------------------------------------
 
-    def _make_sparse(self, cells: Sequence[Cell], seed: int) -> bool:
-        """Sparse training of all starting points that these cells need, side by side; False where it was stopped."""
-        needed = {
-            self._stage_file(settings): settings
-            for cell in cells
-            for settings in ancestry(cell.settings)
-            if settings["kind"] == "sparse"
-        }
-        missing = {path: settings for path, settings in needed.items() if not path.is_file()}
-        return all(self._train_sparsely(dict(group), seed) for group in self._groups(list(missing.items())))
+    def _stage_file(self, stage: Sparse | Pruned) -> Path:
+        name = f"{stage.kind}-{stage.key.partition('-')[2]}.safetensors"
+        return self.paths.artifacts / self.plan.profile / "stages" / name
 
-    def _train_sparsely(self, missing: dict[Path, dict[str, Any]], seed: int) -> bool:
+    def _origin(self, stage: Sparse | Pruned) -> dict[str, str]:
+        """What a stage's file was made from: it is taken up again only if all of this is still the same."""
+        parent = stage.parent
+        before = self.teacher_sha256 if isinstance(parent, Teacher) else file_sha256(self._stage_file(parent))
+        return {"key": stage.key, "parent_sha256": before, **code_of(stage)}
+
+    def _stands(self, stage: Sparse | Pruned) -> bool:
+        """Whether a stage's file is here, and was made from what is here now."""
+        path = self._stage_file(stage)
+        if not path.is_file():
+            return False
+        if isinstance(stage.parent, Sparse) and not self._stands(stage.parent):
+            return False
+        try:
+            return bool(read_metadata(path).get("origin") == self._origin(stage))
+        except HarnessError:
+            return False
+
+    def _make_sparse(self, cells: Sequence[Cell]) -> bool:
+        """Sparse training of all starting points that these cells need, side by side; False where it was stopped."""
+        needed = {stage.key: stage for cell in cells for stage in cell.spec.lineage if isinstance(stage, Sparse)}
+        missing = [stage for stage in needed.values() if not self._stands(stage)]
+        return all(self._train_sparsely(group) for alike in _same_recipes(missing) for group in self._groups(alike))
+
+    def _train_sparsely(self, missing: Sequence[Sparse]) -> bool:
         """One group of starting points; False where it was stopped."""
         learners = []
-        for path, settings in missing.items():
+        by_name = {self._stage_file(stage).stem: stage for stage in missing}
+        for name, stage in by_name.items():
             model, _ = load_weights(self.ledger.weights(self.plan.teacher))
-            recipe = settings["recipe"]
-            phase = Phase("sparse", recipe["epochs"], cross_entropy)
-            learner = self._learner(path.stem, model, recipe, [phase], path.with_suffix(".checkpoint.pt"))
-            learner.regularise = regulariser(
-                settings["method"],
-                learner.model,
-                self.ledger.example.to(self.device.torch),
-                kept_layers(settings["keep_for"]),
-                recipe["regularisation"],
-            )
+            phase = Phase("sparse", stage.recipe.epochs, cross_entropy)
+            folder = self._stage_file(stage).with_suffix("")
+            learner = self._learner(name, model, stage.recipe, [phase], folder, self._origin(stage))
+            learner.regularise = regulariser(learner.model, self.ledger.example.to(self.device.torch), stage)
             learner.model.train()
             learners.append(learner)
-        self.reporter.stage(f"sparse training before pruning, seed {seed}: {len(learners)} networks side by side")
+        first = missing[0]
+        self.reporter.stage(f"sparse training before pruning, seed {first.seed}: {len(learners)} networks side by side")
 
         def ended(learner: Learner) -> None:
-            path = next(path for path in missing if path.stem == learner.name)
+            stage = by_name[learner.name]
             if learner.failure:
                 self.ledger.failures[learner.name] = learner.failure.message
             else:
-                metadata = {"log": [e.model_dump() for e in learner.log], "seconds": learner.seconds}
-                save_weights(path, learner.model, metadata)
+                metadata = {"log": [epoch.model_dump() for epoch in learner.log], "origin": dict(learner.origin)}
+                save_weights(self._stage_file(stage), learner.model, metadata)
             learner.checkpoint.unlink(missing_ok=True)
 
-        stream = self._stream(learners[0].recipe, seed)
+        stream = self._stream(first.recipe, first, first.seed)
         return train(learners, stream, self.device, self.reporter, ended, keep_going=self.keep_going)
 
-    def _pruned(self, settings: dict[str, Any]) -> tuple[ResNet50, Pruning, list[Epoch]]:
-        """The pruned network of these settings, made where it is not yet there, with what is known of its making."""
-        path = self._stage_file(settings)
-        if not path.is_file():
-            start = settings["start"]
+    def _pruned(self, stage: Pruned) -> tuple[nn.Module, Pruning, list[Epoch]]:
+        """The pruned network, made where it is not here yet, with what is known of its making."""
+        path = self._stage_file(stage)
+        if not self._stands(stage):
+            parent = stage.parent
             teacher = self.ledger.weights(self.plan.teacher)
-            source = self._stage_file(start) if start["kind"] == "sparse" else teacher
+            source = self._stage_file(parent) if isinstance(parent, Sparse) else teacher
             if not source.is_file():
-                raise HarnessError(
-                    f"sparse training failed: {self.ledger.failures.get(source.stem, 'no network was left')}"
-                )
+                reason = self.ledger.failures.get(source.stem, "no network was left")
+                raise HarnessError(f"sparse training failed: {reason}")
             model, metadata = load_weights(source)
-            done = prune(
-                settings["method"],
-                model,
-                self.ledger.example,
-                settings["keep_for"],
-                settings["amount"],
-                settings["round_to"],
-            )
+            done = prune(model, self.ledger.example, stage, lambda: self._labelled(stage.seed or 0))
             self.device.place(done.model)
-            sample = self.train_images.pixels[: RECALIBRATION_BATCHES * RECALIBRATION_BATCH]
-            recalibrate(
-                done.model, (normalise(resize(p, self.ledger.image_size)) for p in sample.split(RECALIBRATION_BATCH))
-            )
+            before = self.ledger.evaluate(done.model)
+            self._calibrate(done.model, stage.calibration)
             facts = Pruning(
-                amount=settings["amount"],
+                amount=stage.amount,
                 channels_before=done.channels[0],
                 channels_after=done.channels[1],
+                ranked_before=done.ranked[0],
+                ranked_after=done.ranked[1],
+                emptied_layers=done.emptied,
                 params_before=done.params[0],
                 params_after=done.params[1],
                 macs_before=done.macs[0],
                 macs_after=done.macs[1],
                 kept_layers=done.kept_layers,
+                accuracy_before_calibration_pct=before,
                 accuracy_after_pct=self.ledger.evaluate(done.model),
             )
-            save_weights(path, done.model, {"pruning": facts.model_dump(), "log": metadata.get("log", [])})
+            about = {"pruning": facts.model_dump(), "log": metadata.get("log", []), "origin": self._origin(stage)}
+            save_weights(path, done.model, about)
         model, metadata = load_weights(path)
         log = [Epoch.model_validate(epoch) for epoch in metadata["log"]]
         return model, Pruning.model_validate(metadata["pruning"]), log
 
+    def _labelled(self, seed: int) -> Batches:
+        """Labelled training batches without augmentation, on the CPU, for a criterion that asks for them."""
+        images = self.train_images.to(torch.device("cpu"))
+        order = torch.randperm(len(images.labels), generator=torch.Generator().manual_seed(seed))
+        for chosen in order.split(CRITERION_BATCH):
+            pixels = resize(images.pixels.index_select(0, chosen), self.ledger.image_size)
+            yield normalise(pixels, images.mean, images.std), images.labels.index_select(0, chosen)
+
     # --- students ---------------------------------------------------------------------------------------------------
 
     def _make_students(self, cells: Sequence[Cell]) -> bool:
-        """All students of one seed, side by side as far as memory goes; False where that was stopped."""
-        return self._make_sparse(cells, cells[0].seed) and all(self._distil(group) for group in self._groups(cells))
+        """Students of one seed and recipe, side by side as far as memory goes; False where that was stopped."""
+        return self._make_sparse(cells) and all(self._distil(group) for group in self._groups(cells))
 
     def _distil(self, cells: Sequence[Cell]) -> bool:
         """Prune and train one group of students; False where that was stopped."""
-        seed = cells[0].seed
-        self.reporter.stage(f"pruning, seed {seed}: {len(cells)} students")
+        first = cells[0].student
+        self.reporter.stage(f"pruning, seed {first.seed}: {len(cells)} students")
         learners: dict[str, Learner] = {}
         origins: dict[str, tuple[Pruning, list[Epoch]]] = {}
         by_id = {cell.id: cell for cell in cells}
         for cell in cells:
-            kd, recipe = cell.settings["kd"], cell.settings["recipe"]
             try:
-                model, pruning, log = self._pruned(cell.settings["start"])
-            except Exception as error:  # whatever a pruning method does, the other cells go on
+                model, pruning, log = self._pruned(cell.student.start)
+                learners[cell.id] = self._student(cell, model)
+            except Exception as error:  # whatever a method does, the other cells continue
                 self.ledger.fail(cell, self.ledger.broke(cell, error))
                 continue
-            if method(kd["method"]).fresh_weights:
-                torch.manual_seed(seed)
-                model = ResNet50(widths_of(model), model.stem)
             origins[cell.id] = (pruning, log)
-            stages = phases(kd, recipe["epochs"])
-            learners[cell.id] = self._learner(
-                cell.id, model, recipe, stages, self.ledger.folder(cell) / "checkpoint.pt"
-            )
         if not learners:
             return True
-        self.reporter.stage(f"distillation, seed {seed}: {len(learners)} students side by side")
+        self.reporter.stage(f"distillation, seed {first.seed}: {len(learners)} students side by side")
+
+        def ended(learner: Learner) -> None:
+            cell = by_id[learner.name]
+            pruning, log = origins[learner.name]
+            differs = first.recipe.image_sizes[-1] != self.ledger.image_size
+            self._end(cell, learner, cell.student.start.calibration if differs else None, log, pruning)
+
         return train(
             list(learners.values()),
-            self._stream(cells[0].settings["recipe"], seed),
+            self._stream(first.recipe, first, first.seed),
             self.device,
             self.reporter,
-            lambda learner: self.ledger.end(by_id[learner.name], learner, *origins[learner.name][::-1]),
+            ended,
             teacher=self.teacher,
             keep_going=self.keep_going,
         )
 
+    def _student(self, cell: Cell, model: nn.Module) -> Learner:
+        spec = cell.student
+        method = method_of(spec.method.name)
+        if method.fresh_weights:
+            model = fresh(model, spec.seed)
+        setup = self._setup(spec, model)
+        modules = nn.ModuleDict()
+        if method.modules:
+            torch.manual_seed(spec.seed)
+            modules = method.modules(setup).to(self.device.torch)
+            setup = self._setup(spec, model, modules)
+        pruned = file_sha256(self._stage_file(spec.start))
+        origin = {
+            "key": spec.key,
+            "teacher_sha256": self.teacher_sha256,
+            "pruned_sha256": pruned,
+            **code_of(spec),
+        }
+        folder = self.ledger.folder(cell)
+        return self._learner(cell.id, model, spec.recipe, method.phases(setup), folder, origin, modules)
+
+    def _setup(self, spec: Student, model: nn.Module, modules: nn.ModuleDict | None = None) -> Setup:
+        own, *used = spec.methods
+
+        def channels(tap: str) -> tuple[int, int]:
+            one, two = (self._channels(network, tap) for network in (model, self.teacher))
+            return one, two
+
+        return Setup(
+            architecture_of(network_of(model)),
+            spec.objective,
+            spec.recipe.epochs,
+            own.parameters,
+            {choice.name: choice.parameters for choice in used},
+            channels,
+            nn.ModuleDict() if modules is None else modules,
+        )
+
+    def _channels(self, model: nn.Module, tap: str) -> int:
+        """Channels of the features at a tap, tried on one image."""
+        device = next(model.parameters()).device
+        training = model.training
+        with torch.no_grad():
+            found = tapped(model.eval(), self.ledger.example.to(device), frozenset([tap])).features[tap]
+        model.train(training)
+        return found.shape[1]
+
+    def _end(
+        self,
+        cell: Cell,
+        learner: Learner,
+        calibration: Calibration | None,
+        log: Sequence[Epoch] = (),
+        pruning: Pruning | None = None,
+    ) -> None:
+        """Calibrate a model that was last trained at another size than it is exported for, and record it."""
+        if learner.failure is None and calibration is not None:
+            self._calibrate(learner.model, calibration)
+        self.ledger.end(cell, learner, list(log), pruning)
+
     # --- common to all ----------------------------------------------------------------------------------------------
 
     def _groups(self, members: Sequence[T]) -> Iterator[Sequence[T]]:
-        """The members in groups that train side by side; a group is measured for when its turn comes."""
+        """The members in groups that train side by side; memory is measured for each group when its turn comes."""
         left = list(members)
         while left:
             most = self.together or self._fitting()
@@ -283,20 +388,53 @@ class Maker:
         """How many fit into memory; none of them is wider than the teacher."""
         settings = self.plan.settings
         batch = max(settings.student.batch_size, settings.pruning.sparse.batch_size)
-        widths = full_widths(settings.model.width)
-        return side_by_side(widths, settings.model.stem, self.ledger.image_size, batch, self.device)
+        sizes = [*settings.student.image_sizes, self.ledger.image_size]
+        network = self.plan.teacher.teacher.network
+        return side_by_side(network, max(sizes), batch, self.device, self.memory_share)
 
     def _learner(
-        self, name: str, model: ResNet50, recipe: dict[str, Any], stages: list[Phase], checkpoint: Path
+        self,
+        name: str,
+        model: nn.Module,
+        recipe: Recipe,
+        phases: list[Phase],
+        folder: Path,
+        origin: dict[str, Any],
+        modules: nn.ModuleDict | None = None,
     ) -> Learner:
         self.device.place(model)
-        learner = Learner(name, model, recipe, stages, checkpoint)
+        own = nn.ModuleDict() if modules is None else modules
+        learner = Learner(name, model, recipe, phases, folder / "checkpoint.pt", origin, own)
         learner.resume()
         return learner
 
 
+def _named(network: Any) -> str:
+    return f"{network.architecture.name}, {network.classes} classes, width {network.width:g}, stem {network.stem}"
+
+
 def _by_seed(cells: Sequence[Cell]) -> list[list[Cell]]:
     return [[cell for cell in cells if cell.seed == seed] for seed in sorted({cell.seed for cell in cells})]
+
+
+def _alike(cells: Sequence[Cell]) -> list[list[Cell]]:
+    """Students in groups that can share batches: same seed, batch size, sizes of images, length and precision."""
+    groups: dict[Any, list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault(_batches_of(cell.student.recipe, cell.seed), []).append(cell)
+    return list(groups.values())
+
+
+def _same_recipes(stages: Sequence[Sparse]) -> list[list[Sparse]]:
+    groups: dict[Any, list[Sparse]] = {}
+    for stage in stages:
+        groups.setdefault(_batches_of(stage.recipe, stage.seed), []).append(stage)
+    return list(groups.values())
+
+
+def _batches_of(recipe: Recipe, seed: int) -> tuple[Any, ...]:
+    """What the batches of a stage depend on."""
+    return (seed, recipe.batch_size, tuple(recipe.image_sizes), recipe.epochs)
 
 
 def make_cells(
@@ -308,13 +446,15 @@ def make_cells(
     cells: Sequence[Cell] | None = None,
     by_value: bool = False,
     together: int | None = None,
+    redo: Collection[str] = (),
 ) -> Summary:
     """Make all cells of the plan (or those given) that are not done. Stops cleanly when `keep_going` turns False.
 
     All students of a seed train side by side; `by_value` in smaller groups, the most valuable first, as befits a run
-    that may be stopped before it is through. At most `together` at once; None: as many as fit into memory.
+    that may be stopped before its end. At most `together` at once; None: as many as fit into memory. Cells in `redo`
+    are made again although they are done.
     """
     groups = plan.groups if by_value else None
     with alone(paths, plan.profile):
-        maker = Maker(plan, paths, device, reporter, keep_going, groups, together)
+        maker = Maker(plan, paths, device, reporter, keep_going, groups, together, redo)
         return maker.run(plan.cells if cells is None else cells)

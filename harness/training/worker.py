@@ -1,8 +1,8 @@
 """One device's share of a matrix, in a process of its own: `python -m harness.training.worker`.
 
-Reads its order, pickled, from stdin, and says what happens as one JSON object per line on stdout. It goes on for as
-long as stdin stays open: when the process that started it closes it, or dies, the worker stops after its next step and
-keeps what it has.
+Reads its order, pickled, from stdin, and says what happens as one JSON object per line on stdout. It works for as long
+as stdin stays open: when the process that started it closes it, or dies, the worker stops after its next step and keeps
+what it has.
 """
 
 import json
@@ -23,7 +23,7 @@ from harness.store.records import Epoch, TrainRecord
 
 @dataclass(frozen=True)
 class Order:
-    """What a worker has to make: cells of a plan by their ids."""
+    """What a worker has to make: cells of a plan by their ids, the most valuable first where `by_value`."""
 
     plan: Plan
     paths: Paths
@@ -31,6 +31,10 @@ class Order:
     cuda: bool
     threads: int
     together: int | None
+    by_value: bool = False
+    redo: tuple[str, ...] = ()
+    # the part of the device's free memory that is this worker's
+    memory_share: float = 1.0
 
 
 class Teller:
@@ -68,16 +72,27 @@ def main() -> None:
     stop = threading.Event()
     threading.Thread(target=_until_closed, args=(sys.stdin.buffer, stop), daemon=True).start()
 
-    # only now: which GPU there is, is decided by the environment
+    # only now: the environment decides which GPU there is
     import torch
 
     from harness.training.device import choose_device
     from harness.training.pipeline import Maker
 
     torch.set_num_threads(order.threads)
-    device = choose_device(order.plan.settings.precision, order.cuda)
-    wanted: Sequence[Cell] = [cell for cell in order.plan.cells if cell.id in order.cells]
-    maker = Maker(order.plan, order.paths, device, teller, lambda: not stop.is_set(), together=order.together)
+    plan = order.plan
+    device = choose_device(plan.settings.precision, order.cuda)
+    wanted: Sequence[Cell] = [cell for cell in plan.cells if cell.id in order.cells]
+    maker = Maker(
+        plan,
+        order.paths,
+        device,
+        teller,
+        lambda: not stop.is_set(),
+        plan.groups if order.by_value else None,
+        order.together,
+        order.redo,
+        order.memory_share,
+    )
     try:
         summary = maker.run(wanted)
     except HarnessError as error:

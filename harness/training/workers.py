@@ -2,7 +2,7 @@
 
 The process that starts them holds the profile's lock, and so does every worker: it is free again when the last one has
 ended. The teacher is made first, by the first device. What a worker makes is on record like anything made in this
-process, so that any later call, on any devices, finds it.
+process, so any later call finds it, whatever its devices.
 """
 
 import json
@@ -12,7 +12,7 @@ import queue
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
@@ -21,10 +21,11 @@ import torch
 
 from harness.errors import HarnessError
 from harness.plan.planning import Cell, Plan
-from harness.store.chain import cell_state
+from harness.store.chain import Chain
 from harness.store.lock import alone
 from harness.store.paths import Paths
 from harness.store.records import Epoch, TrainRecord
+from harness.store.states import cell_state
 from harness.training.allocation import spread
 from harness.training.finishing import Reporter
 from harness.training.pipeline import Summary
@@ -41,6 +42,8 @@ class Worker:
     def __init__(self, name: str, order: Order, environment: dict[str, str], lock: int) -> None:
         self.name, self.cells = name, order.cells
         self.said: dict[str, Any] | None = None
+        # cells that it has reported as done
+        self.made: list[str] = []
         self.process = subprocess.Popen(
             [sys.executable, "-m", "harness.training.worker"],
             stdin=subprocess.PIPE,
@@ -67,8 +70,9 @@ class Worker:
             raise HarnessError(self.said["error"])
         if self.said:
             return Summary(self.said["made"], self.said["failed"], self.said["complete"])
-        reason = f"the worker on {self.name} ended with exit code {code}; the same command goes on where it stood"
-        return Summary([], dict.fromkeys(self.cells, reason), complete=True)
+        reason = f"the worker on {self.name} ended with exit code {code}; the same command resumes where it stopped"
+        unfinished = [cell for cell in self.cells if cell not in self.made]
+        return Summary(self.made, dict.fromkeys(unfinished, reason), complete=True)
 
 
 def make_on(
@@ -78,19 +82,26 @@ def make_on(
     reporter: Reporter,
     keep_going: Callable[[], bool],
     cells: Sequence[Cell] | None = None,
+    by_value: bool = False,
     together: int | None = None,
+    redo: Collection[str] = (),
 ) -> Summary:
     """Make the plan's missing cells, or those of `cells`, on these devices: "cuda:0", "cuda:1", or "cpu".
 
-    A CPU is named as often as its cores are shared. At most `together` networks train side by side on a device; None:
-    as many as fit into its memory, which workers on a CPU do not know to be shared.
+    A CPU is named as often as its cores are shared, and its memory is shared likewise. At most `together` networks
+    train side by side on a device; None: as many as fit into its memory. Each device makes its share in the order of
+    value where `by_value`. Cells in `redo` are made again although they are done.
     """
+    chain = Chain(plan, paths.results)
 
     def missing(cell: Cell) -> bool:
-        return cell_state(paths, plan, cell).training != "done"
+        return cell.id in redo or cell_state(paths, plan, cell, chain).training not in ("done", "changed")
 
     def start(device: str, cells: Sequence[Cell], threads: int, lock: int) -> Worker:
-        order = Order(plan, paths, tuple(cell.id for cell in cells), device != "cpu", threads, together)
+        ids = tuple(cell.id for cell in cells)
+        share = 1 / devices.count(device)
+        again = tuple(sorted(redo))
+        order = Order(plan, paths, ids, device != "cpu", threads, together, by_value, again, share)
         return Worker(device, order, _environment(device, threads), lock)
 
     with alone(paths, plan.profile) as lock:
@@ -140,7 +151,7 @@ def _run(workers: Sequence[Worker], plan: Plan, reporter: Reporter, keep_going: 
                 talking.remove(worker)
                 worker.stop()
             else:
-                # steps of several devices at once would be a flicker: the first one that is still busy speaks for all
+                # steps of several devices at once would flicker: the first one that is still busy speaks for all
                 _pass_on(json.loads(line), worker, plan, reporter, len(workers) > 1, worker is talking[0])
     finally:
         # an error or a second Ctrl-C: nothing is left behind
@@ -163,10 +174,10 @@ def _listen(worker: Worker, lines: "queue.Queue[tuple[Worker, str | None]]") -> 
 
 
 def _pass_on(
-    said: dict[str, Any], worker: Worker, plan: Plan, reporter: Reporter, company: bool, steps_too: bool
+    said: dict[str, Any], worker: Worker, plan: Plan, reporter: Reporter, several: bool, steps_too: bool
 ) -> None:
     if "stage" in said:
-        reporter.stage(f"{worker.name}: {said['stage']}" if company else said["stage"])
+        reporter.stage(f"{worker.name}: {said['stage']}" if several else said["stage"])
     elif "step" in said:
         if steps_too:
             reporter.step(*said["step"])
@@ -175,6 +186,9 @@ def _pass_on(
         reporter.epoch(learner, number, of, Epoch.model_validate(epoch))
     elif "cell" in said:
         cell = next(cell for cell in plan.cells if cell.id == said["cell"])
-        reporter.cell(cell, TrainRecord.model_validate(said["record"]))
+        record = TrainRecord.model_validate(said["record"])
+        if not record.failure:
+            worker.made.append(cell.id)
+        reporter.cell(cell, record)
     else:
         worker.said = said

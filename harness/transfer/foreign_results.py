@@ -1,66 +1,106 @@
-"""Another results folder of the same profile, as it was carried here: what is in it, and what is wrong with it."""
+"""The other machine's results: a folder of records of the same profile, judged by the same chain as those here."""
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any
 
 from harness.errors import HarnessError
-from harness.files import digest
-from harness.plan.planning import DataName, Plan, ancestry
+from harness.plan.planning import Cell, Plan
+from harness.plan.specs import key_of
+from harness.store.chain import Chain, Link
 from harness.store.records import (
     AccuracyRecord,
     ExportRecord,
     LatencyRecord,
     Record,
-    Stage,
     TrainRecord,
     load,
     record_path,
 )
+from harness.transfer.foreign_files import files_inside, require_file_inside, require_inside
 
-R = TypeVar("R", bound=Record)
 KINDS: tuple[type[Record], ...] = (TrainRecord, ExportRecord, AccuracyRecord, LatencyRecord)
-Place = tuple[Stage, str, str]
 
 
 @dataclass(frozen=True)
-class Found:
-    """A record and the file it was read from, which is copied as it is."""
+class Place:
+    """Where one record of a plan belongs: a stage of a cell, and for a latency the condition."""
 
-    path: Path
-    record: Record
+    kind: type[Record]
+    cell: Cell
+    condition: str = ""
+
+    @property
+    def file(self) -> str:
+        """The record's file, relative to the profile's folder: "train/teacher-s0.json"."""
+        name = self.cell.model_id if self.kind is TrainRecord else self.cell.id
+        return file_of(self.kind, name, self.condition)
+
+    def link(self, chain: Chain) -> Link[Any]:
+        """What a chain says of the record at this place."""
+        if self.kind is TrainRecord:
+            return chain.train(self.cell)
+        if self.kind is ExportRecord:
+            return chain.export(self.cell)
+        return chain.accuracy(self.cell) if self.kind is AccuracyRecord else chain.latency(self.cell, self.condition)
 
 
-@dataclass(frozen=True)
-class Left:
-    """A file that was not taken, and why. A fault is something to see to; anything else is as it should be."""
-
-    name: str
-    reason: str
-    fault: bool = False
+def file_of(kind: type[Record], name: str, condition: str = "") -> str:
+    """A record's file, relative to the profile's folder."""
+    return record_path(Path(), "", kind.stage, name, condition).as_posix()
 
 
-@dataclass(frozen=True)
+def places(plan: Plan) -> list[Place]:
+    """Every place of a plan's records, the teacher's first, and each record after those that it depends on."""
+    found: dict[str, Place] = {}
+    for cell in plan.cells:
+        for kind in (TrainRecord, ExportRecord, AccuracyRecord):
+            place = Place(kind, cell)
+            found.setdefault(place.file, place)
+    for cell in plan.cells:
+        for condition in plan.settings.bench.conditions:
+            place = Place(LatencyRecord, cell, condition)
+            found[place.file] = place
+    return list(found.values())
+
+
 class Source:
-    """The records of a folder that are this plan's, by stage, cell and condition; and the files that are not, and why.
+    """The records of another machine. `folder` is the profile's: it has train/, export/, latency/, accuracy/ in it.
 
-    `folder` is the profile's: it has train/, export/, latency/ and accuracy/ in it.
+    `chain` judges them; a record that lies outside the folder, or whose settings do not give its key, is unreadable.
     """
 
-    folder: Path
-    found: dict[Place, Found]
-    left: list[Left] = field(default_factory=list)
+    def __init__(self, plan: Plan, folder: Path) -> None:
+        self.folder = folder
+        self.chain = Chain(plan, folder, self._read)
+        self._places = {place.file for place in places(plan)}
 
-    def get(self, kind: type[R], cell: str) -> R | None:
-        """A cell's record of one stage; latencies are looked at run by run."""
-        one = self.found.get((kind.stage, cell, ""))
-        return one.record if one and isinstance(one.record, kind) else None
+    def _read(self, kind: type[Record], name: str, condition: str) -> Record | None:
+        path = self.folder / file_of(kind, name, condition)
+        if not path.exists() and not path.is_symlink():
+            return None
+        require_file_inside(self.folder, path)
+        record = load(path, kind)
+        if record.status == "done" and (key := _key(record)) != record.key:
+            raise HarnessError(f"its settings do not give its key ({key}, not {record.key})")
+        return record
 
-    def latencies(self) -> Iterator[tuple[Found, LatencyRecord]]:
-        """All latency records, with their files."""
-        return ((one, one.record) for one in self.found.values() if isinstance(one.record, LatencyRecord))
+    def others(self) -> list[str]:
+        """The files beside the records that are no record of the plan, relative to the folder."""
+        patterns = [f"{kind.stage}/{'*/' if kind is LatencyRecord else ''}*" for kind in KINDS]
+        found = [path for pattern in patterns for path in files_inside(self.folder, pattern)]
+        names = [path.relative_to(self.folder).as_posix() for path in found]
+        return [name for name in names if name not in self._places]
+
+
+def _key(record: Record) -> str:
+    """The key that a record's settings give."""
+    try:
+        return key_of(record.spec)
+    except ValueError:
+        return "none"
 
 
 def profile_folder(given: Path, profile: str) -> Path:
@@ -68,62 +108,23 @@ def profile_folder(given: Path, profile: str) -> Path:
     stages = [kind.stage for kind in KINDS]
     for folder in (given / profile, given):
         if any((folder / stage).is_dir() for stage in stages):
+            require_inside(given, folder)
             return folder
     raise HarnessError(
         f"{given}: no records of profile {profile} here; name a folder like results or results/{profile}"
     )
 
 
-def read_source(folder: Path, plan: Plan) -> Source:
-    """Every record file of a profile's folder, held against the plan."""
-    source = Source(folder, {})
-    for kind in KINDS:
-        pattern = "*/*.json" if kind is LatencyRecord else "*.json"
-        for path in sorted((folder / kind.stage).glob(pattern)):
-            name = path.relative_to(folder).as_posix()
-            try:
-                record = load(path, kind)
-            except HarnessError as error:
-                source.left.append(Left(name, str(error).split("; delete it")[0], fault=True))
-                continue
-            reason = foreign(record, path, plan)
-            if reason:
-                source.left.append(Left(name, reason, fault=True))
-            else:
-                condition = record.condition if isinstance(record, LatencyRecord) else ""
-                source.found[kind.stage, record.cell, condition] = Found(path, record)
-    return source
-
-
-def foreign(record: Record, path: Path, plan: Plan) -> str | None:
-    """Why a record that can be read is none of this plan's; None where it is."""
-    cells = {cell.id: cell for cell in plan.cells}
-    cell = cells.get(record.cell)
-    condition = record.condition if isinstance(record, LatencyRecord) else ""
-    where = record_path(Path(), record.profile, record.stage, record.cell, condition)
-    if record.profile != plan.profile:
-        return f"is of profile {record.profile}"
-    if path.name != where.name or (condition and path.parent.name != condition):
-        return f"says that it is {where}"
-    if cell is None:
-        return f"{record.cell} is no cell of profile {plan.profile} in this matrix.toml"
-    if record.key != cell.key:
-        return f"was made under other settings (key {record.key}, here {cell.key})"
-    if isinstance(record, TrainRecord) and record.status == "done" and digest(record.settings, 16) != record.key:
-        return f"its settings do not give its key ({digest(record.settings, 16)}, not {record.key})"
-    if condition and condition not in plan.settings.bench.conditions:
-        return f"condition {condition} is not asked for; there are {', '.join(plan.settings.bench.conditions)}"
-    return None
-
-
-def data_of(folder: Path) -> DataName | None:
+def dataset_of(folder: Path) -> str | None:
     """The data set that a folder's models were trained on, as its first readable train record has it."""
-    for path in sorted((folder / TrainRecord.stage).glob("*.json")):
+    for path in files_inside(folder, f"{TrainRecord.stage}/*.json"):
         try:
-            name: Literal["cifar100", "stand-in"] = ancestry(load(path, TrainRecord).settings)[0]["data"]["name"]
-        except (HarnessError, KeyError):
+            spec: Any = load(path, TrainRecord).spec
+            while "parent" in spec:
+                spec = spec["parent"]
+            return str(spec["data"]["dataset"]["name"])
+        except (HarnessError, KeyError, TypeError):
             continue
-        return name
     return None
 
 
@@ -133,10 +134,12 @@ def run_of(record: Record) -> str:
 
 
 def history(folder: Path) -> Iterator[tuple[Path, str]]:
-    """pytest-benchmark's files of a profile's folder with the bench run that each keeps, less unreadable ones."""
-    for path in sorted((folder / "pytest-benchmark").glob("*/*.json")):
+    """pytest-benchmark's files in a profile's folder, each with the bench run that it keeps; unreadable ones are left
+    out.
+    """
+    for path in files_inside(folder, "pytest-benchmark/*/[0-9][0-9][0-9][0-9]_*.json"):
         try:
             run = json.loads(path.read_text(encoding="utf-8"))["machine_info"]["run"]
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             continue
         yield path, str(run)

@@ -1,94 +1,108 @@
-"""Takes another machine's records into this results folder: what fits here and is not already better known.
+"""Takes another machine's records into this results folder: what belongs here and is not already better known.
 
-Everything is decided before anything is written, and every file is written atomically, so an error leaves things as
-they were and a second call finds nothing to do. The rules, record by record:
+Everything is decided before anything is written, and every file is written beside its place before the first one takes
+it, so an error leaves things as they were. A second call finds nothing to do. The rules, record by record:
 
-- A record must be of a cell of the plan under its present key, and belong to the record before it (train -> export ->
-  accuracy and latency), as that stands here after the merge. Anything else is left, and said to be a fault.
+- A record must be of a cell of the plan, under the present key of its stage, and must stand here once it is taken:
+  belong to the record before it (train -> export -> accuracy and latency). Anything else is left, and named as a fault.
 - A student must come from the teacher that stands here.
-- A done record beats a failed one. Of two done records of the same model the one that ended later stands.
-- Two trainings of one cell with different weights are an error that names both; `replace` takes the other machine's.
-- An export of the same weights to another ONNX file is left, as the bench here is of the one here; `replace` takes it.
+- A done record beats a failed one. Of two done records of the same model the one that ended later is kept.
+- Two trainings of one model with different weights are an error that names both; `replace` takes the other machine's.
+- Of the same weights exported to two different ONNX files, the one here is kept, since the latencies here are of that
+  file; `replace` takes the other machine's.
 - Latencies are taken a bench run at a time or not at all, because a ratio to the teacher holds within its run. A run
   replaces an earlier one only where it has every model that the earlier one has.
 """
 
 import json
+import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
+from harness.errors import HarnessError
 from harness.files import atomic_path, file_sha256
 from harness.plan.planning import Plan
-from harness.store.paths import Paths
-from harness.transfer.decisions import Decisions, Merged, Shelf
-from harness.transfer.foreign_results import Source, history, read_source, run_of
+from harness.store.paths import Paths, answers_file
+from harness.store.records import TrainRecord
+from harness.transfer.decisions import Decisions, LocalRecords, Merged
+from harness.transfer.foreign_files import files_inside
+from harness.transfer.foreign_results import Place, Source, history, run_of
 
 
 def merge(plan: Plan, paths: Paths, folders: Sequence[Path], replace: bool = False) -> Merged:
     """Merge the records of these folders (like results/full), one after the other, into the plan's profile.
 
-    Raises HarnessError, with nothing written, where two trainings of one cell differ and `replace` is not given.
+    Raises HarnessError, with nothing written, where two trainings of one model differ and `replace` is not given, and
+    where not everything can be written.
     """
-    shelf = Shelf(plan, paths.results)
-    merged = Merged()
-    writes: dict[Path, bytes] = {}
+    local, merged = LocalRecords(plan, paths.results), Merged()
     for folder in folders:
-        source = read_source(folder, plan)
-        merged.left += source.left
-        decisions = Decisions(plan, shelf, source, replace, merged)
-        decisions.decide()
-        writes |= decisions.writes
-        writes |= _raw(plan, paths, source, shelf, writes)
-    for path, content in writes.items():
-        with atomic_path(path) as temporary:
-            temporary.write_bytes(content)
-        merged.taken.append(path.relative_to(paths.results / plan.profile).as_posix())
-    merged.set_aside += _set_aside(plan, paths, shelf)
+        Decisions(plan, local, Source(plan, folder), replace, merged).decide()
+    writes = dict(local.writes)
+    for folder in folders:
+        writes |= _raw(local, folder, writes)
+    _write(local.folder, writes)
+    merged.taken += writes
+    merged.set_aside += _set_aside(plan, paths, local)
     return merged
 
 
-def _raw(plan: Plan, paths: Paths, source: Source, shelf: Shelf, writes: dict[Path, bytes]) -> dict[Path, bytes]:
+def _raw(local: LocalRecords, source: Path, writes: Mapping[str, bytes]) -> dict[str, bytes]:
     """pytest-benchmark's files of the bench runs that stand here now, and the logs of unattended runs, where new."""
-    here = paths.results / plan.profile
-    standing = {run_of(record) for record in shelf.latencies()}
-    known = {run for _, run in history(here)}
-    added: dict[Path, bytes] = {}
-    for path, run in history(source.folder):
-        folder = here / "pytest-benchmark" / path.parent.name
-        taken = [
-            *folder.glob("[0-9][0-9][0-9][0-9]_*.json"),
-            *(one for one in {**writes, **added} if one.parent == folder),
-        ]
-        numbers = [int(one.name[:4]) for one in taken]
+    standing = {run_of(record) for record in local.latencies()}
+    known = {run for _, run in history(local.folder)}
+    added: dict[str, bytes] = {}
+    for path, run in history(source):
+        folder = f"pytest-benchmark/{path.parent.name}"
+        here = [one.name for one in (local.folder / folder).glob("[0-9][0-9][0-9][0-9]_*.json")]
+        coming = [name.rpartition("/")[2] for name in (*writes, *added) if name.startswith(f"{folder}/")]
         if run in standing - known:
             known.add(run)
-            added[folder / f"{max(numbers, default=0) + 1:04d}_{path.name[5:]}"] = path.read_bytes()
-    for path in sorted((source.folder / "runs").glob("*.json")):
-        if not (here / "runs" / path.name).exists():
-            added[here / "runs" / path.name] = path.read_bytes()
+            number = max((int(name[:4]) for name in (*here, *coming)), default=0) + 1
+            added[f"{folder}/{number:04d}_{path.name[5:]}"] = path.read_bytes()
+    for path in files_inside(source, "runs/*.json"):
+        if not (local.folder / "runs" / path.name).exists():
+            added[f"runs/{path.name}"] = path.read_bytes()
     return added
 
 
-def _set_aside(plan: Plan, paths: Paths, shelf: Shelf) -> list[Path]:
+def _write(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write all of the files, or none."""
+    for name in files:
+        if (folder / name).is_dir():
+            raise HarnessError(f"{folder / name}: a folder lies where a file has to go; move it away")
+    try:
+        with ExitStack() as stack:
+            for name, content in files.items():
+                temporary = stack.enter_context(atomic_path(folder / name))
+                with temporary.open("wb") as file:
+                    file.write(content)
+                    file.flush()
+                    os.fsync(file.fileno())
+    except OSError as error:
+        raise HarnessError(f"{folder}: cannot be written ({error.strerror}); nothing was merged") from error
+
+
+def _set_aside(plan: Plan, paths: Paths, local: LocalRecords) -> list[Path]:
     """Rename weights here that are not those of a record just taken, with what was made from them; nothing is lost."""
     moved = []
     for cell in plan.cells:
-        folder = cell.artifacts(paths.artifacts, plan.profile)
-        weights, wanted = folder / "weights.safetensors", shelf.weights(cell)
-        if ("train", cell.id, "") not in shelf.taken or wanted is None or not weights.is_file():
+        train = local.chain.train(cell).standing
+        weights = paths.weights(plan.profile, cell)
+        if Place(TrainRecord, cell).file not in local.writes or train is None or not weights.is_file():
             continue
         sha256 = file_sha256(weights)
-        if sha256 != wanted:
-            for name in ("weights.safetensors", "model.onnx", "answers.npy"):
-                path = folder / name
+        if sha256 != train.weights_sha256:
+            for path in (answers_file(weights.parent), paths.model_file(plan.profile, cell), weights):
                 if path.is_file():
-                    moved.append(path.rename(folder / f"{path.stem}-{sha256[:12]}{path.suffix}"))
+                    moved.append(path.rename(path.with_name(f"{path.stem}-{sha256[:12]}{path.suffix}")))
     return moved
 
 
 def as_text(merged: Merged) -> str:
-    """What was taken, by stage; what was left, with the reason; the sums."""
+    """What was taken, by stage; what was left, with the reason; and the totals."""
     lines = [f"set aside: {path}" for path in merged.set_aside]
     by_reason: dict[tuple[bool, str], list[str]] = {}
     for one in merged.left:

@@ -1,10 +1,14 @@
 import io
+import threading
+import time
 from typing import Any
 
 import pytest
 
 from harness.bench.bench_display import Progress, duration, summary
 from harness.store.records import AccuracyRecord, Failure, Interval, LatencyRecord, failed
+
+HIDE_CURSOR, SHOW_CURSOR, ERASE = "\x1b[?25l", "\x1b[?25h", "\x1b[2K"
 
 
 class Terminal(io.StringIO):
@@ -20,31 +24,63 @@ def test_durations_are_for_people(seconds: float, said: str) -> None:
     assert duration(seconds) == said
 
 
+LONG = "failed (timeout): no result within 600 s; see " + "/a/folder" * 20
+
+
 def drive(stream: io.StringIO) -> str:
-    progress = Progress("latency", stream)
-    progress.at("block 1, ResNet50")
-    progress.reached("block 1 done")
-    progress.at("block 2, ResNet50")
-    progress.failed("x failed (timeout): y")
-    progress.reached("block 2 done")
-    progress.close()
+    with Progress("latency", stream) as progress:
+        progress.at("block 1, ResNet50")
+        progress.reached("block 1 done")
+        progress.at("block 2, ResNet50")
+        progress.failed(f"[x] {LONG}")
+        progress.reached("block 2 done")
     return stream.getvalue()
+
+
+@pytest.fixture(autouse=True)
+def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As most terminals are, whatever these tests run in."""
+    for name in ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "COLUMNS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TERM", "xterm")
 
 
 def test_a_log_gets_a_plain_line_for_each_milestone() -> None:
     assert drive(io.StringIO()).splitlines() == [
         "latency: block 1 done",
-        "latency: x failed (timeout): y",
+        f"latency: [x] {LONG}",
         "latency: block 2 done",
     ]
 
 
 def test_a_terminal_gets_one_line_that_changes_and_keeps_failures() -> None:
     text = drive(Terminal())
-    assert text.count("\n") == 1
-    assert "\r\x1b[Klatency: block 1, ResNet50" in text
-    assert "\r\x1b[Klatency: block 2, ResNet50 (block 1 done)" in text
-    assert text.endswith("\r\x1b[K")
+    assert "latency: block 1, ResNet50" in text
+    assert "latency: block 2, ResNet50 (block 1 done)" in text
+    assert f"latency: [x] {LONG}\n" in text, "as it is, not broken into lines"
+    assert "block 2 done" not in text, "there is nothing after it to show it beside"
+    # the line is erased at the end
+    assert text.rindex(ERASE) > text.rindex("latency: block 2, ResNet50")
+
+
+def test_a_terminal_gets_its_cursor_back_after_an_interruption() -> None:
+    stream = Terminal()
+    with pytest.raises(KeyboardInterrupt), Progress("latency", stream) as progress:
+        progress.at("block 1, ResNet50")
+        raise KeyboardInterrupt
+    text = stream.getvalue()
+    assert text.rindex(SHOW_CURSOR) > text.index(HIDE_CURSOR)
+
+
+def test_nothing_is_drawn_while_a_process_measures() -> None:
+    """No thread of the display may wake up beside the measurement."""
+    before = threading.active_count()
+    with Progress("latency", stream := Terminal()) as progress:
+        progress.at("block 1, ResNet50")
+        drawn = stream.getvalue()
+        assert threading.active_count() == before
+        time.sleep(0.5)
+        assert stream.getvalue() == drawn
 
 
 COMMON: dict[str, Any] = {
@@ -52,6 +88,7 @@ COMMON: dict[str, Any] = {
     "title": "P(0.3_BN)_KD(3)_SEED(0)",
     "profile": "quick",
     "key": "k",
+    "spec": {},
     "seconds": 1.0,
     "environment": {},
     "onnx_sha256": "0" * 64,
@@ -63,9 +100,8 @@ def latency(**changes: Any) -> LatencyRecord:
     fields = {
         "status": "done",
         "finished_at": "",
-        "condition": "ort-1.16.0-threads-1",
+        "condition": "onnxruntime-1.16.0-threads-1",
         "threads": 1,
-        "settings": {},
         "latency_ms": Interval(value=1.2344, low=1.2, high=1.3),
         "ratio_to_teacher": Interval(value=0.5, low=0.49, high=0.51),
     }
@@ -85,7 +121,7 @@ def test_the_summary_has_a_row_per_model_and_the_reasons() -> None:
     assert "p0.3-bn-gram-s0: accuracy failed (timeout): no result within 1 s" in text
 
 
-def test_the_summary_shows_what_the_teacher_differs_from_itself_by() -> None:
+def test_the_summary_shows_how_far_the_teacher_differs_from_itself() -> None:
     teacher = latency(**TEACHER, control_ratio=Interval(value=1.004, low=0.99, high=1.012))
     good = AccuracyRecord(
         **COMMON | {"cell": "teacher-s0"}, status="done", finished_at="", accuracy_pct=76.5, correct=7650
@@ -98,14 +134,13 @@ def test_the_summary_shows_what_the_teacher_differs_from_itself_by() -> None:
     assert again.endswith("1.004 [0.990, 1.012]")
 
 
-def test_the_summary_says_a_warning_once_and_of_how_many_rows() -> None:
+def test_the_summary_gives_a_warning_once_and_says_how_many_rows_it_is_about() -> None:
     one, other = "the slowest process is 50 % or more off", "the hypervisor gave 2.0 % of the CPU time to others"
     text = summary([latency(**TEACHER, warnings=[other]), latency(warnings=[one, other])], [])
     assert text.splitlines()[-2:] == [f"all rows: {other}", f"1 row: {one}"]
 
 
-def test_where_there_are_several_conditions_each_summary_says_its_own() -> None:
+def test_every_summary_names_the_engine_and_the_threads() -> None:
     two = latency(runtime="onnxruntime 1.32.0", threads=2)
-    assert summary([two], [], several=True).startswith("onnxruntime 1.32.0, 2 threads\n")
-    assert summary([latency()], [], several=True).startswith("onnxruntime 1.16.0, 1 thread\n")
-    assert "onnxruntime" not in summary([two], [])
+    assert summary([two], []).startswith("onnxruntime 1.32.0, 2 threads\n")
+    assert summary([latency()], []).startswith("onnxruntime 1.16.0, 1 thread\n")

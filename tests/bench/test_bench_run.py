@@ -15,15 +15,18 @@ from harness.bench import process
 from harness.bench.__main__ import main
 from harness.bench.bench_run import run
 from harness.bench.context import Limits
+from harness.bench.engines import load_engine, runtime_of
 from harness.bench.job import Assignment, Job
-from harness.bench.session import RUNTIME
+from harness.bench.process import EngineAnswer
 from harness.errors import HarnessError
 from harness.host.cpus import read_topology
 from harness.intervals import estimate
+from harness.plan.settings import engine_version
 from harness.store.records import AccuracyRecord, Failure, LatencyRecord, load, record_path, save
-from tests.bench_kit import HEADLINE, OLD_PYTHON, SETTINGS, Workshop
+from tests.bench_kit import ENGINES, HEADLINE, OLD, OLD_ENGINE, OLD_PYTHON, SETTINGS, Workshop
 
-OLD = "ort-1.16.0-threads-1"
+CURRENT = "onnxruntime-current"
+RUNTIME = runtime_of(CURRENT)
 
 
 def latency(job: Job, cell: str, condition: str = HEADLINE) -> LatencyRecord:
@@ -38,7 +41,7 @@ def written(job: Job) -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for path in job.results.rglob("*.json")}
 
 
-def test_a_run_from_nothing_to_nothing_left_to_do(workshop: Workshop, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_from_no_records_to_nothing_left_to_do(workshop: Workshop, capsys: pytest.CaptureFixture[str]) -> None:
     workshop.testset(count=120, wrong=12)
     teacher, student = workshop.model("teacher-s0", teacher=True), workshop.model("p0.3-bn-gram-s0")
     job = workshop.job(teacher, student)
@@ -47,10 +50,16 @@ def test_a_run_from_nothing_to_nothing_left_to_do(workshop: Workshop, capsys: py
     assert "latency: block 4 done, 2 of 2 settled" in shown.err
     assert "time is up" not in shown.err
     assert "1.000 [1.000, 1.000]" in shown.out
+    assert f"{RUNTIME}, 1 thread\n" in shown.out
 
     first = latency(job, "teacher-s0"), latency(job, "p0.3-bn-gram-s0")
     for record, model in zip(first, (teacher, student), strict=True):
-        assert (record.status, record.key, record.onnx_sha256) == ("done", model.key, model.onnx_sha256)
+        assert (record.status, record.onnx_sha256, record.runtime) == ("done", model.onnx_sha256, RUNTIME)
+        identity = model.latency[HEADLINE]
+        assert (record.key, record.spec, record.code) == (identity.key, identity.spec, identity.code)
+        assert record.session == load_engine(CURRENT).options(1)
+        assert accuracy(job, model.cell).key == model.accuracy.key
+        assert accuracy(job, model.cell).convolutions == 1
         assert (record.condition, record.threads) == (HEADLINE, len(record.processes[0].cpus)) == (HEADLINE, 1)
         assert [one.block for one in record.processes] == [0, 1, 2, 3]
         assert all(one.rounds >= 11 and one.distinct_inputs == min(one.rounds, 120) for one in record.processes)
@@ -76,9 +85,11 @@ def test_a_run_from_nothing_to_nothing_left_to_do(workshop: Workshop, capsys: py
 
 
 @pytest.mark.skipif(not OLD_PYTHON.is_file(), reason="no .venvs/bench-1.16.0: `make setup` makes it")
-def test_two_runtimes_are_measured_side_by_side(workshop: Workshop, capsys: pytest.CaptureFixture[str]) -> None:
-    settings = {**SETTINGS, "runtimes": ["current", "1.16.0"]}
-    job = workshop.job(workshop.model("student"), settings=settings, pythons={"1.16.0": str(OLD_PYTHON)})
+def test_two_versions_of_an_engine_are_measured_side_by_side(
+    workshop: Workshop, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = {**SETTINGS, "engines": [CURRENT, OLD_ENGINE]}
+    job = workshop.job(workshop.model("student"), settings=settings, pythons={OLD_ENGINE: str(OLD_PYTHON)})
     assert run(job) == 0
     new, old = latency(job, "student"), latency(job, "student", OLD)
     assert (new.runtime, old.runtime) == (RUNTIME, "onnxruntime 1.16.0")
@@ -95,11 +106,11 @@ def test_two_runtimes_are_measured_side_by_side(workshop: Workshop, capsys: pyte
 def test_one_thread_and_all_are_measured_side_by_side(workshop: Workshop) -> None:
     job = workshop.job(workshop.model("student"), settings={**SETTINGS, "threads": [1, "all"]})
     assert run(job) == 0
-    one, all_ = latency(job, "student"), latency(job, "student", "ort-current-threads-all")
+    one, all_ = latency(job, "student"), latency(job, "student", "onnxruntime-current-threads-all")
     assert one.threads == 1
     assert all_.threads == min(8, read_topology().usable_cores)
     for record in (one, all_):
-        assert record.settings["session"]["intra_op_num_threads"] == record.threads
+        assert record.session["intra_op_num_threads"] == record.threads
         assert record.environment["measured_cpus"] == record.processes[0].cpus
         assert len(record.processes[0].cpus) == record.threads
 
@@ -109,11 +120,11 @@ def test_one_thread_and_all_are_measured_side_by_side(workshop: Workshop) -> Non
 
 @pytest.fixture
 def measured(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Which cells of which suites were measured, by nothing but saying so."""
+    """Which cells of which suites were measured, where the processes only say that they have done it."""
     calls: list[str] = []
     common = {"first_inference_ms": 1.0, "warmup_rounds": 2, "rounds": 11, "distinct_inputs": 11, "cpus": [0]}
     common |= {"involuntary_switches": 0, "peak_rss_bytes": 1, "correct": 90, "images": 120, "agreeing": None}
-    info = common | {"convolutions": 1, "nchwc_convolutions": 0}
+    info = common | {"facts": {"convolutions": 1, "nchwc_convolutions": 0}}
 
     def measure(suite: str, given: Assignment, *_: object) -> dict[str, Any]:
         calls.append(f"{suite.removesuffix('_suite.py')} {given.model.cell}")
@@ -121,11 +132,16 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr("harness.bench.latency.measure", measure)
     monkeypatch.setattr("harness.bench.accuracy.measure", measure)
-    monkeypatch.setattr("harness.bench.bench_run.runtime_of", lambda _, name: f"onnxruntime {name}")
+    monkeypatch.setattr("harness.bench.bench_run.ask_engine", ask)
     return calls
 
 
-TWO = {**SETTINGS, "runtimes": ["current", "1.16.0"]}
+def ask(name: str, _: Path | None, threads: list[int]) -> EngineAnswer:
+    """An engine's answer, whether or not its environment is here."""
+    return EngineAnswer(engine_version(name), {count: {"threads": count} for count in threads})
+
+
+TWO = {**SETTINGS, "engines": ENGINES[::-1]}
 CELLS = ("student", "teacher")
 LATENCIES = [f"latency {cell}" for cell in CELLS]
 
@@ -152,6 +168,10 @@ def a_latency_is_of_another_runtime(_: Workshop, job: Job) -> None:
     save(job.results, latency(job, "teacher", OLD).model_copy(update={"runtime": "onnxruntime 1.15.0"}))
 
 
+def a_latency_had_other_options(_: Workshop, job: Job) -> None:
+    save(job.results, latency(job, "teacher").model_copy(update={"session": {"threads": 7}}))
+
+
 def an_accuracy_is_gone(_: Workshop, job: Job) -> None:
     record_path(job.results, job.profile, "accuracy", "student").unlink()
 
@@ -168,6 +188,7 @@ def a_model_was_exported_again(workshop: Workshop, _: Job) -> None:
         (a_latency_is_of_another_run, LATENCIES),
         (a_latency_failed, LATENCIES),
         (a_latency_is_of_another_runtime, LATENCIES),
+        (a_latency_had_other_options, LATENCIES),
         (an_accuracy_is_gone, ["accuracy student"]),
         (a_model_was_exported_again, ["accuracy student", *LATENCIES]),
     ],
@@ -192,18 +213,37 @@ def test_latencies_are_measured_again_all_together_and_accuracies_one_by_one(
     assert (now == first) == (not set(LATENCIES) & set(again))
 
 
-def test_other_settings_have_latencies_measured_again(workshop: Workshop, measured: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("which", "again"), [("latency", LATENCIES), ("accuracy", ["accuracy student"])], ids=["latency", "accuracy"]
+)
+def test_another_key_has_measurements_made_again(
+    workshop: Workshop, measured: list[str], which: str, again: list[str]
+) -> None:
+    """Whatever decides a measurement is in its key, which comes with the job."""
+    teacher, student = workshop.model("teacher", teacher=True), workshop.model("student")
+    assert run(workshop.job(teacher, student, settings=TWO)) == 0
+    measured.clear()
+    other = student.accuracy.model_copy(update={"key": "another"})
+    update = {"accuracy": other} if which == "accuracy" else {"latency": {**student.latency, OLD: other}}
+    job = workshop.job(teacher, student.model_copy(update=update), settings=TWO)
+    assert run(job) == 0
+    assert sorted(set(measured)) == again
+    record = accuracy(job, "student") if which == "accuracy" else latency(job, "student", OLD)
+    assert (record.key, record.spec, record.code) == ("another", other.spec, other.code)
+
+
+def test_everything_is_measured_again_where_the_job_asks_for_it(workshop: Workshop, measured: list[str]) -> None:
     models = [workshop.model("teacher", teacher=True), workshop.model("student")]
     assert run(workshop.job(*models, settings=TWO)) == 0
     measured.clear()
-    assert run(workshop.job(*models, settings={**TWO, "precision_pct": 999.0})) == 0
-    assert sorted(set(measured)) == LATENCIES
+    assert run(workshop.job(*models, settings=TWO, measure_again=True)) == 0
+    assert sorted(set(measured)) == ["accuracy student", "accuracy teacher", *LATENCIES]
 
 
 # --- What goes wrong -------------------------------------------------------------------------------------------------
 
 
-def test_models_that_fail_are_on_record_and_the_others_go_on(
+def test_models_that_fail_are_on_record_and_the_others_are_measured(
     workshop: Workshop, capsys: pytest.CaptureFixture[str]
 ) -> None:
     models = [workshop.model("sound"), workshop.model("truncated"), workshop.model("foreign", image_size="9")]
@@ -239,7 +279,7 @@ def test_without_its_teacher_a_student_has_a_latency_and_no_ratio(workshop: Work
     assert any("the teacher's latency could not be measured" in warning for warning in record.warnings)
 
 
-def test_a_time_out_is_a_failed_record(workshop: Workshop) -> None:
+def test_a_process_that_takes_too_long_leaves_a_failed_record(workshop: Workshop) -> None:
     job = workshop.job(workshop.model("student"))
     assert run(job, Limits(latency_s=0.05, accuracy_s=0.05)) == 1
     for record in (latency(job, "student"), accuracy(job, "student")):
@@ -255,15 +295,15 @@ def test_too_many_threads_are_refused_before_anything_is_written(workshop: Works
     assert not job.raw.exists()
 
 
-def test_a_runtime_that_is_not_there_is_found_out_first(workshop: Workshop) -> None:
-    job = workshop.job(workshop.model("student"), pythons={"current": str(workshop.folder / "no-python")})
-    with pytest.raises(HarnessError, match=r"bench\.runtimes: current: .*no-python cannot import onnxruntime"):
+def test_an_engine_that_is_not_there_is_refused_before_anything_is_written(workshop: Workshop) -> None:
+    job = workshop.job(workshop.model("student"), pythons={CURRENT: str(workshop.folder / "no-python")})
+    with pytest.raises(HarnessError, match=r"bench\.engines: onnxruntime-current: .*no-python: No such file"):
         run(job)
     assert not job.results.exists()
 
 
 @pytest.mark.parametrize("name", ["results", "raw"])
-def test_a_folder_that_cannot_be_made_is_found_out_first(workshop: Workshop, name: str) -> None:
+def test_a_folder_that_cannot_be_made_is_named_before_anything_is_measured(workshop: Workshop, name: str) -> None:
     (workshop.folder / "occupied").write_text("")
     job = workshop.job(workshop.model("student"), **{name: str(workshop.folder / "occupied")})
     with pytest.raises(HarnessError, match=r"occupied.*cannot be made"):

@@ -7,29 +7,25 @@ from hypothesis import strategies as st
 
 from harness.bench.blocks import (
     Settling,
-    Variant,
+    Subject,
     accuracy_is_current,
     block_order,
     conditions,
     latencies_are_current,
-    variants,
+    subjects,
 )
-from harness.bench.job import Model
+from harness.bench.job import ModelFile
 from harness.errors import HarnessError
 from harness.host.cpus import Topology
 from harness.plan.settings import Bench
 from harness.store.records import AccuracyRecord, Failure, Interval, LatencyRecord
-from tests.bench_kit import SETTINGS as LEAST
-from tests.bench_kit import machine
+from tests.bench_kit import HEADLINE, SETTINGS, machine, model_file
 
-MODELS = [
-    Model(cell=cell, title=cell, key=f"key-{cell}", onnx=Path("x"), onnx_sha256="0" * 64, is_teacher=cell == "teacher")
-    for cell in ("teacher", "student")
-]
+MODELS = [model_file(cell, Path("x"), "0" * 64, cell == "teacher") for cell in ("teacher", "student")]
 
 
 def bench(**changes: Any) -> Bench:
-    return Bench.model_validate(LEAST | changes)
+    return Bench.model_validate(SETTINGS | changes)
 
 
 # --- Under which conditions ------------------------------------------------------------------------------------------
@@ -55,21 +51,27 @@ HYBRID = machine([[0, 1], [2, 3], *([cpu] for cpu in range(4, 12))], speeds=[5] 
 )
 def test_all_threads_are_those_of_the_target_or_of_this_machine(picture: Topology, cpus: tuple[int, ...]) -> None:
     (found,) = conditions(bench(threads=["all"]), picture)
-    assert (found.name, found.threads, found.cpus, found.warnings) == ("ort-current-threads-all", len(cpus), cpus, ())
+    assert (found.name, found.threads, found.cpus, found.warnings) == (
+        "onnxruntime-current-threads-all",
+        len(cpus),
+        cpus,
+        (),
+    )
 
 
-def test_every_runtime_goes_with_every_number_of_threads_the_headline_first() -> None:
-    settings = bench(runtimes=["1.16.0", "current"], threads=[1, 2, "all"])
+def test_every_engine_is_combined_with_every_number_of_threads_the_headline_first() -> None:
+    engines = ["onnxruntime-1.16.0", "onnxruntime-current"]
+    settings = bench(engines=engines, threads=[1, 2, "all"])
     found = conditions(settings, NO_SMT)
     assert [condition.name for condition in found] == settings.conditions
-    assert [(condition.runtime, condition.threads) for condition in found] == [
-        (runtime, threads) for runtime in ("1.16.0", "current") for threads in (1, 2, 4)
+    assert [(condition.engine, condition.threads) for condition in found] == [
+        (engine, threads) for engine in engines for threads in (1, 2, 4)
     ]
-    assert found[0].name == "ort-1.16.0-threads-1"
+    assert found[0].name == "onnxruntime-1.16.0-threads-1"
     assert all(len(condition.cpus) == condition.threads for condition in found)
 
 
-def test_what_is_wrong_with_the_cpus_is_known_of_each_condition() -> None:
+def test_each_condition_has_the_warnings_about_its_own_cpus() -> None:
     one, two = conditions(bench(threads=[1, 2]), machine([[0, 4], [1, 5]], {0, 1, 5}))
     assert one.warnings == ()
     assert "CPU 0 shares its physical core" in " ".join(two.warnings)
@@ -81,13 +83,13 @@ def test_more_threads_than_cores_are_refused() -> None:
 
 
 def test_the_teacher_is_measured_twice_under_each_condition() -> None:
-    names = ["ort-current-threads-1", "ort-current-threads-all"]
-    found = variants(MODELS, names)
+    names = ["onnxruntime-current-threads-1", "onnxruntime-current-threads-all"]
+    found = subjects(MODELS, names)
     for name in names:
         here = [(one.cell, one.control) for one in found if one.condition == name]
         assert sorted(here) == [("student", False), ("teacher", False), ("teacher", True)]
     assert len({one.id for one in found}) == len(found) == 6
-    assert not any(one.control for one in variants(MODELS[1:], names))
+    assert not any(one.control for one in subjects(MODELS[1:], names))
 
 
 # --- In which order --------------------------------------------------------------------------------------------------
@@ -115,12 +117,12 @@ def test_no_model_always_goes_first() -> None:
 
 # --- For how long ----------------------------------------------------------------------------------------------------
 
-ONE, OTHER = Variant("student", "x"), Variant("teacher", "x", control=True)
+ONE, OTHER = Subject("student", "x"), Subject("teacher", "x", control=True)
 PRECISE, WIDE = Interval(value=0.5, low=0.499, high=0.501), Interval(value=0.5, low=0.4, high=0.6)
 
 
 def settled(known: list[Interval], blocks: int = 3) -> list[bool]:
-    """Whether the one variant rests after each block, of which these intervals were known."""
+    """Whether the one subject rests after each block, given the interval that was known after it."""
     settling, found = Settling.start(bench(blocks=blocks, precision_pct=1.0)), []
     for done, interval in enumerate(known, start=1):
         settling.note({ONE: interval}, done)
@@ -128,12 +130,12 @@ def settled(known: list[Interval], blocks: int = 3) -> list[bool]:
     return found
 
 
-def test_a_variant_rests_when_it_was_precise_twice_in_a_row() -> None:
+def test_a_subject_rests_when_it_was_precise_twice_in_a_row() -> None:
     assert settled([PRECISE] * 5) == [False, False, False, True, True]
     assert settled([WIDE] * 3 + [PRECISE, WIDE, PRECISE, PRECISE]) == [False] * 6 + [True]
 
 
-def test_a_wide_interval_afterwards_wakes_it() -> None:
+def test_a_wide_interval_afterwards_ends_its_rest() -> None:
     assert settled([PRECISE] * 4 + [WIDE, PRECISE, PRECISE]) == [False] * 3 + [True, False, False, True]
 
 
@@ -154,12 +156,12 @@ def test_precise_is_half_an_interval_in_percent_of_its_value(value: float, preci
         assert settling.rests(ONE) is rests
 
 
-def test_variants_settle_each_by_itself() -> None:
+def test_each_subject_settles_by_itself() -> None:
     settling = Settling.start(bench(precision_pct=1.0))
     for blocks in (3, 4):
         settling.note({ONE: PRECISE, OTHER: WIDE}, blocks)
-    assert (settling.rests(ONE), settling.rests(OTHER), settling.rests(Variant("unknown", "x"))) == (True, False, False)
-    # what was not judged is as it was
+    assert (settling.rests(ONE), settling.rests(OTHER), settling.rests(Subject("unknown", "x"))) == (True, False, False)
+    # what was not judged stays as it was
     settling.note({OTHER: WIDE}, 5)
     assert settling.rests(ONE)
 
@@ -167,16 +169,16 @@ def test_variants_settle_each_by_itself() -> None:
 # --- What is up to date ----------------------------------------------------------------------------------------------
 
 SESSION = {"intra_op_num_threads": 1}
-SETTINGS = {"bench": {"threads": [1]}, "session": SESSION}
 RUNTIME = "onnxruntime 1.16.0"
 
 
-def common(model: Model) -> dict[str, Any]:
+def common(model: ModelFile, key: str) -> dict[str, Any]:
     return {
         "cell": model.cell,
         "title": model.title,
         "profile": "quick",
-        "key": model.key,
+        "key": key,
+        "spec": {},
         "onnx_sha256": model.onnx_sha256,
         "status": "done",
         "finished_at": "",
@@ -185,53 +187,58 @@ def common(model: Model) -> dict[str, Any]:
     }
 
 
-def latency(model: Model, **changes: Any) -> LatencyRecord:
+def latency(model: ModelFile, **changes: Any) -> LatencyRecord:
     ratio = Interval(value=1, low=1, high=1)
-    fields: dict[str, Any] = {"environment": {"run": "r1"}, "condition": "x", "threads": 1, "settings": SETTINGS}
+    fields: dict[str, Any] = {"environment": {"run": "r1"}, "condition": HEADLINE, "threads": 1, "session": SESSION}
     fields["ratio_to_teacher"] = ratio
-    return LatencyRecord(**common(model) | fields | changes)
+    return LatencyRecord(**common(model, model.latency[HEADLINE].key) | fields | changes)
 
 
 def accuracy(**changes: Any) -> AccuracyRecord:
     fields = {"environment": {"session": SESSION}, "testset_sha256": "1" * 64}
-    return AccuracyRecord(**common(MODELS[0]) | fields | changes)
+    return AccuracyRecord(**common(MODELS[0], MODELS[0].accuracy.key) | fields | changes)
+
+
+def current(models: list[ModelFile], *records: LatencyRecord | None) -> bool:
+    return latencies_are_current(models, records, HEADLINE, RUNTIME, SESSION)
 
 
 FAILED = {"status": "failed", "failure": Failure(kind="timeout", message="")}
 
 
 def test_latencies_as_they_are_asked_for_are_current() -> None:
-    assert latencies_are_current(MODELS, [latency(model) for model in MODELS], RUNTIME, SETTINGS)
-    assert latencies_are_current([], [], RUNTIME, SETTINGS)
+    assert current(MODELS, *map(latency, MODELS))
+    assert current([])
 
 
 @pytest.mark.parametrize(
     "change",
     [
         {"key": "other"},
+        {"key": MODELS[1].accuracy.key},
         {"onnx_sha256": "1" * 64},
         {"runtime": "onnxruntime 1.32.0"},
-        {"settings": {"bench": {"threads": [2]}, "session": SESSION}},
+        {"session": {"intra_op_num_threads": 2}},
         {"ratio_to_teacher": None},
         FAILED,
     ],
 )
 def test_one_latency_out_of_date_makes_all_so(change: dict[str, Any]) -> None:
-    assert not latencies_are_current(MODELS, [latency(MODELS[0]), latency(MODELS[1], **change)], RUNTIME, SETTINGS)
+    assert not current(MODELS, latency(MODELS[0]), latency(MODELS[1], **change))
 
 
 def test_a_missing_latency_makes_all_out_of_date() -> None:
-    assert not latencies_are_current(MODELS, [latency(MODELS[0]), None], RUNTIME, SETTINGS)
+    assert not current(MODELS, latency(MODELS[0]), None)
 
 
 def test_without_a_teacher_a_latency_with_a_ratio_is_from_another_job() -> None:
     alone = MODELS[1:]
-    assert not latencies_are_current(alone, [latency(alone[0])], RUNTIME, SETTINGS)
-    assert latencies_are_current(alone, [latency(alone[0], ratio_to_teacher=None)], RUNTIME, SETTINGS)
+    assert not current(alone, latency(alone[0]))
+    assert current(alone, latency(alone[0], ratio_to_teacher=None))
 
 
 @pytest.mark.parametrize(
-    ("change", "current"),
+    ("change", "expected"),
     [
         ({}, True),
         ({"key": "other"}, False),
@@ -242,8 +249,8 @@ def test_without_a_teacher_a_latency_with_a_ratio_is_from_another_job() -> None:
         (FAILED, False),
     ],
 )
-def test_an_accuracy_goes_out_of_date_by_itself(change: dict[str, Any], current: bool) -> None:
-    assert accuracy_is_current(MODELS[0], accuracy(**change), RUNTIME, "1" * 64, SESSION) is current
+def test_each_accuracy_is_out_of_date_by_itself(change: dict[str, Any], expected: bool) -> None:
+    assert accuracy_is_current(MODELS[0], accuracy(**change), RUNTIME, "1" * 64, SESSION) is expected
 
 
 def test_a_missing_accuracy_is_not_current() -> None:

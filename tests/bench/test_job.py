@@ -14,9 +14,9 @@ def fields(workshop: Workshop) -> dict[str, Any]:
     return json.loads(job.model_dump_json())
 
 
-def test_a_job_comes_back_as_it_was_written(workshop: Workshop) -> None:
+def test_a_job_is_read_as_it_was_written(workshop: Workshop) -> None:
     models = workshop.model("teacher-s0", teacher=True), workshop.model("p0.3-bn-gram-s0")
-    job = workshop.job(*models, pythons={"current": "/opt/python"})
+    job = workshop.job(*models, pythons={"onnxruntime-current": "/opt/python"})
     path = workshop.folder / "job.json"
     path.write_text(job.model_dump_json())
     assert read(path, Job) == job
@@ -40,7 +40,13 @@ def test_without_a_teacher_there_is_none(workshop: Workshop) -> None:
         (("settings", "threads"), [0], "settings.threads"),
         (("settings", "threads"), [1, 1], "settings.threads"),
         (("settings", "threads"), [], "settings.threads"),
-        (("settings", "runtimes"), ["1.17"], "settings.runtimes"),
+        (("models", 1, "latency"), {}, "p0.3-bn-gram-s0: no latency for onnxruntime-current-threads-1"),
+        (
+            ("settings", "engines"),
+            ["onnxruntime-1.17"],
+            r"settings\.engines.*allowed: onnxruntime-1.16.0, onnxruntime-c",
+        ),
+        (("settings", "engines"), ["tensorrt-10"], "settings.engines"),
         (("settings", "precision_pct"), 0, "settings.precision_pct"),
         (("settings", "rounds"), 10, "settings.rounds"),
         (("settings", "blocks"), 2, "settings.blocks"),

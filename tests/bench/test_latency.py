@@ -13,12 +13,14 @@ from harness.bench.blocks import conditions
 from harness.bench.context import Context, Limits
 from harness.bench.job import Assignment, Job
 from harness.bench.latency import BESIDE_EVERY, LEAST_BESIDE, measure_latencies, to_process
+from harness.bench.model_input import model_input
+from harness.bench.process import EngineAnswer
 from harness.host.facts import activity
 from harness.intervals import estimate, percentile, undisturbed
 from harness.store.records import Failure, LatencyRecord, Process, load, record_path
 from tests.bench_kit import HEADLINE, SETTINGS, Workshop, machine
 
-BESIDE = "ort-current-threads-2"
+BESIDE = "onnxruntime-current-threads-2"
 TIMEOUT = Failure(kind="timeout", message="no result within 600 s")
 
 
@@ -30,7 +32,7 @@ def entry(samples: list[float], rounds: int) -> dict[str, Any]:
 # --- One process -----------------------------------------------------------------------------------------------------
 
 
-def test_seconds_become_milliseconds_and_the_samples_a_few_figures() -> None:
+def test_seconds_become_milliseconds_and_samples_become_a_few_figures() -> None:
     samples = [0.001 * (index % 7 + 1) for index in range(64)]
     found = to_process(entry(samples, 64), block=2, order=9, source=Path("x"))
     assert isinstance(found, Process)
@@ -67,7 +69,7 @@ def steady(one: str, block: int) -> float:
 
 
 @dataclass
-class Bench:
+class Machine:
     """Answers for the processes: how many ms, or what went wrong. Each of them takes a second."""
 
     folder: Path
@@ -85,20 +87,21 @@ class Bench:
         return took if isinstance(took, Failure) else entry([took / 1000] * 64, 64)
 
     def blocks(self, one: str) -> list[int]:
-        """The blocks that had this model (or control) under the headline, or under the condition named."""
+        """The blocks that had this model (or its control) under the headline, or under the condition that is named."""
         return [block for block, called in self.calls if called == (one if "." in one else f"{one}.{HEADLINE}")]
 
     def run(self, *cells: str, **settings: Any) -> "Ran":
         """A run of these cells from beginning to end."""
         workshop = Workshop(self.folder)
         models = [workshop.model(cell, teacher=cell == "teacher") for cell in cells]
-        fields = {"settings": SETTINGS | settings, "pythons": {"current": "/opt/python"}}
+        fields = {"settings": SETTINGS | settings, "pythons": {"onnxruntime-current": "/opt/python"}}
         job = workshop.job(*models, **fields)
         context = Context(
             job=job,
             limits=Limits(),
             conditions=conditions(job.settings, machine([[0], [1], [2]])),
-            runtimes={"current": "onnxruntime 9.9"},
+            engines={"onnxruntime-current": EngineAnswer("onnxruntime 9.9", {1: {"threads": 1}, 2: {"threads": 2}})},
+            inputs={model.cell: model_input(model) for model in models},
             testset_sha256="",
             environment={"run": "r1", "harness_revision": "unknown"},
             scratch=self.folder,
@@ -116,15 +119,15 @@ class Ran:
 
 
 @pytest.fixture
-def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
-    bench = Bench(tmp_path)
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
+    bench = Machine(tmp_path)
     monkeypatch.setattr(latency, "measure", bench.measure)
     monkeypatch.setattr(latency, "time", SimpleNamespace(monotonic=lambda: bench.clock))
     return bench
 
 
 def noisy(*ones: str) -> Callable[[str, int], float]:
-    """Steady, but for these, each process of which takes up to twice as long for reasons of its own."""
+    """Steady, except for these: each of their processes takes up to twice as long, at random."""
 
     def took(one: str, block: int) -> float:
         noise = Random(f"{one} {block}").random() if one.removesuffix(f".{HEADLINE}") in ones else 0.0
@@ -133,7 +136,9 @@ def noisy(*ones: str) -> Callable[[str, int], float]:
     return took
 
 
-def test_a_run_ends_when_everything_is_precise_twice_in_a_row(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_ends_when_everything_is_precise_twice_in_a_row(
+    bench: Machine, capsys: pytest.CaptureFixture[str]
+) -> None:
     ran = bench.run("teacher", "student", blocks=5, precision_pct=1.0)
     everything = sorted(f"{one}.{HEADLINE}" for one in ("teacher", "teacher-control", "student"))
     for block in range(6):
@@ -146,7 +151,7 @@ def test_a_run_ends_when_everything_is_precise_twice_in_a_row(bench: Bench, caps
     assert bench.pythons == {Path("/opt/python")}
 
 
-def test_a_record_is_what_its_processes_say(bench: Bench) -> None:
+def test_a_record_is_what_its_processes_say(bench: Machine) -> None:
     ran = bench.run("teacher", "student")
     teacher, student = ran.record("teacher"), ran.record("student")
     for record in (teacher, student):
@@ -155,6 +160,8 @@ def test_a_record_is_what_its_processes_say(bench: Bench) -> None:
         assert record.latency_ms.value == estimate(observed)
         assert (record.condition, record.threads, record.runtime) == (HEADLINE, 1, "onnxruntime 9.9")
         assert (record.environment["measured_cpus"], record.environment["run"]) == ([1], "r1")
+        assert (record.key, record.session) == (f"latency-{record.cell}-{HEADLINE}", {"threads": 1})
+        assert record.spec and record.code
         assert record.median_ms == percentile(observed * 11, 50)
         assert record.p90_ms == record.median_ms
     assert teacher.ratio_to_teacher is not None
@@ -165,7 +172,7 @@ def test_a_record_is_what_its_processes_say(bench: Bench) -> None:
     assert sorted(orders) == list(range(len(bench.calls)))
 
 
-def test_the_teachers_record_holds_the_control(bench: Bench) -> None:
+def test_the_teachers_record_holds_the_control(bench: Machine) -> None:
     bench.took = lambda one, block: steady(one, block) * (1.02 if "control" in one else 1)
     ran = bench.run("teacher", "student")
     teacher, student = ran.record("teacher"), ran.record("student")
@@ -175,7 +182,7 @@ def test_the_teachers_record_holds_the_control(bench: Bench) -> None:
     assert (student.control_ratio, student.control) == (None, [])
 
 
-def test_what_has_settled_rests_while_the_others_go_on_with_their_teacher(bench: Bench) -> None:
+def test_what_has_settled_rests_while_the_others_and_their_teacher_are_measured_on(bench: Machine) -> None:
     bench.took = noisy("late")
     bench.run("teacher", "early", "late", precision_pct=1.0, minutes_per_model=1.0)
     assert bench.blocks("early") == [0, 1, 2, 3]
@@ -183,15 +190,15 @@ def test_what_has_settled_rests_while_the_others_go_on_with_their_teacher(bench:
     assert bench.blocks("late") == bench.blocks("teacher") == bench.blocks("teacher-control")
 
 
-def test_a_noisy_control_keeps_the_run_going_as_well(bench: Bench) -> None:
+def test_a_noisy_control_keeps_the_run_going_as_well(bench: Machine) -> None:
     bench.took = noisy("teacher-control")
     bench.run("teacher", "student", precision_pct=1.0, minutes_per_model=0.5)
     assert len(bench.blocks("student")) == 4
     assert len(bench.blocks("teacher-control")) > 4
 
 
-def test_the_time_is_kept_and_what_is_not_known_by_then_is_said(
-    bench: Bench, capsys: pytest.CaptureFixture[str]
+def test_the_time_limit_is_kept_and_what_is_still_imprecise_is_reported(
+    bench: Machine, capsys: pytest.CaptureFixture[str]
 ) -> None:
     bench.took = noisy("late", "later")
     ran = bench.run("teacher", "early", "late", "later", precision_pct=1.0, minutes_per_model=0.5)
@@ -202,13 +209,13 @@ def test_the_time_is_kept_and_what_is_not_known_by_then_is_said(
     assert ran.record("late").status == "done"
 
 
-def test_the_fewest_blocks_are_measured_however_long_they_take(bench: Bench) -> None:
+def test_the_fewest_blocks_are_measured_however_long_they_take(bench: Machine) -> None:
     bench.took = noisy("student")
     bench.run("teacher", "student", blocks=5, precision_pct=1.0, minutes_per_model=1e-6)
     assert bench.blocks("student") == [0, 1, 2, 3, 4]
 
 
-def test_without_a_teacher_the_latency_itself_has_to_be_precise(bench: Bench) -> None:
+def test_without_a_teacher_the_latency_itself_has_to_be_precise(bench: Machine) -> None:
     bench.took = lambda one, block: noisy("restless")(one, 0 if one.startswith("calm") else block)
     ran = bench.run("calm", "restless", precision_pct=1.0, minutes_per_model=0.5)
     assert bench.blocks("calm") == [0, 1, 2, 3]
@@ -218,7 +225,9 @@ def test_without_a_teacher_the_latency_itself_has_to_be_precise(bench: Bench) ->
     assert not any("teacher" in warning for warning in record.warnings)
 
 
-def test_a_model_that_fails_is_taken_out_and_the_others_go_on(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_model_that_fails_is_left_out_and_the_others_are_measured_on(
+    bench: Machine, capsys: pytest.CaptureFixture[str]
+) -> None:
     bench.took = lambda one, block: TIMEOUT if (one, block) == (f"bad.{HEADLINE}", 1) else steady(one, block)
     ran = bench.run("teacher", "good", "bad")
     assert bench.blocks("bad") == [0, 1]
@@ -230,7 +239,7 @@ def test_a_model_that_fails_is_taken_out_and_the_others_go_on(bench: Bench, caps
     assert "latency: BAD failed (timeout): no result within 600 s" in capsys.readouterr().err
 
 
-def test_where_the_teacher_fails_on_the_way_students_have_latencies_alone(bench: Bench) -> None:
+def test_where_the_teacher_fails_during_the_run_students_have_latencies_and_no_ratios(bench: Machine) -> None:
     bench.took = lambda one, block: TIMEOUT if (one, block) == (f"teacher.{HEADLINE}", 2) else steady(one, block)
     ran = bench.run("teacher", "student")
     assert ran.record("teacher").failure == TIMEOUT
@@ -240,7 +249,7 @@ def test_where_the_teacher_fails_on_the_way_students_have_latencies_alone(bench:
     assert "no ratio: the teacher's latency could not be measured" in record.warnings
 
 
-def test_where_the_control_fails_there_is_none(bench: Bench) -> None:
+def test_where_the_control_fails_the_record_has_no_control(bench: Machine) -> None:
     bench.took = lambda one, block: TIMEOUT if "control" in one else steady(one, block)
     ran = bench.run("teacher", "student")
     assert ran.record("teacher").control_ratio is None
@@ -249,7 +258,7 @@ def test_where_the_control_fails_there_is_none(bench: Bench) -> None:
 
 
 def test_conditions_beside_the_headline_are_in_some_blocks_and_do_not_prolong_the_run(
-    bench: Bench, capsys: pytest.CaptureFixture[str]
+    bench: Machine, capsys: pytest.CaptureFixture[str]
 ) -> None:
     bench.took = lambda one, block: steady(one, block) * (1 + (block % 8 == 0) * one.endswith(BESIDE))
     ran = bench.run("teacher", "student", threads=[1, 2], blocks=9, precision_pct=1.0)
@@ -266,7 +275,7 @@ def test_conditions_beside_the_headline_are_in_some_blocks_and_do_not_prolong_th
     assert ran.record("teacher", BESIDE).control_ratio is not None
 
 
-def test_a_blocks_order_is_shuffled_and_everything_is_in_it_once(bench: Bench) -> None:
+def test_each_block_is_shuffled_and_has_everything_once(bench: Machine) -> None:
     bench.run("teacher", "a", "b", "c", threads=[1, 2], blocks=9)
     orders = [[one for where, one in bench.calls if where == block] for block in range(10)]
     assert all(max(Counter(order).values()) == 1 for order in orders)
@@ -276,15 +285,15 @@ def test_a_blocks_order_is_shuffled_and_everything_is_in_it_once(bench: Bench) -
     assert mixed not in (sorted(mixed), sorted(mixed, reverse=True))
 
 
-def test_raw_files_of_an_earlier_run_are_not_taken_for_this_ones(bench: Bench) -> None:
-    old = bench.folder / "raw" / "latency-block099-student.ort-current-threads-1.json"
+def test_raw_files_of_an_earlier_run_are_removed(bench: Machine) -> None:
+    old = bench.folder / "raw" / "latency-block099-student.onnxruntime-current-threads-1.json"
     old.parent.mkdir()
     old.write_text("{}")
     bench.run("student")
     assert not old.exists()
 
 
-def test_what_the_machine_did_meanwhile_is_on_record(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_machine_did_during_the_run_is_on_record(bench: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     before = dict.fromkeys(activity(), 0.0)
     after = before | {"ticks": 1000.0, "stolen_ticks": 50.0, "throttled": 3.0, "cpu_pressure_us": 2e6, "khz": 3e6}
     found = iter([before, after])
@@ -295,7 +304,7 @@ def test_what_the_machine_did_meanwhile_is_on_record(bench: Bench, monkeypatch: 
     assert any("the hypervisor gave 5.0 % of the CPU time to others" in warning for warning in record.warnings)
 
 
-def test_processes_far_apart_are_warned_of_in_words_that_rows_share(bench: Bench) -> None:
+def test_warnings_about_processes_far_apart_are_worded_alike_for_all_rows(bench: Machine) -> None:
     bench.took = lambda one, block: 1 + block % 2 * (0.3 if one.startswith("one") else 0.4)
     ran = bench.run("one", "two")
     first, second = ran.record("one").warnings, ran.record("two").warnings

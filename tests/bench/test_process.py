@@ -7,24 +7,28 @@ from pathlib import Path
 import pytest
 
 from harness.bench import process
+from harness.bench.engines import runtime_of
 from harness.bench.job import Assignment
-from harness.bench.process import describe, measure, runtime_of
-from harness.bench.session import RUNTIME
+from harness.bench.model_input import model_input
+from harness.bench.process import EngineAnswer, ask_engine, describe, measure, own_environment
 from harness.errors import HarnessError
 from harness.plan.settings import Bench
 from harness.store.records import Failure
-from tests.bench_kit import OLD_PYTHON, SETTINGS, Workshop
+from tests.bench_kit import OLD_ENGINE, OLD_PYTHON, SETTINGS, Workshop
 
 CPU = min(os.sched_getaffinity(0))
+CURRENT = "onnxruntime-current"
 
 
 def assignment(workshop: Workshop, **changes: object) -> Assignment:
     job = workshop.job(workshop.model("student"))
     made = Assignment(
         model=job.models[0],
+        input=model_input(job.models[0]),
         testset=job.testset,
         settings=job.settings,
         harness_revision="abc",
+        engine=CURRENT,
         threads=1,
         cpus=[CPU],
         failure=workshop.folder / "failure.json",
@@ -58,7 +62,8 @@ def test_the_latency_suite_measures_in_a_fresh_pinned_process(
     info = found["extra_info"]
     assert len(found["stats"]["data"]) == info["rounds"] >= 11
     assert (info["cell"], info["block"], info["cpus"], info["warmup_rounds"]) == ("student", 1, [CPU], 2)
-    assert info["runtime"].startswith("onnxruntime ")
+    assert info["runtime"] == runtime_of(CURRENT)
+    assert info["session"]["intra_op_num_threads"] == 1
     assert info["distinct_inputs"] == min(info["rounds"], 120), "no image is timed again before all others are"
     assert info["first_inference_ms"] > 0
     assert 10 << 20 < info["peak_rss_bytes"] < 2 << 30
@@ -66,10 +71,10 @@ def test_the_latency_suite_measures_in_a_fresh_pinned_process(
     assert not (here / ".benchmarks").exists(), "the working directory may be read-only"
 
 
-def test_default_threads_or_a_wrong_cpuset_cannot_pass_unseen(
+def test_a_process_on_other_cpus_than_the_chosen_ones_fails(
     workshop: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # The launcher is told other CPUs than the suite is.
+    # The launcher gets other CPUs than the suite.
     other = max(os.sched_getaffinity(0))
     if other == CPU:
         pytest.skip("one CPU: there is no wrong one to be on")
@@ -95,7 +100,7 @@ def test_an_error_keeps_its_own_words(workshop: Workshop) -> None:
     assert "student.onnx: sha256 is" in found.message
 
 
-def test_a_process_that_hangs_is_stopped(workshop: Workshop) -> None:
+def test_a_process_that_hangs_is_ended(workshop: Workshop) -> None:
     started = time.monotonic()
     found = failing(workshop, planted(workshop, "time.sleep(100)"), timeout_s=1)
     assert (found.kind, time.monotonic() - started < 20) == ("timeout", True)
@@ -141,28 +146,92 @@ def test_the_measuring_process_dies_with_a_killed_parent(tmp_path: Path) -> None
     _wait_for(lambda: not _runs(pid))
 
 
-def test_a_runtime_says_its_version() -> None:
-    assert runtime_of(None, "current") == runtime_of(Path(sys.executable), "current") == RUNTIME
+# --- The engine's own environment ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("there", [True, False])
-def test_a_python_without_the_runtime_is_named_with_its_key(tmp_path: Path, there: bool) -> None:
-    python = tmp_path / "python"
-    if there:
-        # one that finds no packages
-        python.write_text(f'#!/bin/sh\nexec {sys.executable} -I -S "$@"\n')
-        python.chmod(0o755)
-    with pytest.raises(
-        HarnessError, match=r"bench\.runtimes: 1\.16\.0: .*/python cannot import onnxruntime; run: make"
-    ):
-        runtime_of(python, "1.16.0")
+def test_an_engine_says_its_version_and_its_options() -> None:
+    found = ask_engine(CURRENT, None, [1, 2])
+    assert found == ask_engine(CURRENT, Path(sys.executable), [1, 2])
+    assert isinstance(found, EngineAnswer)
+    assert found.runtime == runtime_of(CURRENT)
+    assert {threads: options["intra_op_num_threads"] for threads, options in found.options.items()} == {1: 1, 2: 2}
+
+
+def isolated(folder: Path) -> Path:
+    """A Python that finds no packages."""
+    python = folder / "python"
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} -I -S "$@"\n')
+    python.chmod(0o755)
+    return python
+
+
+def test_a_python_without_the_engine_is_named_with_its_key(tmp_path: Path) -> None:
+    said = r"bench\.engines: onnxruntime-1\.16\.0: .*/python cannot import it \(.*No module named.*\); run: make setup"
+    with pytest.raises(HarnessError, match=said):
+        ask_engine(OLD_ENGINE, isolated(tmp_path), [1])
+
+
+def test_a_python_that_is_not_there_is_named_with_its_key(tmp_path: Path) -> None:
+    said = r"bench\.engines: onnxruntime-1\.16\.0: .*/none: No such file or directory; run: make setup"
+    with pytest.raises(HarnessError, match=said):
+        ask_engine(OLD_ENGINE, tmp_path / "none", [1])
+
+
+def test_an_environment_with_another_version_than_the_variant_s_is_refused() -> None:
+    said = rf"bench\.engines: {OLD_ENGINE}: {sys.executable} has {runtime_of(CURRENT)}, not onnxruntime 1\.16\.0; run"
+    with pytest.raises(HarnessError, match=said):
+        ask_engine(OLD_ENGINE, None, [1])
 
 
 @pytest.mark.skipif(not OLD_PYTHON.is_file(), reason="no .venvs/bench-1.16.0: `make setup` makes it")
-def test_a_suite_runs_where_its_runtime_is(workshop: Workshop) -> None:
-    found = measure("latency_suite.py", assignment(workshop), workshop.folder / "out.json", 60, OLD_PYTHON)
+def test_a_suite_runs_where_its_engine_is(workshop: Workshop) -> None:
+    there = assignment(workshop, engine=OLD_ENGINE)
+    found = measure("latency_suite.py", there, workshop.folder / "out.json", 60, OLD_PYTHON)
     assert isinstance(found, dict)
-    assert found["extra_info"]["runtime"] == runtime_of(OLD_PYTHON, "1.16.0") == "onnxruntime 1.16.0"
+    assert found["extra_info"]["runtime"] == ask_engine(OLD_ENGINE, OLD_PYTHON, [1]).runtime == "onnxruntime 1.16.0"
+
+
+IMPOSTOR = """
+__version__ = "0.0"
+raise SystemExit("the wrong onnxruntime")
+"""
+
+
+def test_the_caller_s_variables_do_not_reach_a_measuring_process(
+    workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PYTHONTRACEMALLOC alone makes inference half as slow again, and PYTHONPATH can swap the engine for another."""
+    (tmp_path / "onnxruntime.py").write_text(IMPOSTOR)
+    monkeypatch.chdir(tmp_path)
+    foreign = {"PYTHONPATH": str(tmp_path), "PYTHONTRACEMALLOC": "5", "PYTHONOPTIMIZE": "2", "PYTHONMALLOC": "debug"}
+    foreign |= {"PYTEST_ADDOPTS": "--nonsense", "OMP_NUM_THREADS": "7", "MALLOC_ARENA_MAX": "1"}
+    for name, value in foreign.items():
+        monkeypatch.setenv(name, value)
+    assert ask_engine(CURRENT, None, [1]).runtime == runtime_of(CURRENT)
+    found = measure("latency_suite.py", assignment(workshop), workshop.folder / "out.json", 60)
+    assert isinstance(found, dict), found
+    assert found["extra_info"]["runtime"] == runtime_of(CURRENT)
+
+
+def test_a_measuring_process_has_the_variables_that_it_is_given_and_no_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PYTHONTRACEMALLOC", "5")
+    monkeypatch.setenv("SOMETHING_ELSE", "1")
+    variables = own_environment([CURRENT])
+    assert variables["PYTHONPATH"] == str(process.ROOT)
+    assert not {"PYTHONTRACEMALLOC", "SOMETHING_ELSE"} & variables.keys()
+    assert {"PATH", "OMP_NUM_THREADS"} <= variables.keys()
+    shown = subprocess.run(
+        [sys.executable, "-c", "import os, tracemalloc; print(tracemalloc.is_tracing(), *sorted(os.environ))"],
+        env=variables,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    tracing, *names = shown.stdout.split()
+    assert tracing == "False"
+    assert set(names) - {"LC_CTYPE"} == set(variables)
 
 
 def _runs(pid: int) -> bool:

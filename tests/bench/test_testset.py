@@ -6,6 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.bench.job import ModelInput
 from harness.bench.testset import load_testset, preprocess, resize_matrix
 from harness.errors import HarnessError
 from tests.bench_kit import Workshop
@@ -17,7 +18,7 @@ sides = st.integers(1, 40)
 def test_preprocessing_equals_torch(old_rows: int, old_columns: int, new: int, seed: int) -> None:
     images = np.random.default_rng(seed).integers(0, 256, (2, old_rows, old_columns, 3), dtype=np.uint8)
     mean, std = (0.5, 0.48, 0.44), (0.26, 0.25, 0.27)
-    ours = preprocess(images, new, mean, std)
+    ours = preprocess(images, ModelInput(size=new, mean=mean, std=std))
     x = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
     x = torch.nn.functional.interpolate(x, size=(new, new), mode="bilinear", align_corners=False)
     theirs = (x - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
@@ -49,7 +50,7 @@ def test_a_truncated_test_set_is_named(workshop: Workshop, keep: int) -> None:
         load_testset(path)
 
 
-def test_flipped_bytes_in_a_test_set_are_seen(workshop: Workshop) -> None:
+def test_flipped_bytes_in_a_test_set_are_noticed(workshop: Workshop) -> None:
     path = workshop.testset()
     data = bytearray(path.read_bytes())
     data[5000] ^= 0xFF

@@ -1,4 +1,4 @@
-"""Ways to measure a latency wrongly, and who must notice."""
+"""Ways to measure a latency wrongly, each with the check that must find it."""
 
 import json
 import math
@@ -36,12 +36,6 @@ def samples_lost(bench: Bench) -> None:
 
 
 @fault("too-few-samples", (CELL, "latency"))
-def two_processes_as_asked_for(bench: Bench) -> None:
-    bench.setting("bench", blocks=2)
-    bench.measured(bench.get(LatencyRecord).processes[:2])
-
-
-@fault("too-few-samples", (CELL, "latency"))
 def two_processes_beside_the_headline(bench: Bench) -> None:
     bench.measured(bench.get(LatencyRecord, under=BESIDE).processes[:2], under=BESIDE)
 
@@ -53,13 +47,13 @@ def default_threads(bench: Bench) -> None:
 
 @fault("wrong-threads", (CELL, "latency"))
 def default_threads_of_the_session(bench: Bench) -> None:
-    bench.setting("session", intra_op_num_threads=0)
+    bench.session(intra_op_num_threads=0)
 
 
 @fault("wrong-threads", (CELL, "latency"))
 def threads_not_as_planned(bench: Bench) -> None:
     bench.change(LatencyRecord, threads=2)
-    bench.setting("session", intra_op_num_threads=2)
+    bench.session(intra_op_num_threads=2)
     bench.processes(lambda _: {"cpus": [0, 1]})
     bench.environment(LatencyRecord, measured_cpus=[0, 1])
 
@@ -67,14 +61,14 @@ def threads_not_as_planned(bench: Bench) -> None:
 @fault("wrong-threads", (CELL, "latency"))
 def threads_not_as_planned_beside_the_headline(bench: Bench) -> None:
     bench.change(LatencyRecord, under=BESIDE, threads=2)
-    bench.setting("session", under=BESIDE, intra_op_num_threads=2)
+    bench.session(under=BESIDE, intra_op_num_threads=2)
     bench.processes(lambda _: {"cpus": [0, 1]}, under=BESIDE)
     bench.environment(LatencyRecord, under=BESIDE, measured_cpus=[0, 1])
 
 
 @fault("wrong-threads", (CELL, "latency"))
 def default_threads_beside_the_headline(bench: Bench) -> None:
-    bench.setting("session", under=BESIDE, intra_op_num_threads=0)
+    bench.session(under=BESIDE, intra_op_num_threads=0)
 
 
 @fault("wrong-cpuset", (CELL, "latency"))

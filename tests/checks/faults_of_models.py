@@ -1,8 +1,9 @@
-"""Models that cannot be what their rows say, rows that do not go together, and who must notice."""
+"""Models that cannot be what their rows say and rows that do not go together, each with the check that must find it."""
 
 import math
+from typing import Any
 
-from harness.store.records import AccuracyRecord, ExportRecord, Interval, LatencyRecord, TrainRecord
+from harness.store.records import AccuracyRecord, ExportRecord, Interval, LatencyRecord, TrainRecord, parity_limit
 from tests.checks.planted import CELL, TEACHER, Bench, fault
 from tests.synthetic import CLOSED
 
@@ -10,11 +11,6 @@ from tests.synthetic import CLOSED
 @fault("mixed-training", (CELL, "train"))
 def another_training_device(bench: Bench) -> None:
     bench.environment(TrainRecord, device="Another GPU")
-
-
-@fault("mixed-training", (CELL, "train"))
-def another_training_precision(bench: Bench) -> None:
-    bench.environment(TrainRecord, precision="fp32")
 
 
 @fault("mixed-training", (TEACHER, "train"))
@@ -64,6 +60,23 @@ def accuracy_from_another_machine(bench: Bench) -> None:
     bench.environment(AccuracyRecord, cpu="Another CPU")
 
 
+def pruned(bench: Bench, share: float, **more: Any) -> None:
+    """Pruning took this share of the cell's ranked channels."""
+    pruning = bench.get(TrainRecord).pruning
+    left = round(pruning.ranked_before * (1 - share))
+    bench.change(TrainRecord, pruning=pruning.model_copy(update={"ranked_after": left, **more}))
+
+
+@fault("pruned-otherwise", (CELL, "train"))
+def less_pruned_than_was_asked_for(bench: Bench) -> None:
+    pruned(bench, 0.19, emptied_layers=["layer4.0.conv1", "layer4.2.conv2"])
+
+
+@fault("pruned-otherwise", (CELL, "train"))
+def more_pruned_than_was_asked_for(bench: Bench) -> None:
+    pruned(bench, 0.41)
+
+
 @fault("denormal-weights", (CELL, "export"))
 def denormals(bench: Bench) -> None:
     bench.change(ExportRecord, denormal_weights=1234)
@@ -71,7 +84,8 @@ def denormals(bench: Bench) -> None:
 
 @fault("parity-lost", (CELL, "export"))
 def logits_off(bench: Bench) -> None:
-    bench.change(ExportRecord, parity_max_abs_diff=0.5)
+    limit = parity_limit(bench.get(ExportRecord).parity_largest_logit)
+    bench.change(ExportRecord, parity_max_abs_diff=1.01 * limit)
 
 
 @fault("parity-lost", (CELL, "export"))

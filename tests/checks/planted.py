@@ -1,4 +1,4 @@
-"""Sound results to plant faults in, and what the checks then say."""
+"""Results without a fault, ways to plant one, and what the checks then say."""
 
 import json
 from collections.abc import Callable
@@ -11,14 +11,15 @@ from harness.checks.comparison import compare
 from harness.checks.evidence import read_evidence
 from harness.intervals import estimate
 from harness.plan.planning import Cell, Plan
-from harness.store.records import Interval, LatencyRecord, Process, Record, Stage, load
+from harness.store.paths import model_file
+from harness.store.records import Interval, LatencyRecord, Process, Record, StageName, load
 from tests.synthetic import change, fill_results, path_of
 
 # A student, and another one.
 CELL, OTHER = "p0.3-bn-gram-s0", "p0.3-l1-base-s0"
 TEACHER = "teacher-s0"
 # The condition that tables show, and one beside it.
-HEADLINE, BESIDE = "ort-1.16.0-threads-1", "ort-current-threads-1"
+HEADLINE, BESIDE = "onnxruntime-1.16.0-threads-1", "onnxruntime-current-threads-1"
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Bench:
         return next(cell for cell in self.plan.cells if cell.id == name)
 
     def path(self, kind: type[Record], cell: str = CELL, under: str = HEADLINE) -> Path:
-        """Where a record lies; only a latency is under a condition."""
+        """Where a record lies; `under` is a latency's condition."""
         return path_of(self.results, self.plan, cell, kind, under)
 
     def get(self, kind: type[Any], cell: str = CELL, under: str = HEADLINE) -> Any:
@@ -49,10 +50,10 @@ class Bench:
         """Rewrite some facts of a stored record's environment."""
         self.change(kind, cell, under, environment={**self.get(kind, cell, under).environment, **facts})
 
-    def setting(self, part: str, under: str = HEADLINE, **values: Any) -> None:
-        """Rewrite some of the settings that the cell's latency says it was measured with."""
-        settings = self.get(LatencyRecord, under=under).settings
-        self.change(LatencyRecord, under=under, settings={**settings, part: {**settings.get(part, {}), **values}})
+    def session(self, under: str = HEADLINE, **options: Any) -> None:
+        """Rewrite some of the engine's options that the cell's latency says it was measured with."""
+        session = self.get(LatencyRecord, under=under).session
+        self.change(LatencyRecord, under=under, session={**session, **options})
 
     def processes(
         self,
@@ -75,7 +76,7 @@ class Bench:
 
     def onnx(self, cell: str = CELL) -> Path:
         """A cell's ONNX file."""
-        return self.cell(cell).artifacts(self.artifacts, self.plan.profile) / "model.onnx"
+        return model_file(self.artifacts, self.plan.profile, self.cell(cell))
 
     def findings(self) -> list[Finding]:
         """What all checks say, the strict ones included."""
@@ -83,24 +84,24 @@ class Bench:
 
 
 def make_bench(plan: Plan, folder: Path) -> Bench:
-    """Sound records of every cell, and files with just the hashes that they name."""
+    """Records of every cell without a fault, and ONNX files that have the hashes on record."""
     bench = Bench(plan, folder / "results", folder / "artifacts")
     fill_results(plan, bench.results)
     for cell in plan.cells:
         file = bench.onnx(cell.id)
-        file.parent.mkdir(parents=True)
+        file.parent.mkdir(parents=True, exist_ok=True)
         # The text that synthetic's made-up hash is the hash of.
-        file.write_text(json.dumps([cell.key, "onnx"], separators=(",", ":")))
+        file.write_text(json.dumps([cell.spec.key, "onnx"], separators=(",", ":")))
     return bench
 
 
 Plant = Callable[[Bench], None]
-# Name -> the check that must find it, the rows and stages that it must name, and what plants it.
-FAULTS: dict[str, tuple[str, set[tuple[str, Stage]], Plant]] = {}
+# Name -> the check that must find it, the rows and stages that the check must name, and the function that plants it.
+FAULTS: dict[str, tuple[str, set[tuple[str, StageName]], Plant]] = {}
 
 
-def fault(check: str, *rows: tuple[str, Stage]) -> Callable[[Plant], Plant]:
-    """Register a way to plant a fault."""
+def fault(check: str, *rows: tuple[str, StageName]) -> Callable[[Plant], Plant]:
+    """Register a function that plants a fault."""
 
     def register(plant: Plant) -> Plant:
         assert plant.__name__ not in FAULTS
@@ -111,5 +112,5 @@ def fault(check: str, *rows: tuple[str, Stage]) -> Callable[[Plant], Plant]:
 
 
 def listed(before: Path, after: Path) -> set[tuple[str, str]]:
-    """Which figures of which cells `compare` lists as changed; a latency's cell has its condition before it."""
+    """Which figures of which cells `compare` lists as changed; latencies as condition/cell."""
     return {(change.cell, change.what) for change in compare(before, after).significant}

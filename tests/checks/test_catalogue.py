@@ -1,7 +1,6 @@
 import re
-import tomllib
+from dataclasses import replace
 from pathlib import Path
-from typing import get_args
 
 import pytest
 
@@ -9,12 +8,19 @@ from harness.checks import limits
 from harness.checks.catalogue import CHECKS, STRICT, errors
 from harness.checks.evidence import read_evidence
 from harness.checks.files_on_disk import walked
-from harness.plan.settings import Runtime
-from harness.store.records import AccuracyRecord, ExportRecord, LatencyRecord, Rounded, TrainRecord
+from harness.store.records import (
+    AccuracyRecord,
+    ExportRecord,
+    LatencyRecord,
+    Rounded,
+    TrainRecord,
+    identity,
+    parity_limit,
+    save,
+)
 from tests.checks import faults_of_measurement, faults_of_models, faults_of_the_chain
 from tests.checks.planted import BESIDE, CELL, FAULTS, HEADLINE, OTHER, TEACHER, Bench, make_bench
-from tests.documents import ROOT
-from tests.synthetic import CLOSED, plan_for
+from tests.synthetic import CLOSED, plan_for, records_for
 
 # Each registers its faults when it is imported.
 FAULT_FILES = (faults_of_the_chain, faults_of_measurement, faults_of_models)
@@ -52,8 +58,10 @@ def test_sound_records_give_no_finding(profile: str, tmp_path: Path) -> None:
 
 def test_facts_that_were_not_recorded_are_no_fault(bench: Bench) -> None:
     facts = {k: v for k, v in bench.get(LatencyRecord).environment.items() if k not in ("measured_cpus", "steal_pct")}
-    bench.change(LatencyRecord, environment=facts, settings={})
+    bench.change(LatencyRecord, environment=facts, session={})
     bench.change(ExportRecord, denormal_weights=None, parity_max_abs_diff=None, parity_top1_agreement_pct=None)
+    bench.change(ExportRecord, OTHER, parity_largest_logit=None)
+    bench.change(TrainRecord, pruning=None, teacher_sha256=None)
     assert bench.findings() == []
 
 
@@ -76,7 +84,7 @@ def test_nothing_on_disk_is_one_finding_for_each_cell(tmp_path: Path) -> None:
     assert [(finding.check, finding.cell) for finding in findings] == [("missing-record", c.id) for c in plan.cells]
 
 
-def test_where_halves_disagree_the_teachers_side_is_the_tables(bench: Bench) -> None:
+def test_where_two_halves_disagree_the_teachers_counts_as_usual(bench: Bench) -> None:
     cells = [cell.id for cell in bench.plan.cells]
     odd = set(cells[len(cells) // 2 :])
     for cell in odd:
@@ -113,24 +121,85 @@ def test_warnings_are_no_errors(bench: Bench) -> None:
     assert [finding.check for finding in errors(findings)] == ["throttled-run"]
 
 
-def test_the_expected_runtimes_are_those_that_the_bench_environments_pin() -> None:
-    assert set(limits.RUNTIMES) == set(get_args(Runtime))
-    for name, runtime in limits.RUNTIMES.items():
-        pins = (ROOT / "requirements" / f"bench-{name}.txt").read_text(encoding="utf-8")
-        (version,) = re.findall(r"^onnxruntime==(\S+)", pins, re.MULTILINE)
-        assert runtime == f"onnxruntime {version}"
-    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
-    (pin,) = [line for line in extras["bench"] if line.startswith("onnxruntime")]
-    assert pin.replace("==", " ") == limits.RUNTIMES["1.16.0"]
+def test_other_export_forms_of_one_model_share_its_weights_but_no_file(bench: Bench) -> None:
+    (table,) = bench.plan.tables
+    cell = bench.cell()
+    forms = replace(cell, id=f"{cell.id}-int8", spec=replace(cell.spec, form="int8"))
+    plan = replace(bench.plan, tables=(replace(table, cells=(*table.cells, forms)),))
+    both = Bench(plan, bench.results, bench.artifacts)
+    for record in records_for(plan, forms):
+        save(bench.results, record)
+    assert both.path(TrainRecord, cell.id).exists() and not both.path(TrainRecord, forms.id).exists()
+    assert both.findings() == []
+    both.path(ExportRecord, forms.id).unlink()
+    assert [(finding.check, finding.cell) for finding in both.findings()] == [("missing-record", forms.id)]
+    export = bench.get(ExportRecord, cell.id)
+    save(bench.results, export.model_copy(update=identity(plan.profile, forms.id, forms.title, forms.spec)))
+    assert {(finding.check, finding.cell) for finding in both.findings()} == {
+        ("duplicate-model", cell.id),
+        ("duplicate-model", forms.id),
+        ("swapped-models", forms.id),
+    }
 
 
-def test_raw_files_of_a_later_broken_off_run_and_unreadable_ones_are_not_held_against_a_record(bench: Bench) -> None:
+def test_a_file_that_passes_the_parity_gate_passes_the_check(bench: Bench) -> None:
+    """One limit, relative to the largest logit, and no other."""
+    bench.change(ExportRecord, parity_largest_logit=400.0, parity_max_abs_diff=parity_limit(400.0))
+    assert bench.findings() == []
+
+
+def test_a_share_that_rounding_explains_is_no_finding_and_emptied_layers_are_named(bench: Bench) -> None:
+    faults_of_models.pruned(bench, 0.3 - 0.09)
+    assert bench.findings() == []
+    faults_of_models.less_pruned_than_was_asked_for(bench)
+    (finding,) = bench.findings()
+    assert finding.reason == (
+        "19% of the ranked channels are gone, 30% were asked for; "
+        "layers that would have lost every channel: layer4.0.conv1, layer4.2.conv2"
+    )
+
+
+def test_chance_depends_on_the_number_of_classes(tmp_path: Path) -> None:
+    """Of the stand-in's ten classes, one in ten is right by guessing."""
+    plan = plan_for("quick", "stand_in")
+    classes = plan.teacher.teacher.network.classes
+    bench = make_bench(plan, tmp_path)
+    faults_of_models.accuracy(bench, 100 / classes)
+    assert [finding.check for finding in bench.findings()] == ["chance-accuracy"]
+
+
+def test_a_remedy_names_the_record_of_the_condition_at_fault(bench: Bench) -> None:
+    path = bench.path(LatencyRecord, under=BESIDE)
+    path.write_text(path.read_text()[:100])
+    (finding,) = bench.findings()
+    assert finding.remedy.startswith(f"delete results/lite/latency/{BESIDE}/{CELL}.json, ")
+
+
+@pytest.mark.parametrize(
+    ("fault", "verb"),
+    [("a_method_whose_code_has_changed", "train-matrix"), ("an_engine_whose_code_has_changed", "bench")],
+)
+def test_changed_code_names_the_plug_in_and_both_choices(bench: Bench, fault: str, verb: str) -> None:
+    FAULTS[fault][2](bench)
+    (finding,) = bench.findings()
+    plugin = "method gram" if verb == "train-matrix" else "engine onnxruntime"
+    assert (finding.severity, finding.reason) == ("error", f"code has changed since: {plugin}")
+    assert finding.remedy.startswith(f"make {verb} CODE=redo PROFILE=lite ") and "CODE=keep" in finding.remedy
+
+
+def test_code_that_was_declared_equivalent_is_no_finding(bench: Bench) -> None:
+    code = bench.get(TrainRecord).code
+    bench.change(TrainRecord, code=code, code_kept=[{**code, "method gram": "0" * 64}])
+    assert bench.findings() == []
+
+
+def test_raw_files_of_a_later_interrupted_run_and_unreadable_ones_are_ignored(bench: Bench) -> None:
     faults_of_measurement.raw(bench, 3, [1.0], at="2026-01-02T03:04:06+00:00")
     (bench.artifacts / "lite/bench" / f"latency-block004-{CELL}.{HEADLINE}.json").write_text("{")
     assert bench.findings() == []
 
 
-def test_a_student_of_the_unrounded_teacher_is_one_of_the_teacher(bench: Bench) -> None:
+def test_a_student_of_the_teacher_before_rounding_is_a_student_of_the_teacher(bench: Bench) -> None:
     trained = bench.get(TrainRecord, TEACHER)
     rounded = Rounded(dtype="float16", weights_sha256="c" * 64, accuracy_pct=trained.accuracy_pct)
     bench.change(TrainRecord, TEACHER, rounded_from=rounded)
@@ -138,7 +207,7 @@ def test_a_student_of_the_unrounded_teacher_is_one_of_the_teacher(bench: Bench) 
     assert bench.findings() == []
 
 
-def test_what_a_clean_answer_is_worth_is_counted(bench: Bench) -> None:
+def test_what_verify_compared_is_counted(bench: Bench) -> None:
     cells = len(bench.plan.cells)
     bench.onnx().with_name("weights.safetensors").touch()
     bench.onnx(OTHER).unlink()

@@ -1,50 +1,68 @@
-"""Distillation methods, one file each, and how a protocol turns a method into training phases.
+"""Distillation methods, one file each, and how a protocol turns a method into phases of training.
 
-A method's file defines `METHOD`, a `Method`; its name in matrix.toml is the file's name. Losses take the student's
-and the teacher's outputs for the same batch and return a scalar.
+A method's file defines METHOD, a `Method`, and these constants (harness.plan.registry): TITLE, its name in the KD
+column; NUMBER, the study's for it; PARAMETERS, its own settings, the constants of its losses among them; USES, the
+methods whose losses it makes use of; FEATURES = True where it reads features; TEACHER = False where it needs no teacher.
+
+Losses take the student's outputs, the teacher's, and the labels int64 [N] of a batch, and return a scalar.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from importlib import import_module
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from harness.architectures.resnet import TAPS, Outputs
+from harness.architectures import Architecture, FeatureStage, Outputs
+from harness.errors import HarnessError
+from harness.plan import registry
+from harness.plan.specs import Objective, StagedObjective
 
-FeatureLoss = Callable[[Outputs, Outputs], Tensor]
+Loss = Callable[[Outputs, Outputs, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
-class Method:
-    """How a student learns from its teacher.
+class Setup:
+    """What a method gets to see when its phases are made.
 
-    taps: the features that the losses read (see model.TAPS). kept: the convolutions whose output must keep the
-    teacher's width for the losses to be defined. study: the loss of the feature stage as the reference study has it.
-    paper: the feature term of the joint loss as the method's paper defines it. A method without feature losses learns
-    from the teacher's predictions alone; `teacher=False` from labels alone.
+    `parameters` are its own; `used` those of the methods in USES, by name. `modules` are the trainable modules that
+    `Method.modules` has made, on the student's device: they are optimised and checkpointed with the student, and left
+    out of the export. `channels` gives the student's and the teacher's channels at a tap.
     """
 
-    taps: tuple[str, ...] = ()
-    kept: tuple[str, ...] = ()
-    study: FeatureLoss | None = None
-    paper: FeatureLoss | None = None
-    teacher: bool = True
-    # start from new weights instead of the pruned ones
-    fresh_weights: bool = False
+    architecture: Architecture
+    objective: Objective
+    # epochs of one stage of the recipe
+    epochs: int
+    parameters: Mapping[str, Any]
+    used: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    channels: Callable[[str], tuple[int, int]] | None = None
+    modules: nn.ModuleDict = field(default_factory=nn.ModuleDict)
 
-    def __post_init__(self) -> None:
-        unknown = set(self.taps) - set(TAPS)
-        if unknown:
-            raise ValueError(f"unknown taps {sorted(unknown)}; there are {', '.join(TAPS)}")
+    @property
+    def stem(self) -> str:
+        """The tap after the stem; HarnessError where the architecture names none."""
+        if self.architecture.stem_tap is None:
+            raise HarnessError("this method reads the stem's features, and the architecture names no tap there")
+        return self.architecture.stem_tap
+
+    @property
+    def stages(self) -> Sequence[FeatureStage]:
+        """The stages that features are read in; HarnessError where the architecture names none."""
+        if not self.architecture.stages:
+            raise HarnessError("this method reads the features of stages, and the architecture names none")
+        return self.architecture.stages
+
+    def last(self, stage: FeatureStage) -> str:
+        """The tap of a stage's last features, where the protocol wants them read."""
+        return stage.norm if self.objective.features == "norm" else stage.sum
 
 
 @dataclass(frozen=True)
 class Phase:
-    """A stretch of epochs with one loss: loss(student, teacher or None, labels) -> scalar."""
+    """A stretch of epochs with one loss; the teacher's outputs are given where it needs the teacher, else None."""
 
     name: str
     epochs: int
@@ -53,9 +71,24 @@ class Phase:
     needs_teacher: bool = False
 
 
-def method(name: str) -> Method:
-    """The method that the file `name`.py defines."""
-    found: Method = import_module(f"{__name__}.{name}").METHOD
+@dataclass(frozen=True)
+class Method:
+    """What a method's file brings.
+
+    `phases(setup)`: what a student goes through; `by_objective` makes the usual ones. `kept(architecture)`: the
+    convolutions whose outputs must keep the teacher's channels for the losses to be defined. `modules(setup)`: trainable
+    modules of the method's own, like regressors. `fresh_weights`: the student starts from new weights.
+    """
+
+    phases: Callable[[Setup], list[Phase]]
+    kept: Callable[[Architecture], Sequence[str]] = lambda _: ()
+    modules: Callable[[Setup], nn.ModuleDict] | None = None
+    fresh_weights: bool = False
+
+
+def method_of(name: str) -> Method:
+    """The plug-in of a method."""
+    found: Method = registry.load("method", name)
     return found
 
 
@@ -64,48 +97,50 @@ def cross_entropy(student: Outputs, teacher: Outputs | None, labels: Tensor) -> 
     return F.cross_entropy(student.logits.float(), labels)
 
 
-def phases(kd: dict[str, Any], epochs: int) -> list[Phase]:
-    """The phases of a cell, from the `kd` part of its settings and the recipe's epochs per stage."""
-    chosen = method(kd["method"])
-    if kd["objective"] == "stages":
-        return _stages(chosen, epochs)
-    return [_joint(chosen, kd, epochs * kd["stages"])]
+def taught(name: str, epochs: int, loss: Loss, taps: Sequence[str] = ()) -> Phase:
+    """A phase whose loss needs the teacher."""
+
+    def with_teacher(student: Outputs, teacher: Outputs | None, labels: Tensor) -> Tensor:
+        assert teacher is not None, "a phase that needs the teacher runs with one"
+        return loss(student, teacher, labels)
+
+    return Phase(name, epochs, with_teacher, frozenset(taps), needs_teacher=True)
 
 
-def _stages(chosen: Method, epochs: int) -> list[Phase]:
-    if not chosen.teacher:
-        return [Phase("labels", epochs, cross_entropy)]
-    from harness.compression.distillation.base import study_loss
-
-    base = Phase("base", epochs, lambda s, t, _: study_loss(s, _given(t)), needs_teacher=True)
-    feature_loss = chosen.study
-    if feature_loss is None:
-        return [base]
-    feature = Phase(
-        "feature", epochs, lambda s, t, _: feature_loss(s, _given(t)), frozenset(chosen.taps), needs_teacher=True
-    )
-    return [feature, base]
+def total_epochs(setup: Setup) -> int:
+    """The epochs of a method with one phase under either objective."""
+    return setup.epochs * (1 if isinstance(setup.objective, StagedObjective) else setup.objective.stages)
 
 
-def _joint(chosen: Method, kd: dict[str, Any], epochs: int) -> Phase:
-    if not chosen.teacher:
-        return Phase("joint", epochs, cross_entropy)
-    from harness.compression.distillation.base import paper_loss
-
-    feature_loss, weight = chosen.paper, kd["feature_weight"]
-
-    def loss(student: Outputs, teacher: Outputs | None, labels: Tensor) -> Tensor:
-        given = _given(teacher)
-        soft = paper_loss(student, given, kd["temperature"])
-        total = kd["label_weight"] * cross_entropy(student, None, labels) + (1 - kd["label_weight"]) * soft
-        return total if feature_loss is None else total + weight * feature_loss(student, given)
-
-    return Phase("joint", epochs, loss, frozenset(chosen.taps), needs_teacher=True)
+def by_labels(setup: Setup) -> list[Phase]:
+    """The one phase of a method without a teacher."""
+    return [Phase("labels", total_epochs(setup), cross_entropy)]
 
 
-def _given(teacher: Outputs | None) -> Outputs:
-    assert teacher is not None, "a phase that needs the teacher runs with one"
-    return teacher
+def by_objective(
+    setup: Setup, taps: Sequence[str] = (), study: Loss | None = None, paper: Loss | None = None
+) -> list[Phase]:
+    """The phases of a method that adds a loss on features to Base.
+
+    `study` is the loss of the feature stage as the reference study has it, which the Base stage follows; `paper` is the
+    feature term of the joint loss as the method's paper defines it. Without either that is Base itself.
+    """
+    from harness.compression.distillation.base import soft_targets, study_loss
+
+    objective = setup.objective
+    if isinstance(objective, StagedObjective):
+        parameters = setup.used.get("base", setup.parameters)
+        base = taught("base", setup.epochs, lambda s, t, _: study_loss(s, t, parameters))
+        return [base] if study is None else [taught("feature", setup.epochs, study, taps), base]
+    temperature, share, weight = objective.temperature, objective.label_weight, objective.feature_weight
+    assert temperature is not None and share is not None
+
+    def joint(student: Outputs, teacher: Outputs, labels: Tensor) -> Tensor:
+        soft = soft_targets(student, teacher, temperature)
+        total = share * cross_entropy(student, None, labels) + (1 - share) * soft
+        return total if paper is None or weight is None else total + weight * paper(student, teacher, labels)
+
+    return [taught("joint", total_epochs(setup), joint, taps if paper else ())]
 
 
 def dead_zone(error: Tensor, width: float) -> Tensor:

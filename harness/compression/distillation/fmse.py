@@ -1,36 +1,52 @@
 """FMSE: mean squared error between the teacher's and the student's features at the stem and at each stage's output."""
 
+from collections.abc import Sequence
+
 import torch.nn.functional as F
 from torch import Tensor
 
-from harness.architectures.resnet import BLOCKS, Outputs
-from harness.compression.distillation import Method, dead_zone
+from harness.architectures import Architecture, Outputs
+from harness.compression.distillation import Method, Phase, Setup, by_objective, dead_zone
 
-# After the residual sum: the study hooks bn3, but the in-place sum and ReLU that follow overwrite what the hook holds.
-TAPS = ("stem", *(f"layer{stage}.sum" for stage in (1, 2, 3, 4)))
-
-
-def study_loss(student: Outputs, teacher: Outputs) -> Tensor:
-    """Squared errors less a dead zone of 0.1, mean per tap, summed over taps: the reference study's feature stage."""
-    errors = (F.mse_loss(s, t, reduction="none") for s, t in _pairs(student, teacher))
-    return sum((dead_zone(error, 0.1).mean() for error in errors), start=student.logits.new_zeros(()).float())
+TITLE = "FMSE+Base"
+NUMBER = 1
+USES = ("base",)
+FEATURES = True
+PARAMETERS = {"dead_zone": 0.1}
 
 
-def paper_loss(student: Outputs, teacher: Outputs) -> Tensor:
-    """Mean squared error, mean over taps: hints in the sense of Romero et al. (FitNets, 2015), without a regressor,
-    since the kept layers have the teacher's width."""
-    losses = [F.mse_loss(s, t) for s, t in _pairs(student, teacher)]
-    return sum(losses, start=student.logits.new_zeros(()).float()) / len(losses)
+def phases(setup: Setup) -> list[Phase]:
+    """The study's: squared errors less a dead zone, mean per tap, summed over taps.
+
+    The paper's: mean squared error, mean over taps; hints in the sense of Romero et al. (FitNets, 2015), without a
+    regressor, since the kept layers have the teacher's channels.
+    """
+    taps = (setup.stem, *(setup.last(stage) for stage in setup.stages))
+    width = setup.parameters["dead_zone"]
+
+    def study(student: Outputs, teacher: Outputs, labels: Tensor) -> Tensor:
+        return _sum([dead_zone(error, width).mean() for error in squared_errors(student, teacher, taps)])
+
+    def paper(student: Outputs, teacher: Outputs, labels: Tensor) -> Tensor:
+        return _sum([error.mean() for error in squared_errors(student, teacher, taps)]) / len(taps)
+
+    return by_objective(setup, taps, study, paper)
 
 
-def _pairs(student: Outputs, teacher: Outputs) -> list[tuple[Tensor, Tensor]]:
-    # float32: squares of bf16 differences have two digits left
-    return [(student.features[tap].float(), teacher.features[tap].float()) for tap in TAPS]
+def squared_errors(student: Outputs, teacher: Outputs, taps: Sequence[str]) -> list[Tensor]:
+    """Squared differences at each tap, [N, C, H, W]; in float32, since those of bf16 numbers have two digits left."""
+    pairs = ((student.features[tap].float(), teacher.features[tap].float()) for tap in taps)
+    return [F.mse_loss(ours, theirs, reduction="none") for ours, theirs in pairs]
 
 
-METHOD = Method(
-    taps=TAPS,
-    kept=("conv1", *(f"layer{stage}.{blocks - 1}.conv3" for stage, blocks in enumerate(BLOCKS, start=1))),
-    study=study_loss,
-    paper=paper_loss,
-)
+def _sum(losses: Sequence[Tensor]) -> Tensor:
+    return sum(losses[1:], start=losses[0])
+
+
+def kept(architecture: Architecture) -> list[str]:
+    """The stem's convolution and the last one of each stage."""
+    stem = [architecture.stem_conv] if architecture.stem_conv else []
+    return [*stem, *(stage.last_conv for stage in architecture.stages)]
+
+
+METHOD = Method(phases, kept)

@@ -1,43 +1,54 @@
 """GRAM: the flow between two layers of a stage, as the Gram matrix of their features (Yim et al., CVPR 2017: FSP)."""
 
+from collections.abc import Mapping, Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from harness.architectures.resnet import BLOCKS, Outputs
-from harness.compression.distillation import Method, dead_zone
+from harness.architectures import Architecture, Outputs
+from harness.compression.distillation import Method, Phase, Setup, by_objective, dead_zone
 
-STAGES = (1, 2, 3, 4)
+TITLE = "GRAM+Base"
+NUMBER = 3
+USES = ("base",)
+FEATURES = True
+PARAMETERS = {"dead_zone": 1.0, "scale": 0.1}
+Pair = tuple[str, str]
 
 
-def flow(features: dict[str, Tensor], stage: int) -> Tensor:
+def phases(setup: Setup) -> list[Phase]:
+    """The study's: squared differences less a dead zone, mean per stage, summed, times `scale`.
+
+    The paper's: squared differences (their eq. 2, equal weights), mean over entries and stages.
+    """
+    pairs = [(stage.first, setup.last(stage)) for stage in setup.stages]
+    width, scale = setup.parameters["dead_zone"], setup.parameters["scale"]
+
+    def study(student: Outputs, teacher: Outputs, labels: Tensor) -> Tensor:
+        return scale * sum(dead_zone(error, width).mean() for error in squared_errors(student, teacher, pairs))
+
+    def paper(student: Outputs, teacher: Outputs, labels: Tensor) -> Tensor:
+        return torch.stack([error.mean() for error in squared_errors(student, teacher, pairs)]).mean()
+
+    return by_objective(setup, [tap for pair in pairs for tap in pair], study, paper)
+
+
+def flow(features: Mapping[str, Tensor], pair: Pair) -> Tensor:
     """The FSP matrix [N, C1, C2] between the second block's first convolution and the stage's output, over H W."""
-    first = features[f"layer{stage}.conv1"].float().flatten(2)
-    last = features[f"layer{stage}.sum"].float().flatten(2)
+    first, last = (features[tap].float().flatten(2) for tap in pair)
     return torch.bmm(first, last.transpose(1, 2)) / first.shape[2]
 
 
-def study_loss(student: Outputs, teacher: Outputs) -> Tensor:
-    """Squared differences less a dead zone of 1.0, mean per stage, summed, x 0.1, as the reference study has it."""
-    total = student.logits.new_zeros(()).float()
-    for stage in STAGES:
-        error = F.mse_loss(flow(student.features, stage), flow(teacher.features, stage), reduction="none")
-        total = total + dead_zone(error, 1.0).mean()
-    return total * 0.1
+def squared_errors(student: Outputs, teacher: Outputs, pairs: Sequence[Pair]) -> list[Tensor]:
+    """Squared differences of the flows, one [N, C1, C2] for each stage."""
+    flows = ((flow(student.features, pair), flow(teacher.features, pair)) for pair in pairs)
+    return [F.mse_loss(ours, theirs, reduction="none") for ours, theirs in flows]
 
 
-def paper_loss(student: Outputs, teacher: Outputs) -> Tensor:
-    """Squared FSP differences (their eq. 2, equal weights), mean over entries and stages."""
-    losses = [F.mse_loss(flow(student.features, stage), flow(teacher.features, stage)) for stage in STAGES]
-    return sum(losses, start=student.logits.new_zeros(()).float()) / len(losses)
+def kept(architecture: Architecture) -> list[str]:
+    """The first convolution of the second block and the last convolution of each stage."""
+    return [layer for stage in architecture.stages for layer in (stage.first_conv, stage.last_conv)]
 
 
-METHOD = Method(
-    taps=tuple(f"layer{stage}.{at}" for stage in STAGES for at in ("conv1", "sum")),
-    kept=(
-        *(f"layer{stage}.1.conv1" for stage in STAGES),
-        *(f"layer{stage}.{blocks - 1}.conv3" for stage, blocks in enumerate(BLOCKS, start=1)),
-    ),
-    study=study_loss,
-    paper=paper_loss,
-)
+METHOD = Method(phases, kept)

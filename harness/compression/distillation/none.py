@@ -1,5 +1,8 @@
 """A control: the pruned network fine-tuned on labels, without a teacher."""
 
-from harness.compression.distillation import Method
+from harness.compression.distillation import Method, by_labels
 
-METHOD = Method(teacher=False)
+TITLE = "None"
+TEACHER = False
+
+METHOD = Method(by_labels)

@@ -3,6 +3,9 @@
 Liu et al., "Rethinking the Value of Network Pruning", ICLR 2019.
 """
 
-from harness.compression.distillation import Method
+from harness.compression.distillation import Method, by_labels
 
-METHOD = Method(teacher=False, fresh_weights=True)
+TITLE = "None (from scratch)"
+TEACHER = False
+
+METHOD = Method(by_labels, fresh_weights=True)

@@ -1,4 +1,4 @@
-"""BN: channels with the smallest BatchNorm scale go (Liu et al., "Network Slimming", 2017).
+"""BN: the channels with the smallest BatchNorm scale go (Liu et al., "Network Slimming", 2017).
 
 Sparse training pushes the scales of a whole dependency group towards zero together (group lasso).
 """
@@ -6,12 +6,27 @@ Sparse training pushes the scales of a whole dependency group towards zero toget
 from typing import Any
 
 import torch_pruning as tp
-from torch import Tensor, nn
+
+from harness.compression.pruning import Criterion, Setup
+
+TITLE = "BN"
 
 
-def pruner(model: nn.Module, example: Tensor, regularisation: float, **common: Any) -> Any:
+def pruner(setup: Setup) -> Any:
     """See the module's docstring."""
-    importance = tp.importance.BNScaleImportance(group_reduction="mean", normalizer="mean")
     return tp.pruner.BNScalePruner(
-        model, example, importance=importance, reg=regularisation, group_lasso=True, **common
+        setup.model,
+        setup.example,
+        importance=tp.importance.BNScaleImportance(group_reduction="mean", normalizer="mean"),
+        reg=setup.regularisation,
+        group_lasso=True,
+        **setup.common,
     )
+
+
+def regularise(pruner: Any, setup: Setup) -> None:
+    """Add the group lasso's gradient."""
+    pruner.regularize(setup.model)
+
+
+CRITERION = Criterion(pruner, regularise)

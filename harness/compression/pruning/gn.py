@@ -1,13 +1,18 @@
-"""GN: channels with the smallest group L2 norm go (Fang et al., "DepGraph", 2023, sect. 3.3).
+"""GN: the channels with the smallest group L2 norm go (Fang et al., "DepGraph", 2023, sect. 3.3).
 
-Sparse training shrinks weak groups faster than strong ones, by up to 2^4.
+Sparse training shrinks weak groups faster than strong ones, by up to 2^alpha.
 """
 
 from typing import Any
 
 import torch
 import torch_pruning as tp
-from torch import Tensor, nn
+from torch import Tensor
+
+from harness.compression.pruning import Criterion, Setup
+
+TITLE = "GN"
+PARAMETERS = {"alpha": 4.0}
 
 
 class SafeGroupNorm(tp.importance.GroupMagnitudeImportance):  # type: ignore[misc]
@@ -24,7 +29,17 @@ class SafeGroupNorm(tp.importance.GroupMagnitudeImportance):  # type: ignore[mis
         return scores
 
 
-def pruner(model: nn.Module, example: Tensor, regularisation: float, **common: Any) -> Any:
+def pruner(setup: Setup) -> Any:
     """See the module's docstring."""
     importance = SafeGroupNorm(p=2, group_reduction="mean", normalizer="max", bias=False)
-    return tp.pruner.GroupNormPruner(model, example, importance=importance, reg=regularisation, alpha=4, **common)
+    return tp.pruner.GroupNormPruner(
+        setup.model, setup.example, importance=importance, reg=setup.regularisation, **setup.common
+    )
+
+
+def regularise(pruner: Any, setup: Setup) -> None:
+    """Add the growing regulariser's gradient. The pruner's own argument of this name has no effect."""
+    pruner.regularize(setup.model, alpha=2 ** setup.parameters["alpha"])
+
+
+CRITERION = Criterion(pruner, regularise)

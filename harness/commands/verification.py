@@ -1,0 +1,31 @@
+"""`harness verify`: walk every number back, from tables to records, raw samples, model files, weights and keys."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.checks.catalogue import STRICT, errors, run_checks
+from harness.checks.evidence import read_evidence
+from harness.checks.files_on_disk import walked
+from harness.commands.scope import Scope
+from harness.reporting.report import check_report, stale_tables
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What there was to compare the records with, by kind, and a line for each break."""
+
+    walked: dict[str, int]
+    breaks: list[str]
+
+
+def verify(scope: Scope, readme: Path) -> Verification:
+    """Run all checks, the strict ones included, and compare tables, figures and README with the records."""
+    plan, paths = scope.plan(), scope.paths
+    evidence = read_evidence(plan, paths.results, paths.artifacts)
+    breaks = [f"{one.cell} {one.stage}: {one.reason} ({one.check})" for one in errors(run_checks(evidence, STRICT))]
+    breaks += stale_tables(plan, paths.results)
+    if readme.is_file():
+        of_profile = f"of profile {plan.profile} "
+        stale = check_report(readme, paths.results, lambda name: scope.of_profile(name).whole_plan())
+        breaks += [line for line in stale if of_profile in line]
+    return Verification(walked(evidence), breaks)

@@ -1,1 +1,0 @@
-"""From trained weights to a model file that an engine can open."""
