@@ -1,5 +1,5 @@
 # First `make quickstart`, then `make test`; both need nothing but python3 (3.11 or newer) and make.
-# What exists on disk says what is left to do: environments carry a stamp, everything else is the harness's to know.
+# Files on disk say what is left to do: each environment has a stamp, and the harness knows about everything else.
 
 PROFILE ?= full
 PYTHON ?= python3
@@ -37,14 +37,15 @@ help:  ## this list
 	@echo
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' Makefile
 	@echo
-	@echo 'PROFILE is "$(PROFILE)"; quickstart is always quick. DATA_DIR is a folder that holds cifar-100-python;'
-	@echo 'without it the data is downloaded into data/. EXPERIMENT is the name of one table of matrix.toml.'
+	@echo 'PROFILE is "$(PROFILE)"; quickstart is always quick. DATA_DIR is the folder that holds the data set, like'
+	@echo 'cifar-100-python/; without it the data is downloaded into data/. EXPERIMENT is one table of matrix.toml.'
 	@echo 'RUNNER=docker trains and benches in the images, local on this machine; auto: in the images where they are ready.'
-	@echo 'BUDGET=9m ends train-matrix and results cleanly before the time is up; the same command goes on.'
+	@echo 'BUDGET=9m ends train-matrix and results cleanly before the time is up; the same command resumes.'
 	@echo 'TOGETHER=4 trains at most four networks side by side, DEVICES=cuda:0,cuda:1 names GPUs; without them memory'
-	@echo 'and all GPUs decide.'
+	@echo 'and all GPUs decide. REDO=id makes a model again; CODE=redo|keep says what becomes of models whose code changed.'
 
-# A cell that fails (exit code 1) still ends in a table that says so, and in that exit code; anything else stops here.
+# A cell that fails (exit code 1) does not stop the next verbs: the table says so, and so does the exit code in the end.
+# Any other failure stops here.
 quickstart: $(HAVE_MAIN) $(HAVE_BENCH)  ## everything in small: set up, fetch data, train, bench, report
 	@failed=0; \
 	for verb in data train-matrix bench report; do \
@@ -54,25 +55,25 @@ quickstart: $(HAVE_MAIN) $(HAVE_BENCH)  ## everything in small: set up, fetch da
 	done; \
 	exit $$failed
 
-setup: $(HAVE_MAIN) $(HAVE_BENCHES)  ## make the environments: .venvs/main and one per runtime that is benched
+setup: $(HAVE_MAIN) $(HAVE_BENCHES)  ## make the environments: .venvs/main, and one per version of an engine
 
 plan: $(HAVE_MAIN)  ## the cells, and what would run
 	@$(HARNESS) plan $(OPTIONS)
 
-status: $(HAVE_MAIN)  ## the matrix as it stands: done, missing, failed
+status: $(HAVE_MAIN)  ## how far the matrix has come: done, missing, failed
 	@$(HARNESS) status $(OPTIONS)
 
-data: $(HAVE_MAIN)  ## CIFAR-100: found, or fetched and checked
+data: $(HAVE_MAIN)  ## the profile's data set: found, or fetched and checked
 	@$(HARNESS) data --profile '$(PROFILE)'
 
 train-matrix: $(HAVE_MAIN)  ## train and export the missing models
 	@$(HARNESS) train-matrix $(OPTIONS) $(if $(BUDGET),--budget '$(BUDGET)') $(IN_IMAGE) $(if $(GPUS),--gpus '$(GPUS)') \
-	  $(if $(TOGETHER),--together '$(TOGETHER)') $(if $(DEVICES),--devices '$(DEVICES)')
+	  $(if $(TOGETHER),--together '$(TOGETHER)') $(if $(DEVICES),--devices '$(DEVICES)') $(foreach id,$(REDO),--redo '$(id)') $(if $(CODE),--code '$(CODE)')
 
 bench: $(HAVE_MAIN) $(HAVE_BENCHES)  ## measure latency and accuracy of the exported models
 	@$(HARNESS) bench $(OPTIONS) $(IN_IMAGE)
 
-results: $(HAVE_MAIN) $(HAVE_BENCHES)  ## all of it unattended, the most valuable first, within BUDGET=25m
+results: $(HAVE_MAIN) $(HAVE_BENCHES)  ## everything unattended, the most valuable first, within BUDGET=25m
 	@$(HARNESS) results $(OPTIONS) $(if $(BUDGET),--budget '$(BUDGET)')
 
 check: $(HAVE_MAIN)  ## named checks of records and ONNX files; fails on errors
@@ -84,11 +85,11 @@ verify: $(HAVE_MAIN)  ## the same and more: every number walked back to files, r
 report: $(HAVE_MAIN)  ## tables and figures from the records
 	@$(HARNESS) report $(OPTIONS)
 
-report-check: $(HAVE_MAIN)  ## fail where the tables in the README are stale
+report-check: $(HAVE_MAIN)  ## fail where tables in the README are stale
 	@$(HARNESS) report-check
 
-# What is carried between machines: records by merge, weights by pack and unpack. More options: python -m harness pack --help
-merge: $(HAVE_MAIN)  ## take another machine's records: FROM=folder/results
+# Between machines: records by merge, weights by pack and unpack. More options: python -m harness pack --help
+merge: $(HAVE_MAIN)  ## merge another machine's records: FROM=folder/results
 	@$(HARNESS) merge --profile '$(PROFILE)' $(FROM)
 
 pack: $(HAVE_MAIN)  ## trained weights in parts, into packs/ [WHICH='teacher best'] [HALF=1]
@@ -118,7 +119,7 @@ lint: $(HAVE_DEV)  ## style, types and import boundaries
 benchmarks: $(HAVE_DEV) $(HAVE_BENCHES)  ## measure the harness itself, into results/benchmarks [SUBJECT=name]
 	@$(HARNESS) benchmarks $(SUBJECT)
 
-# Existing pins are kept unless UPGRADE=1. No index address gets into the files: any index with these files will do.
+# Existing pins are kept unless UPGRADE=1. No index address is written down, so any index that has these files will do.
 COMPILE = $(UV) pip compile -q --universal --generate-hashes --no-emit-index-url --no-emit-find-links \
 	--custom-compile-command 'make lock' $(if $(UPGRADE),--upgrade) pyproject.toml
 lock: $(HAVE_UV)  ## pyproject.toml -> requirements/*.txt [UPGRADE=1]
@@ -136,7 +137,7 @@ clean:  ## remove the quick profile's results and all caches
 distclean: clean  ## also the environments and the downloaded data
 	@rm -rf .venvs data
 
-# --- Environments: made whole, and made anew when their pins change --------------------------------------------------
+# --- Environments: made as a whole, and made again when their pins change --------------------------------------------
 
 $(HAVE_UV): requirements/setup.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
@@ -160,7 +161,7 @@ $(HAVE_DEV): requirements/dev.txt $(HAVE_MAIN)
 	@$(INSTALL) --python .venvs/main -r requirements/dev.txt
 	@touch $@
 
-# onnxruntime 1.16.0 has no wheels beyond Python 3.11: python3 where it is one, else one that uv finds or downloads.
+# onnxruntime 1.16.0 has no wheels for Python 3.12 and later: python3 if it is 3.11, else one that uv finds or gets.
 $(HAVE_BENCH): requirements/bench-1.16.0.txt $(HAVE_UV)
 	@echo '==> .venvs/bench-1.16.0: the reference study'"'"'s runtime (Python 3.11, onnxruntime 1.16.0, no torch)'
 	@if $(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))'; \

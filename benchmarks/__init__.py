@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +14,7 @@ from harness.store.revision import revision
 
 ROOT = Path(__file__).parents[1]
 FOLDER = Path("results/benchmarks")
+Figures = dict[str, float | str | None]
 
 
 class Subject(NamedTuple):

@@ -8,11 +8,12 @@ from harness.errors import HarnessError
 
 
 def main() -> int:
-    """Exit code 0 when all figures are written, 2 where a subject is unknown or cannot be measured, 130 after Ctrl-C."""
+    """Exit code: 0 all figures are written, 2 a subject is unknown or cannot be measured, 130 stopped by Ctrl-C."""
+    subjects = "\n".join(f"  {name:<17} {subject.about}" for name, subject in SUBJECTS.items())
     parser = argparse.ArgumentParser(
         "python -m benchmarks",
         description="Measure the harness itself, into results/benchmarks.",
-        epilog="\n".join(["subjects:", *(f"  {name:<17} {subject.about}" for name, subject in SUBJECTS.items())]),
+        epilog=f"subjects:\n{subjects}\n",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("subject", nargs="*", help="one of those below; all of them where none is named")

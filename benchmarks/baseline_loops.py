@@ -1,7 +1,7 @@
-"""Training loops as others write them, to hold ours against: one network on labels, fp32, NCHW, a data loader.
+"""Training loops as others write them, for comparison: one network on labels, in fp32 and NCHW, with a data loader.
 
-Neither reads the loss in a step, so that what they lose on a GPU is theirs and not the logging's. Each runs in a
-process of its own under PyTorch's defaults: what the engine tells glibc, oneDNN and cuDNN is not theirs.
+Neither reads the loss in a step, so that what they lose on a GPU is not due to logging. Each runs in a process of its
+own under PyTorch's defaults: what the harness tells glibc, oneDNN and cuDNN does not apply to them.
 """
 
 import itertools
@@ -15,18 +15,17 @@ from typing import Any, Self
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms as T
 
-from benchmarks.contenders import network, some_images
-from harness.architectures.resnet import ResNet50
-from harness.training.augment import MEAN, STD
-from harness.training.data import Images
+from benchmarks.workload import resnet50, some_images
+from harness.datasets import Images
 
 Transform = Callable[[Image.Image], torch.Tensor]
 
 
-def study_transform(size: int) -> Transform:
+def study_transform(size: int, images: Images) -> Transform:
     """The reference study's, image by image with PIL; `size` stands for its 224 and the rest scales with it."""
     return T.Compose(
         [
@@ -37,14 +36,21 @@ def study_transform(size: int) -> Transform:
             T.ColorJitter(0.5, 0.5, 0.5, 0.5),
             T.CenterCrop(size),
             T.ToTensor(),
-            T.Normalize(MEAN, STD),
+            T.Normalize(images.mean, images.std),
         ]
     )
 
 
-def usual_transform(size: int) -> Transform:
+def usual_transform(size: int, images: Images) -> Transform:
     """Crop and flip, as in most CIFAR repositories."""
-    return T.Compose([T.RandomCrop(size, padding=4), T.RandomHorizontalFlip(), T.ToTensor(), T.Normalize(MEAN, STD)])
+    return T.Compose(
+        [
+            T.RandomCrop(size, padding=4),
+            T.RandomHorizontalFlip(),
+            T.ToTensor(),
+            T.Normalize(images.mean, images.std),
+        ]
+    )
 
 
 class PilImages(Dataset[tuple[torch.Tensor, int]]):
@@ -64,9 +70,9 @@ class PilImages(Dataset[tuple[torch.Tensor, int]]):
 
 @dataclass
 class Loop:
-    """A network, its data loader (worker processes that stay) and its optimiser."""
+    """A network, its data loader (whose worker processes stay alive between epochs) and its optimiser."""
 
-    model: ResNet50
+    model: nn.Module
     images: Images
     transform: Transform
     batch_size: int
@@ -89,7 +95,7 @@ class Loop:
         )
 
     def seconds_per_image(self) -> float:
-        """One epoch, timed from the moment the first batch is there: the loader's start is not the loop's fault."""
+        """One epoch, timed from when its first batch is there: starting the loader does not count."""
         batches = iter(self.loader)
         first = next(batches)
         started, seen = time.perf_counter(), 0
@@ -106,11 +112,11 @@ class Loop:
         return (time.perf_counter() - started) / seen
 
 
-TRANSFORMS: dict[str, Callable[[int], Transform]] = {"study": study_transform, "usual": usual_transform}
+TRANSFORMS = {"study": study_transform, "usual": usual_transform}
 
 
-class Apart:
-    """A loop in a process of its own, which waits until its turn comes."""
+class LoopProcess:
+    """A loop in a process of its own, which sleeps until it is asked for an epoch."""
 
     def __init__(self, transform: str, batch_size: int, width: float, image_size: int, images: int) -> None:
         context = get_context("spawn")
@@ -132,9 +138,9 @@ class Apart:
         return float(self.here.recv())
 
 
-def _serve(there: Connection, transform: str, batch_size: int, width: float, image_size: int, images: int) -> None:
+def _serve(there: Connection, transform: str, batch_size: int, width: float, image_size: int, count: int) -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    workers = max(1, torch.get_num_threads())
-    loop = Loop(network(width), some_images(images), TRANSFORMS[transform](image_size), batch_size, workers, device)
+    workers, images = max(1, torch.get_num_threads()), some_images(count)
+    loop = Loop(resnet50(width), images, TRANSFORMS[transform](image_size, images), batch_size, workers, device)
     while there.recv():
         there.send(loop.seconds_per_image())

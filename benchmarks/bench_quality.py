@@ -1,11 +1,11 @@
-"""measurement.json: does the latency bench come out the same twice, quiet and disturbed, and do others?
+"""measurement.json: does the latency bench give the same figures twice, quiet and disturbed, and do other methods?
 
-Four whole runs of the bench on one teacher and nine students: two as the machine is, two with a second process that
-loads it in bursts. Beside them, on the same models and together for as long as one run takes, what one would do
-otherwise: the reference study's method and plain pytest-benchmark. Raw samples are kept for the study of estimators.
+The bench runs four times on one teacher and nine students: twice on the machine as it is, and twice beside a process
+that loads the machine in bursts. For comparison, the reference study's method and plain pytest-benchmark are repeated
+on the same models, each for half the time of one run. Raw samples are kept for the study of estimators.
 
-It takes most of an hour. One that was stopped goes on with the runs that it lacks, if models, settings and the bench's
-own code are the same.
+It takes most of an hour. If it was stopped, the runs that are complete are kept, provided that the models, the settings
+and the bench's own code are the same.
 """
 
 import contextlib
@@ -19,39 +19,44 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from benchmarks import estimator_study as estimators
+from benchmarks import ROOT, Figures, estimator_study
 from harness.bench.job import Job
-from harness.commands.bench_job import ROOT, bench_python, matrix_job, run_bench
+from harness.commands.bench_job import bench_python, matrix_job, run_bench
 from harness.errors import HarnessError
 from harness.files import digest, file_sha256, write_text
 from harness.intervals import halfwidth_pct
+from harness.plan.loading import load_settings
 from harness.plan.planning import make_plan
-from harness.plan.settings import load_settings
 from harness.store.paths import Paths, data_root
 from harness.store.records import LatencyRecord, load, record_path
 
 PROFILE, EXPERIMENT, STUDENTS = "lite", "prune-0.3", 9
+ENGINE = "onnxruntime-1.16.0"
 HERE = Path(__file__).parent
 FEWEST_REPEATS = 5
-STATISTICS = ROOT / "harness/statistics.py"
-# in a finished run's folder: what it took
+# What the figures of a run depend on: the bench, and how samples become figures.
+CODE = ("harness/bench/**/*.py", "harness/intervals.py")
+# in the folder of a complete run: how long it took
 SECONDS = "seconds"
 
 
-def measure() -> dict[str, float | str | None]:
+def measure() -> Figures:
     """Every figure; prints each as it comes."""
     paths = Paths(Path("results"), Path("artifacts"), data_root())
     settings = load_settings(Path("matrix.toml"), PROFILE)
-    plan = make_plan(settings, PROFILE, paths.data_at_hand(PROFILE), [EXPERIMENT])
-    whole = matrix_job(plan, paths)
+    settings = settings.model_copy(
+        update={"bench": settings.bench.model_copy(update={"engines": [ENGINE], "threads": [1]})}
+    )
+    plan = make_plan(settings, PROFILE, paths.dataset(settings, PROFILE), [EXPERIMENT])
+    # What has been measured before does not matter: each run has a results folder of its own.
+    whole = matrix_job(plan, paths, code="redo")
     if len(whole.models) < 1 + STUDENTS:
         raise HarnessError(
             f"{len(whole.models)} models of profile {PROFILE} here; run: make train-matrix PROFILE={PROFILE}"
         )
-    bench = whole.settings.model_copy(update={"runtimes": ["1.16.0"], "threads": [1]})
-    job = whole.model_copy(update={"models": whole.models[: 1 + STUDENTS], "settings": bench})
+    job = whole.model_copy(update={"models": whole.models[: 1 + STUDENTS], "measure_again": False})
     folder = _place(paths.artifacts / PROFILE / "measurement", job)
-    figures: dict[str, float | str | None] = {}
+    figures: Figures = {}
     took = []
     for suffix, disturbed in (("", False), ("_disturbed", True)):
         runs = []
@@ -68,15 +73,15 @@ def measure() -> dict[str, float | str | None]:
         figures[f"{name}_cv_pct"] = statistics.median(spreads.values())
         figures[f"{name}_cv_max_pct"] = max(spreads.values())
         print(f"{name}: {figures[f'{name}_cv_pct']:.1f} % (median student), {max(spreads.values()):.1f} % (worst)")
-    for path in estimators.study(folder, job):
+    for path in estimator_study.study(folder, job):
         print(f"Written: {path}")
     return figures
 
 
 def _place(root: Path, job: Job) -> Path:
-    """A folder for these models, settings and this bench; those of others are removed."""
+    """A folder for these models, these settings and this bench; folders for others are removed."""
     models = [(model.cell, model.onnx_sha256) for model in job.models]
-    code = [file_sha256(path) for path in (*sorted((ROOT / "harness/benchmarking").glob("*.py")), STATISTICS)]
+    code = [file_sha256(path) for pattern in CODE for path in sorted(ROOT.glob(pattern))]
     folder = root / digest([models, job.settings.model_dump(mode="json"), code], 16)
     for other in root.glob("*"):
         if other != folder:
@@ -85,7 +90,7 @@ def _place(root: Path, job: Job) -> Path:
 
 
 def _run(job: Job, folder: Path) -> dict[str, LatencyRecord]:
-    """One whole run of the bench, from nothing, unless it is there already; its latencies by cell."""
+    """One whole run of the bench, from nothing, unless it is complete already; its latencies by cell."""
     if not (folder / SECONDS).is_file():
         shutil.rmtree(folder, ignore_errors=True)
     own = job.model_copy(update={"results": (folder / "results").resolve(), "raw": (folder / "raw").resolve()})
@@ -103,7 +108,7 @@ def _run(job: Job, folder: Path) -> dict[str, LatencyRecord]:
 
 
 def _of_runs(runs: Sequence[Mapping[str, LatencyRecord]], suffix: str) -> dict[str, float]:
-    """What two runs of the same models say of the bench."""
+    """What two runs of the same models say about the bench."""
     teacher = next(record for record in runs[0].values() if record.control_ratio)
     control = teacher.control_ratio
     assert control, "the teacher has its control"
@@ -121,7 +126,7 @@ def _of_runs(runs: Sequence[Mapping[str, LatencyRecord]], suffix: str) -> dict[s
     }
 
 
-def _say(figures: Mapping[str, float | str | None], suffix: str) -> None:
+def _say(figures: Figures, suffix: str) -> None:
     for name, value in figures.items():
         if name.endswith("_disturbed") == bool(suffix):
             print(f"{name}: {value:.3f}")
@@ -130,7 +135,7 @@ def _say(figures: Mapping[str, float | str | None], suffix: str) -> None:
 @contextlib.contextmanager
 def disturbance(seed: int) -> Iterator[None]:
     """Load the machine in bursts, in the same way for the same seed."""
-    process = subprocess.Popen([bench_python("1.16.0"), HERE / "disturbance.py", str(seed)])
+    process = subprocess.Popen([bench_python(ENGINE), HERE / "disturbance.py", str(seed)])
     try:
         yield
     finally:
@@ -138,7 +143,7 @@ def disturbance(seed: int) -> Iterator[None]:
         process.wait()
 
 
-# --- What one would do otherwise -------------------------------------------------------------------------------------
+# --- Other methods ---------------------------------------------------------------------------------------------------
 
 # model -> ms
 Latencies = dict[str, float]
@@ -154,8 +159,8 @@ def _repeated(job: Job, repeat: Callable[[Job], Latencies], seconds: float) -> l
 
 
 def _reference_method(job: Job) -> Latencies:
-    """As the study's test.py: the mean of 100 runs by timeit, default options, one process per model after another."""
-    python = bench_python("1.16.0")
+    """As the study's test.py: timeit's mean of 100 inferences, default options, one process after another."""
+    python = bench_python(ENGINE)
     return {
         model.cell: float(_output([str(python), str(HERE / "reference_method.py"), str(model.onnx)]))
         for model in job.models
@@ -163,10 +168,10 @@ def _reference_method(job: Job) -> Latencies:
 
 
 def _plain_pytest_benchmark(job: Job) -> Latencies:
-    """pytest-benchmark as one meets it: one session over all models, calibrated, default options, its median."""
+    """pytest-benchmark as it comes: one session over all models, its own calibration, default options, its median."""
     with tempfile.TemporaryDirectory(prefix="harness-plain-") as folder:
         out = Path(folder) / "out.json"
-        command = [str(bench_python("1.16.0")), "-m", "pytest", "-q", "-c", os.devnull, "-p", "no:cacheprovider"]
+        command = [str(bench_python(ENGINE)), "-m", "pytest", "-q", "-c", os.devnull, "-p", "no:cacheprovider"]
         command += [f"--rootdir={HERE}", str(HERE / "plain_suite.py"), f"--benchmark-json={out}"]
         models = {model.cell: str(model.onnx) for model in job.models}
         _output([*command, f"--benchmark-storage=file://{folder}"], PLAIN_MODELS=json.dumps(models))

@@ -1,7 +1,7 @@
-"""`python disturbance.py SEED`: loads every CPU in bursts until it is ended, alike for the same seed.
+"""`python disturbance.py SEED`: loads every CPU in bursts until it is ended, in the same rhythm for the same seed.
 
-A burst is of arithmetic on a working set larger than the second-level cache, so that it takes time slices, shared cache
-and memory bandwidth from whoever measures. It ends with its parent.
+A burst is arithmetic on a working set larger than the second-level cache, so that it takes time slices, shared cache and
+memory bandwidth from the measurement beside it. The process ends with its parent.
 """
 
 import ctypes
@@ -18,7 +18,7 @@ PR_SET_PDEATHSIG = 1
 
 
 def main(seed: int) -> None:
-    """One process per CPU, all in the same rhythm."""
+    """Start one process per CPU, all in the same rhythm, and wait."""
     started = time.monotonic()
     cpus = sorted(os.sched_getaffinity(0))
     for cpu in cpus:
@@ -27,12 +27,12 @@ def main(seed: int) -> None:
             os.sched_setaffinity(0, {cpu})
             _bursts(seed, started)
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    # the children end with this one, however it ends
+    # the children end with this process, however it ends
     signal.pause()
 
 
 def _bursts(seed: int, started: float) -> None:
-    """Busy and idle in turns of exponentially distributed lengths."""
+    """Be busy and idle by turns, for exponentially distributed times."""
     random = np.random.default_rng(seed)
     values = np.ones(WORKING_SET_BYTES // 8)
     until = started

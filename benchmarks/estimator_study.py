@@ -1,8 +1,8 @@
-"""Which figure of a run comes out the same twice: the study behind the bench's estimator, from raw samples.
+"""Which estimator gives the same figure twice: the study behind the bench's own, from raw samples.
 
-Reads the raw samples of runs of the same models, quiet and disturbed (measurement.py leaves them), computes ratios to
-the teacher by several estimators, and says for each how far two runs lie apart, how wide its intervals are, and how far
-the disturbance moves it. Writes results/benchmarks/estimators.json, docs/estimators.png and the table in
+Reads the raw samples that benchmarks.bench_quality has kept of runs of the same models, quiet and disturbed. For each of
+several estimators it computes the ratios to the teacher, how far two runs lie apart, how wide the intervals are, and how
+far the disturbance moves the ratios. Writes results/benchmarks/estimators.json, docs/estimators.png and the table in
 docs/estimators.md.
 """
 
@@ -22,10 +22,10 @@ from harness.reporting.readme import fill, read_document
 
 Floats = npt.NDArray[np.float64]
 TARGET, FIGURE = Path("results/benchmarks/estimators.json"), Path("docs/estimators.png")
-# what was found, in words, with a marker for the table
+# what was found, in words, with a marker where the table goes
 DOCUMENT = Path("docs/estimators.md")
 RESAMPLES, SEED = 1999, 0
-# what harness.intervals does, and what two runs may differ by
+# the estimator of harness.intervals, and by how much two runs may differ
 CHOSEN, WANTED_PCT, LIMIT = ("1st percentile", "lower quartile"), 2.0, "#D55E00"
 
 
@@ -136,7 +136,7 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def draw(rows: list[dict[str, Any]], path: Path) -> None:
-    """Two panels, quiet and disturbed: how far two runs' worst ratio lies apart, by estimator."""
+    """Two panels, quiet and disturbed: by estimator, how far two runs lie apart in the ratio that differs most."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.style import context
@@ -146,7 +146,7 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
         figure = Figure(figsize=(10, 6.2), layout="constrained")
         FigureCanvasAgg(figure)
         panels = figure.subplots(1, 2, sharex=True, sharey=True)
-        for panel, suffix, title in zip(panels, ("", "_disturbed"), ("As the machine is", "Disturbed"), strict=True):
+        for panel, suffix, title in zip(panels, ("", "_disturbed"), ("Quiet", "Disturbed"), strict=True):
             values = [row[f"rerun_disagreement_max_pct{suffix}"] for row in rows]
             colours = [INK if (row["within"], row["over"]) == CHOSEN else FAINT for row in rows]
             panel.barh(names, values, color=colours, height=0.6)

@@ -1,4 +1,4 @@
-"""pytest-benchmark as its documentation begins: one call, all else left to it. PLAIN_MODELS is JSON: name -> file."""
+"""pytest-benchmark as its documentation introduces it, all options left alone. PLAIN_MODELS is JSON: name -> file."""
 
 import json
 import os

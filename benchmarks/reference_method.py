@@ -1,7 +1,7 @@
-"""`python reference_method.py MODEL.onnx`: latency (ms) as the reference study measures it, and as many would.
+"""`python reference_method.py MODEL.onnx`: the latency (ms) as the reference study measures it, and as many would.
 
-The mean of 100 runs by timeit on one random input, in a session with default options: as many threads as there are
-cores, none of them pinned. Stands alone, so that nothing of ours improves it.
+It is timeit's mean of 100 inferences of one random input, in a session with default options: as many threads as there
+are cores, none of them pinned. The file imports nothing of the harness, so that nothing of the harness improves it.
 """
 
 import sys

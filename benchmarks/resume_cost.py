@@ -1,40 +1,34 @@
-"""`python -m benchmarks.resume_cost FOLDER SIZE BATCH IMAGES`: what a call does that goes on after a stop.
+"""`python -m benchmarks.resume_cost FOLDER WIDTH SIZE BATCH IMAGES`: what a call does first that resumes training.
 
-A process of its own: imports, data, weights, checkpoints, and the first step of all students, which compiles kernels.
+It is timed from outside, as a process of its own: imports, images, weights, checkpoints, and the first step of all
+students, which compiles kernels.
 """
 
 import sys
 from pathlib import Path
 
-from benchmarks.contenders import KD_METHODS, PRUNE_METHODS, RECIPE, some_images, train_all
-from harness.architectures.resnet import load_weights
-from harness.compression.distillation import phases
-from harness.training.data import Stream
-from harness.training.device import choose_device
-from harness.training.loop import Learner
+from benchmarks.workload import Contestant, native_device, some_images, stream, students_plan, train_all
+from harness.model_files.weights import load_weights
 
 
-def main(folder: Path, image_size: int, batch: int, images: int) -> None:
-    """One step of nine students from where they stood."""
-    device = choose_device("auto")
-    stream = Stream(some_images(images).to(device.torch), batch, image_size, ("crop", "flip"), seed=0)
+def main(folder: Path, width: float, image_size: int, batch_size: int, images: int) -> None:
+    """One step of nine students from their checkpoints."""
+    device = native_device()
     teacher, _ = load_weights(folder / "teacher.safetensors")
     device.place(teacher.eval().requires_grad_(False))
     learners = []
-    for name in (f"{method}-{kd}" for method in PRUNE_METHODS for kd in KD_METHODS):
-        model, _ = load_weights(folder / f"{name}.safetensors")
-        device.place(model)
-        kd = {"method": name.split("-")[1], "objective": "stages"}
-        learner = Learner(name, model, RECIPE, phases(kd, 1), folder / f"{name}.pt")
+    for cell in students_plan(width, image_size, batch_size).cells[1:]:
+        model, _ = load_weights(folder / f"{cell.id}.safetensors")
+        learner = Contestant(cell.id, device.place(model), cell.student).learner(folder)
         learner.resume()
-        assert learner.step == 1, f"{name} did not go on"
+        assert learner.step == 1, f"{cell.id} was not resumed"
+        # it stops again after its next step, and must not overwrite what it was resumed from
+        learner.checkpoint = folder / "again" / f"{cell.id}.pt"
         learners.append(learner)
-    # it stops again after that step, and must not overwrite what it went on from
-    for learner in learners:
-        learner.checkpoint = folder / "again" / f"{learner.name}.pt"
-    train_all(learners, stream, device, teacher, keep_going=lambda: False)
+    batches = stream(some_images(images).to(device.torch), learners[0].recipe)
+    train_all(learners, batches, device, teacher, keep_going=lambda: False)
     assert all(learner.step == 2 for learner in learners), "no step was taken"
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), *map(int, sys.argv[2:]))
+    main(Path(sys.argv[1]), float(sys.argv[2]), *map(int, sys.argv[3:]))

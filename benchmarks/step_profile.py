@@ -1,7 +1,7 @@
 """training_profile.json and the tables of docs/training-profile.md: where a training step's time goes, and what helps.
 
-The step is the engine's own (Learner.learn). "Where": shares of the time by kind of operation, from torch.profiler.
-"What helps": the same step with one thing changed, all variants in turns, as ratios of medians.
+The step is the harness's own (Learner.learn). "Where": shares of the time by kind of operation, from torch.profiler.
+"What helps": the same step with one thing changed; all variants take turns, and figures are ratios of medians.
 """
 
 import copy
@@ -14,19 +14,19 @@ from typing import Any
 
 import torch
 from tabulate import tabulate
-from torch import Tensor
+from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks.contenders import RECIPE, network, nine_students, some_images
-from benchmarks.training_speed import Figures, in_turns
+from benchmarks import Figures
+from benchmarks.training_speed import take_turns
+from benchmarks.workload import native_device, nine_students, recipe, resnet50, some_images, stream
 from harness.architectures._batchnorm import BatchNorm2d
-from harness.architectures.resnet import ResNet50
 from harness.compression.distillation import Phase, cross_entropy
 from harness.files import write_text
 from harness.reporting.readme import fill, read_document
 from harness.store.revision import revision
-from harness.training.data import Stream
-from harness.training.device import Device, choose_device
+from harness.training.batches import Stream
+from harness.training.device import Device
 from harness.training.loop import Learner
 
 DOCUMENT = Path("docs/training-profile.md")
@@ -35,7 +35,7 @@ CPU_WIDTHS, GPU_WIDTHS = (0.125, 0.25), (0.25, 1.0)
 CPU_BATCH, GPU_BATCH = 128, 512
 ROUNDS, STEPS = 7, 2
 TOUCHED_BYTES = 2 * 2**30
-# by that same network's own step
+# divided by the step of that same network
 PRUNED = "a pruned network on one core"
 # an operation belongs to the first kind whose word is in its name
 KINDS = {
@@ -51,19 +51,22 @@ KINDS = {
 
 
 def measure() -> Figures:
-    """Every figure, flat: `where: <width>: <kind>` in percent, `variant: <width>: <what>` by the engine's own step."""
-    device = choose_device("auto")
+    """Every figure, and both tables of the document.
+
+    `where: <width>: <kind>` is in percent, `variant: <width>: <what>` a multiple of the harness's own step.
+    """
+    device = native_device()
     cuda = device.torch.type == "cuda"
     widths, batch = (GPU_WIDTHS, GPU_BATCH) if cuda else (CPU_WIDTHS, CPU_BATCH)
-    stream = Stream(some_images(batch).to(device.torch), batch, IMAGE, ("crop", "flip"), seed=0)
-    images, labels = next(stream.batches(0))
+    batches = stream(some_images(batch).to(device.torch), recipe(batch, IMAGE))
+    images, labels = next(batches.batches(0))
     facts = device.facts()
     figures: Figures = {name: facts[name] for name in ("device", "precision", "threads", "torch")}
     figures |= {"batch": batch, "image_size": IMAGE}
     for width in widths:
         for kind, share in where(width, images, labels, device).items():
             figures[f"where: {width:g}: {kind}"] = share
-        for name, by in variants(width, stream, device).items():
+        for name, by in variants(width, batches, device).items():
             figures[f"variant: {width:g}: {name}"] = by
     both = {"where": where_table, "variants": variants_table}
     filled, _ = fill(read_document(DOCUMENT), str(DOCUMENT), lambda marker: both[marker.experiment](figures, widths))
@@ -78,9 +81,9 @@ def where(width: float, images: Tensor, labels: Tensor, device: Device) -> dict[
         step()
     cuda = device.torch.type == "cuda"
     if not cuda:
-        # The profiler's notes lie between the blocks of memory that a step takes again and again, which are then too
-        # small for the next one: it gets new pages, and what they cost would count as BatchNorm's or the convolution's.
-        # Pages that were there before cost nothing.
+        # What the profiler notes lies between the blocks of memory that every step takes, which are then too small for
+        # the next one: it gets new pages, whose faults would count as BatchNorm's or the convolution's. Pages that the
+        # process has had before cost nothing.
         touched = torch.ones(TOUCHED_BYTES, dtype=torch.uint8)
         del touched
     with profile(activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]) as seen:
@@ -96,9 +99,9 @@ def where(width: float, images: Tensor, labels: Tensor, device: Device) -> dict[
     return {kind: 100 * spent / total for kind, spent in shares.items()}
 
 
-def variants(width: float, stream: Stream, device: Device) -> dict[str, float]:
+def variants(width: float, batches: Stream, device: Device) -> dict[str, float]:
     """How many times as long a step takes with one thing changed; and what making its batch takes."""
-    images, labels = next(stream.batches(0))
+    images, labels = next(batches.batches(0))
 
     def timed(step: Callable[[], object]) -> Callable[[], float]:
         def run() -> float:
@@ -119,26 +122,26 @@ def variants(width: float, stream: Stream, device: Device) -> dict[str, float]:
     steps: dict[str, Callable[[], object]] = {
         "as it is": with_(),
         "plain layout instead of channels_last": with_(plain),
-        "BatchNorm of few channels not folded": with_(model=_unfolded(network(width))),
+        "BatchNorm of few channels not folded": with_(model=_unfolded(resnet50(width))),
         "fp32" if device.bf16 else "bf16": with_(replace(device, bf16=not device.bf16)),
         "SGD, one parameter after the other": with_(optimizer={"fused": False, "foreach": False}),
         "SGD, foreach": with_(optimizer={"fused": False, "foreach": True}),
-        "no clipping": with_(recipe={"clip_norm": 0.0}),
-        "no step, only its batch": lambda: next(stream.batches(0)),
+        "no clipping": with_(clip_norm=0.0),
+        "no step, only its batch": lambda: next(batches.batches(0)),
     }
-    found = in_turns({name: timed(step) for name, step in steps.items()}, ROUNDS)
+    found = take_turns({name: timed(step) for name, step in steps.items()}, ROUNDS)
     own = statistics.median(found.pop("as it is"))
     by = {name: statistics.median(taken) / own for name, taken in found.items()}
-    # as students in company train
+    # as concurrent students train
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    student = nine_students(width, IMAGE)[1][0].model
+    student = nine_students(width, IMAGE, batches.batch_size)[1][0].model
     pruned = {
         "as it is": with_(model=copy.deepcopy(student)),
         "plain layout": with_(plain, model=copy.deepcopy(student)),
         "BatchNorm not folded": with_(model=_unfolded(copy.deepcopy(student))),
     }
-    found = in_turns({name: timed(step) for name, step in pruned.items()}, ROUNDS)
+    found = take_turns({name: timed(step) for name, step in pruned.items()}, ROUNDS)
     torch.set_num_threads(threads)
     own = statistics.median(found.pop("as it is"))
     return by | {f"{PRUNED}, {name}": statistics.median(taken) / own for name, taken in found.items()}
@@ -150,21 +153,22 @@ def stepping(
     labels: Tensor,
     device: Device,
     optimizer: dict[str, Any] | None = None,
-    recipe: dict[str, Any] | None = None,
-    model: ResNet50 | None = None,
+    model: nn.Module | None = None,
+    **changes: Any,
 ) -> Callable[[], None]:
-    """A function that takes one step of a learner on labels, with what is given changed."""
-    model = model or network(width)
+    """A function that takes one step of a learner on labels; `changes` are to the recipe."""
+    model = model or resnet50(width)
     device.place(model)
     phase = Phase("labels", 10_000, cross_entropy)
-    learner = Learner("one", model, {**RECIPE, **(recipe or {})}, [phase], Path("unused"))
+    how = recipe(len(labels), images.shape[-1], **changes)
+    learner = Learner("one", model, how, [phase], Path("unused"))
     if optimizer is not None:
-        settings = {name: RECIPE[name] for name in ("lr", "momentum", "nesterov", "weight_decay")}
+        settings = how.model_dump(include={"lr", "momentum", "nesterov", "weight_decay"})
         learner.optimizer = torch.optim.SGD(model.parameters(), **settings, **optimizer)
     return lambda: learner.learn(images, labels, None, device, 10_000)
 
 
-def _unfolded(model: ResNet50) -> ResNet50:
+def _unfolded(model: nn.Module) -> nn.Module:
     """The same network with nothing but PyTorch's own kernels."""
     for module in model.modules():
         if isinstance(module, BatchNorm2d):
@@ -183,7 +187,7 @@ def where_table(figures: Figures, widths: tuple[float, ...]) -> str:
 
 def variants_table(figures: Figures, widths: tuple[float, ...]) -> str:
     """Steps with one thing changed as Markdown."""
-    return _table(figures, "variant", "A step's time, by the engine's own", widths)
+    return _table(figures, "variant", "A step's time divided by that of the harness's own", widths)
 
 
 def _table(figures: Figures, prefix: str, title: str, widths: tuple[float, ...]) -> str:

@@ -1,7 +1,7 @@
-"""training.json: the training engine against loops as others write them, and students in company against alone.
+"""training.json: the harness's training loop against usual ones, and nine students trained concurrently or one by one.
 
-All contestants train the same network at the same resolution on the same device, in turns, so that what disturbs the
-machine disturbs all of them; figures are ratios of medians over the rounds.
+All contestants train the same network at the same resolution on the same device, and take turns, so that what disturbs
+the machine disturbs all of them; figures are ratios of medians over the rounds.
 """
 
 import copy
@@ -17,23 +17,33 @@ from pathlib import Path
 
 import torch
 import torch_pruning as tp
+from torch import nn
 
-from benchmarks.contenders import RECIPE, network, nine_students, some_images, train_all
-from benchmarks.other_loops import Apart
-from harness.architectures.resnet import ResNet50, save_weights
+from benchmarks import ROOT, Figures
+from benchmarks.baseline_loops import LoopProcess
+from benchmarks.workload import (
+    AUGMENTATIONS,
+    native_device,
+    nine_students,
+    recipe,
+    resnet50,
+    some_images,
+    stream,
+    train_all,
+)
 from harness.compression.distillation import Phase, cross_entropy
-from harness.training.data import Images, Stream
-from harness.training.device import Device, choose_device
+from harness.datasets import Images
+from harness.model_files.weights import save_weights
+from harness.training.batches import Stream
+from harness.training.device import Device
 from harness.training.loop import CHECKPOINT_EVERY_S, Learner
 
-Figures = dict[str, float | str | None]
-# what one call of a time-boxed run lasts: BUDGET=9m
+# how long one call of a run with a budget lasts: BUDGET=9m
 SLICE_S = 540.0
 # the reference study's batch, and the usual one for CIFAR
 REFERENCE_BATCH, USUAL_BATCH = 64, 128
 CIFAR_SIZE = 32
 MATRIX = 2048
-ROOT = Path(__file__).parents[1]
 
 
 @dataclass(frozen=True)
@@ -49,15 +59,15 @@ class Size:
     student_rounds: int
 
 
-# Profiles lite and full: network and resolution; the batch is full's. Epochs of many steps: at its start a data loader
-# has batches ready that nobody waited for, and at its end it leaves the cores to the steps.
+# Network and resolution of the profiles lite and full, with full's batch. An epoch has many steps, since at its start a
+# data loader has batches ready that nobody has waited for, and at its end it leaves the cores to the steps.
 CPU_SIZE = Size(width=0.125, image=24, batch=512, images=4_096, student_images=1_024, rounds=5, student_rounds=3)
 GPU_SIZE = Size(width=1.0, image=32, batch=512, images=10_240, student_images=2_048, rounds=7, student_rounds=5)
 
 
 def measure() -> Figures:
     """Every figure; prints each as it comes."""
-    device = choose_device("auto")
+    device = native_device()
     size = GPU_SIZE if device.torch.type == "cuda" else CPU_SIZE
     images, facts = some_images(size.images), device.facts()
     figures: Figures = {
@@ -78,8 +88,8 @@ def measure() -> Figures:
     return figures
 
 
-def in_turns(contestants: dict[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
-    """Each contestant's figures over the rounds, all of them once per round; one round before that does not count."""
+def take_turns(contestants: dict[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
+    """Each contestant's figures, one per round; a round before the first is not counted."""
     found: dict[str, list[float]] = {name: [] for name in contestants}
     for number in range(rounds + 1):
         for name, run in contestants.items():
@@ -103,23 +113,23 @@ def ratio(found: dict[str, list[float]], slow: str, fast: str, name: str) -> Fig
 
 
 def _steps(size: Size, images: Images, device: Device) -> Figures:
-    model = network(size.width)
+    model = resnet50(size.width)
 
     def engine(*augment: str, batch: int = size.batch, image: int = size.image) -> Callable[[], float]:
-        return _engine(copy.deepcopy(model), Stream(images.to(device.torch), batch, image, augment, 0), device)
+        return _engine(copy.deepcopy(model), stream(images.to(device.torch), recipe(batch, image), augment), device)
 
     with ExitStack() as stack:
 
         def other(transform: str, batch: int, image: int = size.image) -> Callable[[], float]:
-            return stack.enter_context(Apart(transform, batch, size.width, image, size.images)).seconds_per_image
+            return stack.enter_context(LoopProcess(transform, batch, size.width, image, size.images)).seconds_per_image
 
         contestants = {
             "reference": other("study", REFERENCE_BATCH),
             "engine_study": engine("study"),
             "engine_study_same": engine("study", batch=REFERENCE_BATCH),
             "usual": other("usual", USUAL_BATCH),
-            "engine": engine("crop", "flip"),
-            "engine_same": engine("crop", "flip", batch=USUAL_BATCH),
+            "engine": engine(*AUGMENTATIONS),
+            "engine_same": engine(*AUGMENTATIONS, batch=USUAL_BATCH),
             "matmul": lambda: _matmul_rate(device),
         }
         if size.image != CIFAR_SIZE:
@@ -127,14 +137,14 @@ def _steps(size: Size, images: Images, device: Device) -> Figures:
                 "reference_larger": other("study", REFERENCE_BATCH, CIFAR_SIZE),
                 "engine_larger": engine("study", image=CIFAR_SIZE),
             }
-        found = in_turns(contestants, size.rounds)
+        found = take_turns(contestants, size.rounds)
     macs, _ = tp.utils.count_ops_and_params(model, torch.zeros(1, 3, size.image, size.image))
     images_per_second = 1 / statistics.median(found["engine"])
     rate = statistics.median(found["matmul"])
     figures: Figures = {
         **ratio(found, "reference", "engine_study", "step_speedup_vs_reference_style"),
         **ratio(found, "usual", "engine", "step_speedup_vs_usual_cifar_loop"),
-        # with the others' batches, which are not what the engine is at its best with
+        # with the batches of the others, at which the engine is not at its best
         **ratio(found, "reference", "engine_study_same", f"speedup_vs_reference_style_at_batch_{REFERENCE_BATCH}"),
         **ratio(found, "usual", "engine_same", f"speedup_vs_usual_cifar_loop_at_batch_{USUAL_BATCH}"),
         "images_per_second": images_per_second,
@@ -149,15 +159,15 @@ def _steps(size: Size, images: Images, device: Device) -> Figures:
     return figures
 
 
-def _engine(model: ResNet50, stream: Stream, device: Device) -> Callable[[], float]:
+def _engine(model: nn.Module, batches: Stream, device: Device) -> Callable[[], float]:
     """An epoch of the real training loop, seconds per image."""
     device.place(model)
 
     def run() -> float:
-        learner = Learner("one", model, RECIPE, [Phase("labels", 1, cross_entropy)], Path("unused"))
+        learner = Learner("one", model, batches.recipe, [Phase("labels", 1, cross_entropy)], Path("unused"))
         with _stopwatch(device) as seconds:
-            train_all([learner], stream, device, alone=True)
-        return seconds[0] / (stream.steps * stream.batch_size)
+            train_all([learner], batches, device, alone=True)
+        return seconds[0] / (batches.steps * batches.batch_size)
 
     return run
 
@@ -178,11 +188,11 @@ def _matmul_rate(device: Device) -> float:
 
 
 def _students(size: Size, images: Images, device: Device) -> Figures:
-    teacher, students = nine_students(size.width, size.image)
+    teacher, students = nine_students(size.width, size.image, size.batch)
     device.place(teacher.eval())
     for student in students:
         device.place(student.model)
-    stream = Stream(images.to(device.torch), size.batch, size.image, ("crop", "flip"), seed=0)
+    batches = stream(images.to(device.torch), recipe(size.batch, size.image))
     with tempfile.TemporaryDirectory(prefix="harness-training-") as name:
         folder = Path(name)
 
@@ -192,39 +202,39 @@ def _students(size: Size, images: Images, device: Device) -> Figures:
         def run(groups: list[list[Learner]], alone: bool) -> float:
             with _stopwatch(device) as seconds:
                 for group in groups:
-                    train_all(group, stream, device, teacher, alone=alone)
+                    train_all(group, batches, device, teacher, alone=alone)
             return seconds[0]
 
-        found = in_turns(
+        found = take_turns(
             {
                 "together": lambda: run([learners()], alone=False),
-                # each has the whole device to itself, and the teacher's answers computed anew
+                # each has the whole device to itself, and the teacher's answers are computed for it anew
                 "alone": lambda: run([[one] for one in learners()], alone=True),
             },
             size.student_rounds,
         )
-        # two epochs for those with a feature stage, and the base ones are in the first alone
-        step = statistics.median(found["together"]) / (2 * stream.steps)
-        company = learners()
-        train_all(company, stream, device, teacher, keep_going=lambda: False)
+        # Methods with a feature stage train for two epochs, the others are there in the first alone.
+        step = statistics.median(found["together"]) / (2 * batches.steps)
+        concurrent = learners()
+        train_all(concurrent, batches, device, teacher, keep_going=lambda: False)
         with _stopwatch(device) as saving:
-            for learner in company:
+            for learner in concurrent:
                 learner.save()
-        for learner in company:
+        for learner in concurrent:
             save_weights(folder / f"{learner.name}.safetensors", learner.model, {})
         save_weights(folder / "teacher.safetensors", teacher, {})
+        sizes = (size.width, size.image, size.batch, size.student_images)
+        command = [sys.executable, "-m", "benchmarks.resume_cost", str(folder), *map(str, sizes)]
         started = time.perf_counter()
-        subprocess.run([sys.executable, "-m", "benchmarks.resume_cost", folder, str(size.image),
-                        str(size.batch), str(size.student_images)], cwd=ROOT, check=True)  # fmt: skip
-        # less the step, which is work that has to be done, and the checkpoints that end it
-        again = time.perf_counter() - started - step - saving[0]
-    stop = saving[0] + again
-    together = ratio(found, "together", "alone", "nine_students_together_vs_alone")
+        subprocess.run(command, cwd=ROOT, check=True)
+        # less the step, which has to be made anyway, and the checkpoints that end it
+        resuming = time.perf_counter() - started - step - saving[0]
+    stop = saving[0] + resuming
     return {
-        **together,
+        **ratio(found, "together", "alone", "nine_students_together_vs_alone"),
         "checkpoint_s": saving[0],
-        "stop_and_go_on_s": stop,
-        # a slice of nine minutes: its checkpoints, its end, and the next one's start until its first step is done
+        "stop_and_resume_s": stop,
+        # of nine minutes: the checkpoints in between, the last ones, and the next start up to its first step
         "resume_overhead_pct": 100 * (saving[0] / CHECKPOINT_EVERY_S + stop / SLICE_S),
     }
 

@@ -1,8 +1,8 @@
 """results.json: the first steps of the profiles that want a GPU, on this machine's CPU, at full width and full size.
 
-It shows that network, steps, pruning, export and the pinned runtime work at the size that the lite profile only has in
-small, and what they cost here. Networks are untrained (random weights and BatchNorm scales): nothing here says anything
-about accuracy.
+It shows that network, training steps, pruning, export and the reference study's engine work at the size that the lite
+profile only has in small, and what they cost here. Networks are untrained (random weights and BatchNorm scales):
+nothing here says anything about accuracy.
 """
 
 import json
@@ -16,27 +16,31 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from harness.architectures.resnet import ResNet50, full_widths
+from benchmarks import ROOT, Figures
+from benchmarks.workload import phases, stream, untrained
 from harness.commands.bench_job import bench_python
-from harness.compression.distillation import Phase, cross_entropy, phases
-from harness.compression.pruning import prune, recalibrate
-from harness.export.onnx_export import export
+from harness.compression.calibration import calibrate
+from harness.compression.distillation import Phase, cross_entropy
+from harness.compression.pruning import prune
+from harness.datasets import normalise
+from harness.datasets.stand_in import draw
+from harness.errors import HarnessError
+from harness.model_files.onnx_export import export
+from harness.plan.loading import load_settings
 from harness.plan.planning import Cell, Plan, make_plan
-from harness.plan.settings import load_settings
+from harness.plan.settings import Recipe
 from harness.reporting.published import published_rows
 from harness.store.records import Epoch
-from harness.training.augment import normalise
-from harness.training.data import Stream, draw_stand_in
 from harness.training.device import Device, choose_device
 from harness.training.loop import Learner, train
 
-ROOT = Path(__file__).parents[1]
+ENGINE = "onnxruntime-1.16.0"
 BATCH = 64
 # The first step is not counted: it compiles kernels.
 STEPS = 3
 AMOUNTS = (0.3, 0.4)
 LATENCY_ROUNDS = 50
-# Run in the environment of the pinned runtime, which has neither torch nor this package's training room.
+# Run in the engine's own environment, which has no torch.
 LATENCY = """
 import json, statistics, sys, time
 import numpy, onnxruntime
@@ -58,7 +62,7 @@ print(json.dumps([onnxruntime.__version__, loaded, statistics.median(times[5:]) 
 
 @dataclass
 class Clock:
-    """Notes when each step ends, and says stop after enough of them."""
+    """A watcher that notes when each step ends, and when there have been enough of them."""
 
     ends: list[float] = field(default_factory=list)
 
@@ -67,9 +71,9 @@ class Clock:
         self.ends.append(time.monotonic())
 
     def epoch(self, learner: str, number: int, of: int, epoch: Epoch) -> None:
-        """An epoch is over; nobody waits for that here."""
+        """An epoch is over, which is of no interest here."""
 
-    def lasts(self) -> bool:
+    def keep_going(self) -> bool:
         """Whether another step is wanted."""
         return len(self.ends) < STEPS
 
@@ -79,9 +83,9 @@ class Clock:
         return (self.ends[-1] - self.ends[0]) / (len(self.ends) - 1)
 
 
-def measure() -> dict[str, float | str]:
+def measure() -> Figures:
     """Every figure; prints each as it comes."""
-    figures: dict[str, float | str] = {}
+    figures: Figures = {}
 
     def note(found: Iterable[tuple[str, float | str]]) -> None:
         for name, value in found:
@@ -94,9 +98,9 @@ def measure() -> dict[str, float | str]:
     )
     device = choose_device(full.settings.precision)
     note([("device", str(device.facts()["device"])), ("precision", str(device.facts()["precision"]))])
-    teacher = _network(full, seed=0)
     note([("full_teacher_step_s", _teacher_step(full, device))])
     note([("reference_teacher_step_s", _teacher_step(reference, device))])
+    teacher = device.place(_network(full).eval())
     cells = {cell.id: cell for cell in full.cells}
     for amount in AMOUNTS:
         for kd in ("base", "fmse", "gram"):
@@ -111,61 +115,46 @@ def measure() -> dict[str, float | str]:
     return figures
 
 
-def _network(plan: Plan, seed: int) -> ResNet50:
+def _network(plan: Plan, seed: int = 0) -> nn.Module:
     """An untrained teacher, its BatchNorm scales as different as training leaves them."""
-    torch.manual_seed(seed)
-    model = ResNet50(full_widths(plan.settings.model.width), plan.settings.model.stem)
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.uniform_(module.weight, 0.2, 1.0)
-    return model
-
-
-def _stream(plan: Plan) -> Stream:
-    data = plan.settings.data
-    return Stream(draw_stand_in(BATCH * (STEPS + 1), seed=0), BATCH, data.image_size, tuple(data.augment), seed=0)
+    return untrained(plan.teacher.teacher.network, seed, least_scale=0.2)
 
 
 def _teacher_step(plan: Plan, device: Device) -> float:
-    recipe = plan.teacher.settings["recipe"]
-    return _step(plan, _network(plan, 0), recipe, [Phase("teacher", recipe["epochs"], cross_entropy)], device)
+    recipe = plan.teacher.teacher.recipe
+    assert recipe is not None, "the profiles train their teachers"
+    return _step(plan, _network(plan), recipe, [Phase("teacher", recipe.epochs, cross_entropy)], device)
 
 
-def _student_step(plan: Plan, cell: Cell, student: ResNet50, teacher: ResNet50, device: Device) -> float:
+def _student_step(plan: Plan, cell: Cell, student: nn.Module, teacher: nn.Module, device: Device) -> float:
     """A distillation step of one student, the teacher's pass included."""
-    recipe = cell.settings["recipe"]
-    device.place(teacher.eval())
-    return _step(plan, student, recipe, phases(cell.settings["kd"], recipe["epochs"]), device, teacher)
+    return _step(plan, student, cell.student.recipe, phases(cell.student, student), device, teacher)
 
 
 def _step(
-    plan: Plan,
-    model: ResNet50,
-    recipe: dict[str, float],
-    todo: list[Phase],
-    device: Device,
-    teacher: ResNet50 | None = None,
+    plan: Plan, model: nn.Module, recipe: Recipe, todo: list[Phase], device: Device, teacher: nn.Module | None = None
 ) -> float:
     clock = Clock()
+    smaller = recipe.model_copy(update={"batch_size": BATCH})
+    batches = stream(draw(BATCH * (STEPS + 1), seed=0), smaller, plan.settings.data.augment)
     with tempfile.TemporaryDirectory(prefix="harness-benchmarks-") as folder:
         device.place(model)
-        learner = Learner("network", model, {**recipe, "batch_size": BATCH}, todo, Path(folder) / "checkpoint.pt")
-        train([learner], _stream(plan), device, clock, lambda _: None, teacher, clock.lasts, alone=teacher is None)
+        learner = Learner("network", model, smaller, todo, Path(folder) / "checkpoint.pt")
+        train([learner], batches, device, clock, lambda _: None, teacher, clock.keep_going, alone=teacher is None)
     if learner.failure:
-        raise RuntimeError(learner.failure.message)
+        raise HarnessError(f"not measured: {learner.failure.message}")
     return clock.step_s
 
 
-def _pruned(plan: Plan, cell: Cell) -> ResNet50:
-    asked = cell.settings["start"]
+def _pruned(plan: Plan, cell: Cell) -> nn.Module:
     size = plan.settings.data.image_size
-    example = torch.zeros(1, 3, size, size)
-    done = prune(asked["method"], _network(plan, 1), example, asked["keep_for"], asked["amount"], asked["round_to"])
-    recalibrate(done.model, [normalise(draw_stand_in(BATCH, seed=2).pixels)])
-    return done.model
+    model = prune(_network(plan, seed=1), torch.zeros(1, 3, size, size), cell.student.start).model
+    images = draw(BATCH, seed=2)
+    calibrate(model, normalise(images.pixels, images.mean, images.std), BATCH)
+    return model
 
 
-def _size(cell: Cell, student: ResNet50) -> list[tuple[str, float]]:
+def _size(cell: Cell, student: nn.Module) -> list[tuple[str, float]]:
     """A student's parameters in millions, BatchNorm folded in as the study counts them, and what it published."""
     norms = sum(m.weight.numel() for m in student.modules() if isinstance(m, nn.BatchNorm2d))
     params = sum(value.numel() for value in student.parameters()) - norms
@@ -173,20 +162,20 @@ def _size(cell: Cell, student: ResNet50) -> list[tuple[str, float]]:
     return [(name, params / 1e6), (f"published_{name}", published_rows()[cell.title].params_m)]
 
 
-def _exported(plan: Plan, student: ResNet50) -> list[tuple[str, float | str]]:
-    """A full-width pruned network as ONNX, loaded and run by the pinned runtime: one thread, batch 1."""
-    images, size = draw_stand_in(256, seed=3), plan.settings.data.image_size
+def _exported(plan: Plan, student: nn.Module) -> list[tuple[str, float | str]]:
+    """A full-width pruned network as ONNX, loaded and run by the reference study's engine: one thread, batch 1."""
+    images, size = draw(256, seed=3), plan.settings.data.image_size
     with tempfile.TemporaryDirectory(prefix="harness-benchmarks-") as folder:
         path, started = Path(folder) / "model.onnx", time.monotonic()
-        done = export(student, path, images, size, {"cell": "untrained"})
+        done = export(student, path, images, size, plan.settings.export.opset, {"cell": "untrained"})
         seconds = time.monotonic() - started
-        python = bench_python("1.16.0")
+        python = bench_python(ENGINE)
         command = [str(python), "-c", LATENCY, str(path), str(size), str(LATENCY_ROUNDS)]
         said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     runtime, loaded_s, latency_ms = json.loads(said)
     return [
         ("export_s", seconds),
-        ("export_parity_max_abs_diff", done.parity_max_abs_diff),
+        ("export_parity_max_abs_diff", done.parity.max_abs_diff),
         ("export_mib", done.onnx_bytes / 2**20),
         ("export_params_m", done.params / 1e6),
         ("runtime", f"onnxruntime {runtime}"),

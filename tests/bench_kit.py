@@ -47,7 +47,7 @@ METADATA = {"weights_sha256": "0" * 64, "mean": "[0.5, 0.5, 0.5]", "std": "[0.25
 
 # The conditions that any of these tests measures under.
 ENGINES = [OLD_ENGINE, "onnxruntime-current"]
-CONDITIONS = [f"{engine}-threads-{threads}" for engine in ENGINES for threads in (1, 2, "all")]
+CONDITIONS = [f"{engine}-threads-{threads}" for engine in ENGINES for threads in (1, 2, 4096, "all")]
 
 
 def identity(key: str) -> Identity:

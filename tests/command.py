@@ -12,6 +12,7 @@ from tests.documents import DOCUMENT, ROOT, as_toml, put
 CIFAR = "cifar-100-python"
 TINY = {
     "precision": "fp32",
+    "profile.quick.data.dataset": "stand_in",
     "profile.quick.data.train_images": 300,
     "profile.quick.data.image_size": 16,
     "profile.quick.teacher.epochs": 2,
@@ -28,9 +29,9 @@ TINY = {
 
 
 def environment(data: Path | None = None) -> dict[str, str]:
-    """This process's, with the checkout importable and DATA_DIR as given: an empty folder means the stand-in.
+    """This process's, with the checkout importable and DATA_DIR as given.
 
-    What `make` is to choose is chosen here: nothing runs in a container but what a test asks for with --runner.
+    Nothing runs in a container unless a test asks for it with --runner.
     """
     inherited = {name: value for name, value in os.environ.items() if name not in ("DATA_DIR", "MAKEFLAGS", "PROFILE")}
     extra = {"DATA_DIR": str(data)} if data else {}

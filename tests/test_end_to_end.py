@@ -8,14 +8,14 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from harness.plan.planning import DataName, Plan, make_plan
-from harness.plan.settings import load_settings
+from harness.plan.loading import load_settings
+from harness.plan.planning import Plan, make_plan
 from harness.store.records import AccuracyRecord, ExportRecord, LatencyRecord, TrainRecord, load, record_path
 from tests.command import harness, real_data, tiny_matrix
 from tests.documents import ROOT
 
 TITLES = ["ResNet50", "P(0.3_BN)_KD(0)_SEED(0)", "P(0.3_BN)_KD(3)_SEED(0)"]
-HEADLINE = "ort-1.16.0-threads-1"
+HEADLINE = "onnxruntime-1.16.0-threads-1"
 README = "# Results\n\n<!-- table: quick prune-0.3 -->\n<!-- end -->\n\nThe end.\n"
 
 pytestmark = pytest.mark.skipif(
@@ -29,13 +29,18 @@ class Done(NamedTuple):
     printed: dict[str, str]
 
 
+def dataset() -> str:
+    """The real data set, where it is at hand."""
+    return "cifar100" if real_data() else "stand_in"
+
+
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> Done:
     folder = tmp_path_factory.mktemp("end-to-end")
     empty = folder / "empty"
     empty.mkdir()
     data = real_data() or empty
-    tiny_matrix(folder, ["base", "gram"])
+    tiny_matrix(folder, ["base", "gram"], profile__quick__data__dataset=dataset())
     (folder / "README.md").write_text(README)
     printed = {}
     for verb in ("train-matrix", "bench", "report"):
@@ -50,8 +55,7 @@ def run(done: Done, *arguments: str) -> Any:
 
 
 def plan_of(done: Done) -> Plan:
-    name: DataName = "cifar100" if real_data() else "stand-in"
-    return make_plan(load_settings(done.folder / "matrix.toml", "quick"), "quick", name)
+    return make_plan(load_settings(done.folder / "matrix.toml", "quick"), "quick")
 
 
 def table(path: Path) -> list[dict[str, str]]:
@@ -100,7 +104,8 @@ def test_the_chain_from_row_to_settings_holds(done: Done) -> None:
         train = load(record_path(folder, "quick", "train", cell.id), TrainRecord)
         export = load(record_path(folder, "quick", "export", cell.id), ExportRecord)
         accuracy = load(record_path(folder, "quick", "accuracy", cell.id), AccuracyRecord)
-        assert (train.key, train.settings) == (cell.key, cell.settings)
+        assert (train.key, train.spec) == (cell.trained.key, cell.trained.document)
+        assert (export.key, accuracy.key) == (cell.spec.key, plan_of(done).accuracy(cell).key)
         assert export.weights_sha256 == train.weights_sha256 and accuracy.onnx_sha256 == export.onnx_sha256
 
 
@@ -126,9 +131,7 @@ def test_the_readme_is_filled_and_a_changed_digit_is_noticed(done: Done) -> None
     readme = done.folder / "README.md"
     filled = readme.read_text()
     assert "ResNet50" in filled and filled.endswith("<!-- end -->\n\nThe end.\n")
-    if real_data():
-        # A README carries tables of real data only: the check plans with CIFAR-100.
-        assert run(done, "report-check").returncode == 0
+    assert run(done, "report-check").returncode == 0
     accuracy = table(done.folder / "results/quick/tables/prune-0.3.md")[1]["Accuracy (%)"]
     changed = f"{accuracy[:-1]}{(int(accuracy[-1]) + 1) % 10}"
     readme.write_text(filled.replace(accuracy, changed, 1))
@@ -154,9 +157,8 @@ def test_a_deleted_record_leaves_a_row_that_says_so(done: Done, tmp_path: Path) 
 def test_a_failed_cell_is_a_row_with_its_reason_and_exit_code_one(done: Done, tmp_path: Path) -> None:
     other = copied(done, tmp_path)
     # A learning rate at which nothing can stay finite; the teacher and the pruned networks are kept.
-    tiny_matrix(
-        other.folder, ["base", "gram"], profile__quick__student__lr=1e30, profile__quick__student__clip_norm=0.0
-    )
+    changes = {"profile__quick__student__lr": 1e30, "profile__quick__student__clip_norm": 0.0}
+    tiny_matrix(other.folder, ["base", "gram"], profile__quick__data__dataset=dataset(), **changes)
     trained = run(other, "train-matrix", "--profile", "quick")
     assert trained.returncode == 1
     assert "diverged" in trained.stdout and "2 failed" in trained.stdout and "teacher:" not in trained.stdout
@@ -181,5 +183,36 @@ def test_one_student_is_trained_and_exported_from_a_given_teacher(done: Done, tm
     assert trained.returncode == 0, trained.stdout + trained.stderr
     saved = out / "P(0.3_BN)_KD(3)_SEED(0).safetensors"
     assert f"saved: {saved}" in trained.stdout
-    exported = run(done, "export", "--torch-file", str(saved), "--out-file", str(tmp_path / "model.onnx"))
+    out_file = tmp_path / "model.onnx"
+    exported = run(done, "export", "--torch-file", str(saved), "--out-file", str(out_file), "--profile", "quick")
     assert exported.returncode == 0 and "M parameters" in exported.stdout
+
+
+def test_changed_code_is_never_passed_over_in_silence(done: Done, tmp_path: Path) -> None:
+    other = copied(done, tmp_path)
+    record = record_path(other.folder / "results", "quick", "train", "p0.3-bn-gram-s0")
+    # as if GRAM's file had been another one when this model was trained
+    document = json.loads(record.read_text())
+    document["code"]["method gram"] = "0" * 64
+    record.write_text(json.dumps(document))
+    assert "changed" in run(other, "status", "--profile", "quick").stdout
+    assert "code-changed" in run(other, "check", "--profile", "quick").stdout
+    refused = run(other, "train-matrix", "--profile", "quick")
+    assert refused.returncode == 2 and "method gram" in refused.stderr
+    assert "CODE=redo" in refused.stderr and "CODE=keep" in refused.stderr
+    kept = run(other, "train-matrix", "--profile", "quick", "--code", "keep")
+    assert kept.returncode == 0 and "Nothing to train" in kept.stdout
+    assert json.loads(record.read_text())["code_kept"][0]["method gram"] == "0" * 64
+    assert run(other, "check", "--profile", "quick").returncode == 0
+
+
+def test_a_model_is_made_again_on_demand_and_comes_out_the_same(done: Done, tmp_path: Path) -> None:
+    other = copied(done, tmp_path)
+    record = record_path(other.folder / "results", "quick", "train", "p0.3-bn-base-s0")
+    before = json.loads(record.read_text())
+    again = run(other, "train-matrix", "--profile", "quick", "--redo", "p0.3-bn-base-s0")
+    after = json.loads(record.read_text())
+    assert again.returncode == 0 and "1 of 1 models made now" in again.stdout
+    assert before["weights_sha256"] == after["weights_sha256"]
+    assert [epoch["loss"] for epoch in before["epochs"]] == [epoch["loss"] for epoch in after["epochs"]]
+    assert not list(other.folder.rglob("checkpoint.pt"))

@@ -67,8 +67,8 @@ def test_neither_order_nor_unit_matters_to_a_process(samples: list[float], unit:
 
 
 @given(st.lists(times, min_size=101, max_size=300), st.floats(1, 10))
-def test_bursts_do_not_change_what_a_process_says(samples: list[float], factor: float) -> None:
-    """The slower half may be as slow as it likes."""
+def test_bursts_do_not_change_a_processs_observation(samples: list[float], factor: float) -> None:
+    """The slower half of the samples may be slower by any factor."""
     ordered = sorted(samples)
     half = len(ordered) // 2
     assert undisturbed([*ordered[:half], *(factor * sample for sample in ordered[half:])]) == undisturbed(samples)
@@ -98,12 +98,12 @@ def test_the_unit_does_not_matter(values: list[float], unit: float) -> None:
 
 
 @given(times, st.integers(1, 12))
-def test_equal_values_leave_no_doubt(value: float, count: int) -> None:
+def test_equal_values_give_an_interval_of_no_width(value: float, count: int) -> None:
     assert bounds(interval([value] * count, 0)) == (value, value, value)
 
 
 @given(st.integers(0, 30))
-def test_the_interval_is_scipys(seed: int) -> None:
+def test_the_interval_agrees_with_scipy(seed: int) -> None:
     values = np.random.default_rng(seed).lognormal(size=25)
 
     def lower_quartile(sample: Any, axis: int) -> Any:
@@ -135,7 +135,7 @@ def test_the_interval_covers_the_true_quartile_about_as_often_as_it_says() -> No
         lambda: change_of_estimates([1.0], [], 0),
     ],
 )
-def test_no_observations_is_a_mistake_of_the_caller(call: Callable[[], object]) -> None:
+def test_no_observations_is_a_value_error(call: Callable[[], object]) -> None:
     with pytest.raises(ValueError, match="no observations"):
         call()
 
@@ -155,12 +155,12 @@ def test_the_teachers_own_ratio_is_exactly_one(observed: dict[int, float]) -> No
 
 
 @given(blocks, powers)
-def test_what_slows_a_whole_block_cancels(drift: dict[int, float], ratio: float) -> None:
+def test_a_slowdown_of_a_whole_block_cancels(drift: dict[int, float], ratio: float) -> None:
     assert bounds(paired_ratio(slowed(drift, ratio), drift, 0)) == (ratio, ratio, ratio)
 
 
 @given(blocks, blocks, powers)
-def test_what_slows_a_whole_run_cancels(model: dict[int, float], teacher: dict[int, float], factor: float) -> None:
+def test_a_slowdown_of_a_whole_run_cancels(model: dict[int, float], teacher: dict[int, float], factor: float) -> None:
     assert paired_ratio(slowed(model, factor), slowed(teacher, factor), 0) == paired_ratio(model, teacher, 0)
 
 
@@ -187,7 +187,7 @@ def test_an_interval_holds_its_ratio_however_few_resamples_it_is_from(
 
 
 @given(blocks, blocks, times)
-def test_blocks_that_only_one_of_them_has_do_not_count(
+def test_blocks_that_only_one_model_has_do_not_count(
     model: dict[int, float], teacher: dict[int, float], alone: float
 ) -> None:
     assert paired_ratio(model | {21: alone}, teacher | {22: alone}, 0) == paired_ratio(model, teacher, 0)
@@ -203,7 +203,7 @@ def test_without_a_common_block_there_is_no_ratio() -> None:
 
 
 def shared(random: np.random.Generator, took: float, processes: int, slow_share: float) -> list[list[float]]:
-    """Samples of processes that are half as slow again while the neighbour works, for hundreds of rounds at a time."""
+    """Samples of processes that take 1.5 times as long while a neighbour works, for hundreds of rounds at a time."""
     found = []
     for _ in range(processes):
         slow: list[bool] = []
@@ -214,7 +214,7 @@ def shared(random: np.random.Generator, took: float, processes: int, slow_share:
     return found
 
 
-def test_the_estimate_sees_the_models_where_medians_see_the_neighbour() -> None:
+def test_the_estimate_compares_the_models_where_medians_measure_the_neighbour() -> None:
     """The student takes 0.8 times as long as its teacher, and the neighbour works half of the time."""
     off_medians, off_estimates = [], []
     for seed in range(20):
@@ -241,7 +241,9 @@ def test_a_change_is_that_of_the_estimates_and_inside_its_interval(
 
 
 @given(series, st.integers(0, 5), CONFIDENCES)
-def test_a_series_against_itself_never_leaves_out_no_change(values: list[float], seed: int, confidence: float) -> None:
+def test_a_series_compared_with_itself_always_includes_no_change(
+    values: list[float], seed: int, confidence: float
+) -> None:
     found = change_of_estimates(values, values, seed, confidence)
     assert found.low <= found.value == 1 <= found.high
 
@@ -286,7 +288,7 @@ def test_a_change_of_ratios_is_that_of_the_paired_ratios(
 
 
 @given(st.tuples(blocks, blocks), CONFIDENCES)
-def test_a_ratio_against_itself_never_leaves_out_no_change(
+def test_a_ratio_compared_with_itself_always_includes_no_change(
     run: tuple[dict[int, float], dict[int, float]], confidence: float
 ) -> None:
     found = change_of_ratios(run, run, 0, confidence)
@@ -294,7 +296,7 @@ def test_a_ratio_against_itself_never_leaves_out_no_change(
 
 
 @given(blocks, powers, powers)
-def test_a_change_of_ratios_cancels_what_slowed_either_run(
+def test_a_slowdown_of_either_run_cancels_in_a_change_of_ratios(
     observed: dict[int, float], before: float, after: float
 ) -> None:
     """A student that took half as long as its teacher, and now takes as long."""
@@ -307,7 +309,7 @@ counts = st.integers(1, 10_000).flatmap(lambda count: st.tuples(st.integers(0, c
 
 
 @given(counts, counts)
-def test_a_change_of_shares_is_inside_its_interval_and_turns_with_it(
+def test_a_change_of_shares_is_inside_its_interval_and_changes_sign_with_it(
     before: tuple[int, int], after: tuple[int, int]
 ) -> None:
     there, back = change_of_shares(before, after), change_of_shares(after, before)
@@ -316,7 +318,7 @@ def test_a_change_of_shares_is_inside_its_interval_and_turns_with_it(
 
 
 @given(counts)
-def test_a_share_against_itself_never_leaves_out_no_change(share: tuple[int, int]) -> None:
+def test_a_share_compared_with_itself_always_includes_no_change(share: tuple[int, int]) -> None:
     found = change_of_shares(share, share)
     assert found.low <= found.value == 0 <= found.high
 
@@ -340,7 +342,7 @@ def test_newcombes_own_example() -> None:
         ([1.0, 1.0, 0.4], ["CV", "fastest process is 50 % or more off"]),
     ],
 )
-def test_unstable_series_are_called_so(observed: list[float], said: list[str]) -> None:
+def test_unstable_series_are_warned_about(observed: list[float], said: list[str]) -> None:
     warnings = instability(observed)
     assert len(warnings) == len(said)
     assert all(word in warning for word, warning in zip(said, warnings, strict=True))

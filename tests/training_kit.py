@@ -1,4 +1,4 @@
-"""Small networks, few images, one thread, no network: what the training room's tests share."""
+"""Thin networks, a few small images, one thread, no network access: what the tests of training share."""
 
 from collections.abc import Callable, Iterator
 from copy import deepcopy
@@ -10,13 +10,16 @@ import pytest
 import torch
 from torch import nn
 
-from harness.architectures.resnet import Outputs, ResNet50, Widths, full_widths
-from harness.plan.planning import Cell, DataName, Plan, make_plan
-from harness.plan.settings import Settings, load_settings
+from harness.architectures import Outputs, Shapes, architecture_of, build, rebuild
+from harness.datasets import Images, cifar100, stand_in
+from harness.datasets.stand_in import draw
+from harness.plan.loading import load_settings
+from harness.plan.planning import Cell, Plan, make_plan
+from harness.plan.settings import Recipe, Settings
+from harness.plan.specs import Choice, Network
 from harness.store.paths import Paths
 from harness.store.records import Epoch, TrainRecord
-from harness.training import data
-from harness.training.data import Images, Stream, draw_stand_in
+from harness.training.batches import Stream
 from harness.training.device import Device
 from tests.documents import DOCUMENT, as_toml, put
 
@@ -25,10 +28,20 @@ M = TypeVar("M", bound=nn.Module)
 CPU = Device(torch.device("cpu"), bf16=False)
 
 
-def network(seed: int = 0, widths: Widths | None = None, stem: str = "cifar") -> ResNet50:
-    """A thin ResNet50, every BatchNorm with scales and statistics of its own, ready to be used."""
+def thin(architecture: str = "resnet50", stem: str = "cifar", width: float = WIDTH) -> Network:
+    """The spec of a network for 100 classes, by default as thin as it gets."""
+    return Network(Choice(architecture), 100, width, stem)
+
+
+def network(seed: int = 0, pruned: bool = False, spec: Network | None = None) -> nn.Module:
+    """A thin ResNet50 in evaluation mode, every BatchNorm with scales and statistics of its own."""
+    spec = spec or thin()
     torch.manual_seed(seed)
-    return scatter(ResNet50(widths or full_widths(WIDTH), stem).eval())
+    model = build(spec)
+    if pruned:
+        model = rebuild(spec, pruned_shapes(spec))
+        architecture_of(spec).initialise(model)
+    return scatter(model.eval())
 
 
 def scatter(model: M) -> M:
@@ -42,13 +55,27 @@ def scatter(model: M) -> M:
     return model
 
 
-def pruned_widths() -> Widths:
-    """Widths as pruning leaves them: odd ones inside the blocks."""
-    return {name: 3 if name.endswith("conv2") else channels for name, channels in full_widths(WIDTH).items()}
+def shapes_of(model: nn.Module) -> dict[str, tuple[int, ...]]:
+    """The shape of every parameter and buffer, by name."""
+    return {name: tuple(value.shape) for name, value in model.state_dict().items()}
+
+
+def pruned_shapes(spec: Network) -> Shapes:
+    """The shapes of a ResNet50 as pruning leaves it: an odd number of channels, three, between conv2 and conv3."""
+    with torch.device("meta"):
+        shapes = shapes_of(build(spec))
+    for name, shape in shapes.items():
+        if name.endswith("conv2.weight"):
+            shapes[name] = (3, *shape[1:])
+        elif ".bn2." in name and shape:
+            shapes[name] = (3,)
+        elif name.endswith("conv3.weight"):
+            shapes[name] = (shape[0], 3, *shape[2:])
+    return shapes
 
 
 def same_weights(one: nn.Module, other: nn.Module) -> bool:
-    """Bit for bit, BatchNorm's statistics included."""
+    """Whether two networks are equal bit for bit, BatchNorm's statistics included."""
     left, right = one.state_dict(), other.state_dict()
     return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
 
@@ -57,6 +84,12 @@ def outputs(logits: Any, **features: Any) -> Outputs:
     """Outputs from nested lists; features by tap, a dot written as two underscores."""
     tensors = {name.replace("__", "."): torch.as_tensor(value) for name, value in features.items()}
     return Outputs(torch.as_tensor(logits, dtype=torch.float32), tensors)
+
+
+def recipe(**changes: Any) -> Recipe:
+    """A recipe for batches of 16 images of 8 pixels, one epoch a stage."""
+    usual = {"epochs": 1, "batch_size": 16, "lr": 0.05, "warmup_epochs": 0.5, "clip_norm": 1.0, "image_sizes": [8]}
+    return Recipe(**{**usual, **changes})
 
 
 @dataclass
@@ -81,7 +114,7 @@ class Told:
         self.cells.append(cell.id)
 
 
-def patience(steps: int) -> Callable[[], bool]:
+def stop_after(steps: int) -> Callable[[], bool]:
     """A `keep_going` that says stop after that many steps."""
     left = iter(range(steps - 1))
     return lambda: next(left, None) is not None
@@ -91,7 +124,6 @@ def tiny_document() -> dict[str, Any]:
     """matrix.toml with a quick profile of seconds: 200 images of 16 pixels, one epoch of four steps for everything."""
     document = deepcopy(DOCUMENT)
     for place, value in {
-        "precision": "fp32",
         "profile.quick.model.width": WIDTH,
         "profile.quick.data.train_images": 200,
         "profile.quick.data.image_size": 16,
@@ -106,32 +138,38 @@ def tiny_document() -> dict[str, Any]:
     return document
 
 
-def tiny_settings(folder: Path, methods: list[str], kd: list[str], **changes: Any) -> Settings:
-    """The tiny quick profile with experiment 1 (or "controlled") cut down to these methods; changes by place."""
+def tiny_settings(folder: Path, criteria: list[str], methods: list[str], **changes: Any) -> Settings:
+    """The tiny quick profile, with the experiments "prune-0.3" and "controlled" cut down to these criteria and methods.
+
+    Changes are by place, with two underscores for a dot: profile__quick__student__lr=0.01.
+    """
     document = tiny_document()
-    for place, value in changes.items():
-        put(document, place.replace("__", "."), value)
     for experiment in document["experiment"]:
         if experiment["name"] in ("prune-0.3", "controlled"):
-            experiment.update(prune_method=methods, kd_method=kd)
+            experiment.update(prune_method=criteria, kd_method=methods)
+    for place, value in changes.items():
+        put(document, place.replace("__", "."), value)
+    folder.mkdir(parents=True, exist_ok=True)
     path = folder / "matrix.toml"
     path.write_text(as_toml(document), encoding="utf-8")
     return load_settings(path, "quick")
 
 
-def tiny_plan(folder: Path, methods: list[str], kd: list[str], experiment: str = "prune-0.3", **changes: Any) -> Plan:
-    """A plan over drawn data."""
-    return make_plan(tiny_settings(folder, methods, kd, **changes), "quick", "stand-in", [experiment])
+def tiny_plan(
+    folder: Path, criteria: list[str], methods: list[str], experiment: str = "prune-0.3", **changes: Any
+) -> Plan:
+    """A plan over drawn images."""
+    return make_plan(tiny_settings(folder, criteria, methods, **changes), "quick", "stand_in", [experiment])
 
 
 def below(folder: Path) -> Paths:
-    """Everything under one folder."""
+    """Results, artifacts and data under one folder."""
     return Paths(folder / "results", folder / "artifacts", folder / "data")
 
 
 @pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
-    """Networks this small gain nothing from more, and lose much where others compute."""
+    """One thread: networks this small gain nothing from more, and lose much where others compute."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -140,36 +178,31 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture
 def offline(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine without a network."""
+    """A machine on which no download succeeds, and DATA_DIR is not set."""
 
-    def download(_: Path) -> None:
+    def fetch(*_: Any) -> None:
         raise OSError("no network in tests")
 
-    monkeypatch.setattr(data, "_download", download)
+    monkeypatch.setattr(cifar100.Cifar100, "fetch", fetch)
     monkeypatch.delenv("DATA_DIR", raising=False)
 
 
 @pytest.fixture(scope="package")
 def images() -> Images:
     """Drawn images, 32 pixels wide."""
-    return draw_stand_in(300, seed=3)
+    return draw(300, seed=3)
 
 
 @pytest.fixture(scope="package")
 def stream(images: Images) -> Stream:
     """Three batches of 16 images of 8 pixels."""
-    return Stream(images.first(48), 16, 8, ("crop", "flip"), seed=0)
+    return Stream(images.first(48), recipe(), ("crop", "flip"), "student", seed=0)
 
 
 @pytest.fixture(scope="module")
-def few_images(images: Images) -> Iterator[None]:
+def few_images() -> Iterator[None]:
     """Stand-in data sets of 300 images in place of thousands."""
-    sets = {True: images, False: draw_stand_in(300, seed=4)}
-
-    def load(name: DataName, root: Path, train: bool) -> Images:
-        assert name == "stand-in"
-        return sets[train]
-
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(data, "load", load)
+        patch.setattr(stand_in, "TRAIN_IMAGES", 300)
+        patch.setattr(stand_in, "TEST_IMAGES", 300)
         yield

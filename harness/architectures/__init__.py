@@ -5,6 +5,7 @@ name in tables; CHANNELS, the channels of its narrowest layer at width 1; PARAME
 """
 
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -71,7 +72,7 @@ class Architecture:
 
 def architecture_of(network: Network) -> Architecture:
     """The plug-in that a network is built by."""
-    found: Architecture = registry.load("architecture", network.architecture.name)
+    found: Architecture = registry.load("architecture", network.architecture.name, Architecture)
     return found
 
 
@@ -101,13 +102,19 @@ def rebuild(network: Network, shapes: Shapes) -> nn.Module:
     if odd := full.keys() ^ shapes.keys():
         raise HarnessError(f"not a {network.architecture.name} with its layer names (differs in {min(odd)})")
     for name, shape in shapes.items():
-        if len(shape) != len(full[name]) or any(not 0 < n <= most for n, most in zip(shape, full[name], strict=True)):
+        if not _pruned_from(full[name], shape):
             raise HarnessError(f"{name} is {list(shape)}, and {list(full[name])} in the unpruned network")
     for name, module in model.named_modules():
         own = {part: shapes[f"{name}.{part}" if name else part] for part, _ in _tensors(module)}
         if own:
             _shrink(name, module, own)
     return model
+
+
+def _pruned_from(full: tuple[int, ...], shape: tuple[int, ...]) -> bool:
+    """Whether pruning can have given a tensor this shape: one channel or more, none more than before, the same kernel."""
+    same_form = len(shape) == len(full) and shape[2:] == full[2:]
+    return same_form and all(0 < channels <= most for channels, most in zip(shape, full, strict=True))
 
 
 def _tensors(module: nn.Module) -> list[tuple[str, Tensor]]:
@@ -120,9 +127,11 @@ def _shrink(name: str, module: nn.Module, shapes: Shapes) -> None:
     if same:
         return
     if isinstance(module, nn.Conv2d):
+        # in a depthwise convolution the groups follow the channels, each with as many outputs as before
         depthwise = module.groups > 1 and module.groups == module.in_channels
+        outputs_per_group = module.out_channels // module.groups
         module.out_channels = shapes["weight"][0]
-        module.groups = module.out_channels if depthwise else module.groups
+        module.groups = module.out_channels // outputs_per_group if depthwise else module.groups
         module.in_channels = shapes["weight"][1] * module.groups
     elif isinstance(module, nn.Linear):
         module.out_features, module.in_features = shapes["weight"]
@@ -164,11 +173,11 @@ def tapped(model: nn.Module, images: Tensor, taps: frozenset[str] = frozenset())
     own = getattr(model, "tapped", None)
     if callable(own):
         found: Outputs = own(images, taps)
+        _refuse_unknown(taps - found.features.keys())
         return found
     features: dict[str, Tensor] = {}
     modules = dict(model.named_modules())
-    if unknown := taps - modules.keys():
-        raise HarnessError(f"no module {', '.join(sorted(unknown))} to read features from")
+    _refuse_unknown(taps - modules.keys())
     versions: dict[str, int] = {}
 
     def read(tap: str) -> None:
@@ -189,6 +198,11 @@ def tapped(model: nn.Module, images: Tensor, taps: frozenset[str] = frozenset())
         if value._version != versions[tap]:
             raise HarnessError(f"{tap} is overwritten in place by the layers that follow; give the network a `tapped`")
     return Outputs(logits, features)
+
+
+def _refuse_unknown(taps: AbstractSet[str]) -> None:
+    if taps:
+        raise HarnessError(f"the network has nothing called {', '.join(sorted(taps))} to read features from")
 
 
 def widths_of(model: nn.Module) -> Widths:

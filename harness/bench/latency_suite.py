@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.bench.engines import Floats, load_engine, open_model, runtime_of
+from harness.bench.engines import Array, load_engine, open_model, runtime_of
 from harness.bench.job import Assignment
 from harness.bench.testset import load_testset, preprocess
 from harness.host.cpus import require_affinity
@@ -60,7 +60,7 @@ def test_latency(benchmark: Any, assignment: Assignment) -> None:
     require_affinity(assignment.cpus)
 
 
-def _seconds(infer: Callable[[Floats], Any], image: Floats) -> float:
+def _seconds(infer: Callable[[Array], Any], image: Array) -> float:
     started = time.perf_counter()
     infer(image)
     return time.perf_counter() - started

@@ -1,4 +1,4 @@
-"""`python -m harness.bench.pinned CPUS ARGUMENTS...`: pin this process to CPUS (like 0,2), then run `python ARGUMENTS...`.
+"""`python -m harness.bench.pinned CPUS COMMAND...`: pin this process to CPUS (like 0,2), then run `python COMMAND...`.
 
 It is pinned before numpy and the engine are loaded, so that every thread that they start is pinned as well.
 """

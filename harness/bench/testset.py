@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from harness.bench.engines import Floats
+from harness.bench.engines import Array
 from harness.bench.job import ModelInput
 from harness.errors import HarnessError
 
@@ -51,7 +51,7 @@ def load_testset(path: Path) -> Testset:
     return Testset(images=images, labels=labels)
 
 
-def preprocess(images: npt.NDArray[np.uint8], wanted: ModelInput) -> Floats:
+def preprocess(images: npt.NDArray[np.uint8], wanted: ModelInput) -> Array:
     """uint8 [N, H, W, 3] -> normalised float32 [N, 3, size, size], contiguous: what the models are trained with.
 
     Scaled to 0..1, resized bilinearly where the size differs, then (x - mean) / std.
@@ -65,7 +65,7 @@ def preprocess(images: npt.NDArray[np.uint8], wanted: ModelInput) -> Floats:
     return np.ascontiguousarray(normalised.transpose(0, 3, 1, 2), dtype=np.float32)
 
 
-def resize_matrix(old: int, new: int) -> Floats:
+def resize_matrix(old: int, new: int) -> Array:
     """Bilinear interpolation of one axis as a matrix [new, old]: resizing an image is rows @ image @ columns.T.
 
     As torch does with align_corners=False and without antialiasing: pixel centres at half integers, borders repeated.

@@ -112,7 +112,7 @@ CHECKS: Sequence[Check] = (
     ),
     Check(
         plausibility.denormal_weights,
-        "export again with today's exporter, which sets weights below 1e-20 to zero: " + EXPORT_AGAIN,
+        EXPORT_AGAIN + " (today's exporter sets weights below 1e-20 to zero)",
     ),
     Check(plausibility.parity_lost, EXPORT_AGAIN),
     Check(plausibility.impossible_accuracy, DELETE),

@@ -150,6 +150,10 @@ def duplicate_model(evidence: Evidence) -> Iterator[Fault]:
     yield from _duplicates(evidence, ExportRecord.stage)
 
 
+def _key(entry: Entry, stage: StageName) -> str:
+    return entry.cell.trained.key if stage == "train" else entry.cell.spec.key
+
+
 def _duplicates(evidence: Evidence, stage: StageName) -> Iterator[Fault]:
     what = "weights" if stage == "train" else "ONNX file"
     by_hash: dict[str, list[Entry]] = {}
@@ -160,11 +164,6 @@ def _duplicates(evidence: Evidence, stage: StageName) -> Iterator[Fault]:
             by_hash.setdefault(sha256, []).append(entry)
     for sha256, entries in by_hash.items():
         for entry in entries:
-            others = [
-                other.cell.id
-                for other in entries
-                # several exports of one trained model have its weights in common
-                if other is not entry and not (stage == "train" and other.cell.model_id == entry.cell.model_id)
-            ]
-            if others:
+            # Exports of one trained model share its weights, and protocols may agree on what makes a cell.
+            if others := [other.cell.id for other in entries if _key(other, stage) != _key(entry, stage)]:
                 yield Fault(entry, stage, f"{what} {short(sha256)} is also that of {', '.join(others)}")

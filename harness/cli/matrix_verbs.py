@@ -175,7 +175,7 @@ def bench(
     memory: Memory = "",
 ) -> None:
     """Measure latency and accuracy of every exported model, in the image or environment with the pinned runtime."""
-    from harness.commands.bench_job import matrix_job, run_bench, untrained
+    from harness.commands.bench_job import matrix_job, not_exported, run_bench
     from harness.commands.scope import Scope
     from harness.containers.runner import choose
 
@@ -183,7 +183,7 @@ def bench(
     planned = scope.plan()
     docker = choose(runner, "cpu")
     job = matrix_job(planned, scope.paths, local=docker is None)
-    for cell in untrained(planned, scope.paths):
+    for cell in not_exported(planned, scope.paths):
         print(f"left out, no ONNX file here: {cell.title}", file=sys.stderr)
     if docker:
         from harness.containers.in_docker import bench as bench_in

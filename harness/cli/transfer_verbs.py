@@ -1,27 +1,25 @@
-"""The verbs that carry results between machines: merge records, pack and unpack weights."""
+"""The verbs that move results between machines: merge records, pack and unpack weights."""
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.cli.matrix_verbs import paths_of
 from harness.cli.options import ARTIFACTS, MATRIX, RESULTS, Artifacts, Json, Matrix, Profile, Results
+
+if TYPE_CHECKING:
+    from harness.commands.scope import Scope
+    from harness.plan.planning import Plan
+    from harness.transfer.unpacking import Unpacked
 
 Folders = Annotated[list[Path], typer.Argument(help="One or more folders.", metavar="FROM...")]
 
 
-def _everything(matrix: Path, profile: str, paths: Any, carried: str | None) -> Any:
-    """The plan of all experiments, over the data set at hand; where none is at hand, over what is carried here."""
-    from harness.plan.planning import make_plan
-    from harness.plan.settings import load_settings
-
-    settings = load_settings(matrix, profile)
-    data = paths.data_at_hand(profile)
-    if carried and data != carried and not paths.data_is_known(profile):
-        data = carried
-    return make_plan(settings, profile, data, [experiment.name for experiment in settings.experiment])
+def _plan(scope: "Scope", recorded: str | None) -> "Plan":
+    """The plan of all experiments, over the data set known here; where none is, over the one on record."""
+    data, known = scope.settings.data, scope.paths.dataset_is_known(scope.settings, scope.profile)
+    return scope.whole_plan(recorded if recorded in (data.dataset, data.fallback) and not known else None)
 
 
 def merge(
@@ -30,20 +28,23 @@ def merge(
     matrix: Matrix = MATRIX,
     results: Results = RESULTS,
     artifacts: Artifacts = ARTIFACTS,
-    replace: Annotated[bool, typer.Option("--replace", help="Take what is carried where both were trained.")] = False,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Take the other machine's where both have trained a model.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Merge another machine's records (a folder like results) into ours; exit code 1 where some were refused."""
+    from harness.commands.scope import Scope
     from harness.store.lock import alone
-    from harness.transfer.foreign_results import data_of, profile_folder
+    from harness.transfer.foreign_results import dataset_of, profile_folder
     from harness.transfer.merging import as_document, as_text
     from harness.transfer.merging import merge as merge_folders
 
-    paths = paths_of(results, artifacts)
+    scope = Scope.of(matrix, profile, results, artifacts)
     folders = [profile_folder(source, profile) for source in sources]
-    planned = _everything(matrix, profile, paths, data_of(folders[0]))
-    with alone(paths, profile):
-        merged = merge_folders(planned, paths, folders, replace)
+    planned = _plan(scope, dataset_of(folders[0]))
+    with alone(scope.paths, profile):
+        merged = merge_folders(planned, scope.paths, folders, replace)
     print(as_document(merged) if as_json else as_text(merged))
     if merged.faults:
         raise typer.Exit(1)
@@ -55,9 +56,9 @@ def pack(
     ] = None,
     out: Annotated[Path, typer.Option(help="The folder that packs are written to.")] = Path("packs"),
     part_mib: Annotated[float, typer.Option(min=0.001, help="The largest part, in MiB.")] = 16.0,
-    half: Annotated[bool, typer.Option("--half", help="Half precision, where accuracy stays within 0.05 points.")] = (
-        False
-    ),
+    half: Annotated[
+        bool, typer.Option("--half", help="Half precision, where accuracy stays within 0.05 points.")
+    ] = False,
     onnx: Annotated[bool, typer.Option("--onnx", help="The ONNX file as well.")] = False,
     profile: Profile = "full",
     matrix: Matrix = MATRIX,
@@ -65,20 +66,19 @@ def pack(
     artifacts: Artifacts = ARTIFACTS,
 ) -> None:
     """Pack trained weights in parts with a manifest of hashes; exit code 1 where some could not be packed."""
+    from harness.commands.scope import Scope
     from harness.errors import HarnessError
-    from harness.transfer.packing import chosen, size_mib
+    from harness.transfer.packing import chosen, pack_half, size_mib
     from harness.transfer.packing import pack as pack_whole
 
     if half and onnx:
         raise HarnessError("--half --onnx: an ONNX file is of the weights as they were trained; give one of the two")
-    paths = paths_of(results, artifacts)
-    planned = _everything(matrix, profile, paths, None)
+    scope = Scope.of(matrix, profile, results, artifacts)
+    planned, paths = scope.whole_plan(), scope.paths
     refused = 0
     for cell in chosen(planned, paths, which or []):
         try:
             if half:
-                from harness.transfer.half_precision import pack_half
-
                 folder = pack_half(planned, paths, cell, out, part_mib)
             else:
                 folder = pack_whole(planned, paths, cell, out, part_mib, onnx)
@@ -99,16 +99,17 @@ def unpack(
     artifacts: Artifacts = ARTIFACTS,
     as_json: Json = False,
 ) -> None:
-    """Rejoin packed weights, every hash checked, for export and bench; their records have to be merged before."""
+    """Join packed weights again, every hash checked, for export and bench; merge their records first."""
+    from harness.commands.scope import Scope
     from harness.errors import HarnessError
     from harness.store.lock import alone
-    from harness.transfer.foreign_results import data_of
+    from harness.transfer.foreign_results import dataset_of
     from harness.transfer.manifest import manifests
-    from harness.transfer.packing import unpack as unpack_one
+    from harness.transfer.unpacking import unpack as unpack_one
 
-    paths = paths_of(results, artifacts)
-    planned = _everything(matrix, profile, paths, data_of(results / profile))
-    found: list[Any] = []
+    scope = Scope.of(matrix, profile, results, artifacts)
+    planned, paths = _plan(scope, dataset_of(results / profile)), scope.paths
+    found: list[Unpacked] = []
     refused: list[str] = []
     packs = manifests(sources)
     with alone(paths, profile):

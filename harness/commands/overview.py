@@ -11,6 +11,8 @@ from harness.plan.specs import Sparse, Student
 from harness.store.states import CellState, counts
 
 CHOOSE = "made by code that has changed since: choose CODE=redo or CODE=keep"
+# How many records that cannot be used are listed with their reasons.
+MOST_REASONS = 3
 MEANING = {
     "missing": "to be trained",
     "failed": "failed, to be tried again",
@@ -70,6 +72,10 @@ def as_text(plan: Plan, states: Sequence[CellState], only_counts: bool) -> str:
     if found["bench_failed"]:
         lines.append(f"{found['bench_failed']:>5} failed in the bench")
     lines += [f"failed: {s.cell.id}: {s.reason}" for s in states if "failed" in (s.training, s.benching)]
+    # Records that are there and do not stand: after a change of settings often all of them.
+    unfit = [f"not usable: {s.cell.id}: {s.reason}" for s in states if s.training == "missing" and s.reason]
+    more = len(unfit) - MOST_REASONS
+    lines += unfit[:MOST_REASONS] + ([f"... and {_count(more, 'record')} more; --json lists all"] if more > 0 else [])
     # One edit of a plug-in usually concerns many cells.
     changed = Counter(s.reason for s in states if "changed" in (s.training, s.benching))
     lines += [f"{reason} ({number} model{'' if number == 1 else 's'})" for reason, number in changed.items()]
@@ -81,6 +87,8 @@ def as_text(plan: Plan, states: Sequence[CellState], only_counts: bool) -> str:
 def _would_run(plan: Plan, states: Sequence[CellState]) -> str:
     todo = [state for state in states if state.training in ("missing", "failed", "recorded")]
     to_export = sum(state.training == "trained" for state in states)
+    if any(state.training == "changed" for state in states):
+        return "train-matrix would stop and ask for CODE=redo or CODE=keep."
     if not todo and not to_export:
         return "Nothing to train."
     settings = plan.settings

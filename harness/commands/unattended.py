@@ -1,6 +1,6 @@
 """All of it: the teacher, the students by value, latency and accuracy, the tables; with a log of what became of each.
 
-Every stage is a process of its own: one that fails, crashes or runs out of memory is on record, and the next one starts.
+Every stage is a process of its own: one that fails, crashes or runs out of memory is on record, and the next starts.
 The log is results/<profile>/runs/<when>.json, rewritten after every stage.
 """
 

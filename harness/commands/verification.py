@@ -7,7 +7,7 @@ from harness.checks.catalogue import STRICT, errors, run_checks
 from harness.checks.evidence import read_evidence
 from harness.checks.files_on_disk import walked
 from harness.commands.scope import Scope
-from harness.reporting.report import check_report, stale_tables
+from harness.reporting.report import check_files, check_report
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ def verify(scope: Scope, readme: Path) -> Verification:
     plan, paths = scope.plan(), scope.paths
     evidence = read_evidence(plan, paths.results, paths.artifacts)
     breaks = [f"{one.cell} {one.stage}: {one.reason} ({one.check})" for one in errors(run_checks(evidence, STRICT))]
-    breaks += stale_tables(plan, paths.results)
+    breaks += check_files(plan, paths.results)
     if readme.is_file():
         of_profile = f"of profile {plan.profile} "
         stale = check_report(readme, paths.results, lambda name: scope.of_profile(name).whole_plan())

@@ -1,6 +1,6 @@
 """Calibration: BatchNorm's running statistics are estimated anew, since pruning has changed what every layer sees."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -8,8 +8,14 @@ from torch import Tensor, nn
 from harness.plan.settings import Calibration
 
 
-def calibrate(model: nn.Module, images: Tensor, batch_size: int) -> None:
-    """Set BatchNorm's running statistics to those of `images` [N, 3, S, S], every image with the same weight."""
+def calibrate(
+    model: nn.Module, images: Tensor, batch_size: int, prepare: Callable[[Tensor], Tensor] = lambda images: images
+) -> None:
+    """Set BatchNorm's running statistics to those of `images` [N, 3, S, S], every image with the same weight.
+
+    `prepare` makes of a batch of them what the model expects, so that not all are held in floating point at once. The
+    model ends in evaluation mode.
+    """
     norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
@@ -21,7 +27,7 @@ def calibrate(model: nn.Module, images: Tensor, batch_size: int) -> None:
             seen += len(batch)
             for norm in norms:
                 norm.momentum = len(batch) / seen
-            model(batch)
+            model(prepare(batch))
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     model.eval()

@@ -1,1 +1,1 @@
-"""Where things run: this machine, or a container on it."""
+"""Containers: the two images, and running a command in one."""

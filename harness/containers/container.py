@@ -1,7 +1,7 @@
-"""One hardened container from its making to its end, of which nothing stays but what it wrote and its log.
+"""One hardened container from its creation to its removal; nothing is left of it but what it wrote, and its log.
 
-Where this process ends well or is interrupted, the container goes in a `finally`. Where it is killed, a small process
-that waits for its end removes the container (reaper.py); where that is killed as well, the next run sweeps it up.
+Where this process ends by itself or is interrupted, it removes the container in a `finally`. Where it is killed, a
+small process that waits for its end removes the container (reaper.py); where that is killed as well, the next run does.
 """
 
 import contextlib
@@ -37,11 +37,11 @@ MEBIBYTE = 2**20
 
 
 @dataclass(frozen=True)
-class Spec:
-    """What to run. Paths are the same inside as outside, so that what a record or a message says of them holds.
+class ContainerSpec:
+    """What to run. Paths are the same inside as outside, so that records and messages name them correctly in both.
 
     `cpus` are the logical CPUs that it may use, None for all; `gpus` are NVIDIA GPUs by index, `("all",)`, or none.
-    `hint` is what to do about too little memory.
+    `hint` tells the user what to do about too little memory.
     """
 
     role: str
@@ -60,11 +60,11 @@ class Spec:
     entrypoint: Sequence[str] | None = None
 
 
-def run(client: docker.DockerClient, spec: Spec) -> int:
-    """Run it to its end, its output shown and kept in `spec.log`; its exit code.
+def run(client: docker.DockerClient, spec: ContainerSpec) -> int:
+    """Run it to its end and return its exit code; its output is shown, and kept in `spec.log`.
 
-    Ctrl-C and a polite kill are passed on to it; the second one ends it at once. Raises ContainerError where it could
-    not be run, was killed, or ran out of memory or disk.
+    Ctrl-C and SIGTERM are passed on to it as Ctrl-C, and the second one kills it. Raises ContainerError where it could
+    not be run, was killed from outside, or ran out of memory or disk.
     """
     sweep(client)
     run_id = secrets.token_hex(8)
@@ -79,15 +79,15 @@ def run(client: docker.DockerClient, spec: Spec) -> int:
             remove(client, f"{RUN}={run_id}")
 
 
-def options(spec: Spec, run_id: str, user: str) -> dict[str, Any]:
-    """What the engine is asked for."""
+def options(spec: ContainerSpec, run_id: str, user: str) -> dict[str, Any]:
+    """The arguments of the Docker engine's `create`."""
     mounts = [Mount(str(path), str(path), type="bind", read_only=True) for path in spec.readable]
     mounts += [Mount(str(path), str(path), type="bind") for path in spec.writable]
     gpus = None
     if spec.gpus:
         named: dict[str, Any] = {"count": -1} if tuple(spec.gpus) == ("all",) else {"device_ids": list(spec.gpus)}
         gpus = [DeviceRequest(capabilities=[["gpu"]], **named)]
-    # An engine whose default runtime is NVIDIA's would give all GPUs to whoever does not refuse them.
+    # An engine whose default runtime is NVIDIA's gives all GPUs to every container that does not refuse them.
     refused = {} if spec.gpus else {"NVIDIA_VISIBLE_DEVICES": "void"}
     return {
         "image": spec.image,
@@ -104,7 +104,7 @@ def options(spec: Spec, run_id: str, user: str) -> dict[str, Any]:
         "security_opt": ["no-new-privileges"],
         "pids_limit": spec.pids,
         "init": True,
-        # Swapping would be measured; with equal limits there is none.
+        # Swapping would distort measurements; with equal limits there is none.
         "mem_limit": spec.memory_bytes,
         "memswap_limit": spec.memory_bytes,
         "shm_size": spec.shm_bytes,
@@ -117,14 +117,14 @@ def options(spec: Spec, run_id: str, user: str) -> dict[str, Any]:
 
 
 def remove(client: docker.DockerClient, label: str) -> None:
-    """Remove all containers with a label, in whatever state; one that somebody else removes meanwhile is fine."""
+    """Remove all containers with a label, in whatever state. One that is removed by somebody else meanwhile is fine."""
     with worded():
         for container in client.containers.list(all=True, filters={"label": label}, ignore_removed=True):
             _remove(container)
 
 
 def sweep(client: docker.DockerClient) -> list[str]:
-    """Remove the containers of runs whose process is gone; their names."""
+    """Remove the containers of runs whose process is gone, and return their names."""
     swept = []
     with worded():
         for container in client.containers.list(all=True, filters={"label": OWNER}, ignore_removed=True):
@@ -146,8 +146,8 @@ def _remove(container: Container) -> None:
 # --- While it runs ---------------------------------------------------------------------------------------------------
 
 
-def _follow(container: Container, spec: Spec) -> int:
-    """Start it, show and keep what it prints, pass interrupts on; its exit code."""
+def _follow(container: Container, spec: ContainerSpec) -> int:
+    """Start it, show and keep what it prints, pass interrupts on, and return its exit code."""
     with spec.log.open("wb") as log, worded():
         tail: deque[bytes] = deque(maxlen=50)
         stream = container.attach(stdout=True, stderr=True, stream=True, logs=True, demux=True)
@@ -168,7 +168,7 @@ def _follow(container: Container, spec: Spec) -> int:
 
 
 def _print(stream: Iterator[tuple[bytes | None, bytes | None]], log: Any, tail: deque[bytes]) -> None:
-    """Both streams to where they belong, and to the log."""
+    """Copy both streams to those of this process, and to the log."""
     with contextlib.suppress(OSError, docker.errors.DockerException):
         for out, err in stream:
             for chunk, terminal in ((out, sys.stdout), (err, sys.stderr)):
@@ -180,7 +180,7 @@ def _print(stream: Iterator[tuple[bytes | None, bytes | None]], log: Any, tail: 
                     terminal.flush()
 
 
-def _judged(code: int, state: Mapping[str, Any], spec: Spec, said: str, interrupts: int) -> int:
+def _judged(code: int, state: Mapping[str, Any], spec: ContainerSpec, said: str, interrupts: int) -> int:
     """The exit code, or the ContainerError that it stands for."""
     if interrupts:
         return 130
@@ -196,7 +196,7 @@ def _judged(code: int, state: Mapping[str, Any], spec: Spec, said: str, interrup
         raise ContainerError(
             "killed",
             f"the {spec.role} container was killed from outside; what it has finished is kept, "
-            f"the same command goes on from there (log: {spec.log})",
+            f"and the same command resumes from there (log: {spec.log})",
         )
     if code and FULL in said:
         places = ", ".join(map(str, spec.writable))
@@ -208,7 +208,7 @@ def _judged(code: int, state: Mapping[str, Any], spec: Spec, said: str, interrup
 
 @contextlib.contextmanager
 def _interruptible() -> Iterator[None]:
-    """A polite kill is like Ctrl-C: the container must not outlive this process."""
+    """Have SIGTERM raise KeyboardInterrupt as Ctrl-C does: the container must not outlive this process."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -224,10 +224,10 @@ def _interruptible() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _reaper(run_id: str, restore: Sequence[owner.Folder]) -> Iterator[None]:
-    """A process that removes the run's containers, and gives the folders back, should this one be killed."""
+    """Keep a process that removes the run's containers and gives the folders back, should this one be killed."""
     folders = [f"{folder.uid}:{folder.gid}:{folder.path}" for folder in restore]
     try:
-        # A session of its own: Ctrl-C is not for it.
+        # A session of its own, so that Ctrl-C does not reach it.
         process = subprocess.Popen(
             [sys.executable, "-m", "harness.containers.reaper", f"{RUN}={run_id}", *folders],
             cwd=ROOT,
@@ -242,7 +242,7 @@ def _reaper(run_id: str, restore: Sequence[owner.Folder]) -> Iterator[None]:
     try:
         yield
     finally:
-        # "All is done": without this word, the end of its input tells it to clean up.
+        # Without this word, the end of its input tells it to clean up.
         with contextlib.suppress(OSError):
             process.stdin.write(b"done\n")
             process.stdin.close()

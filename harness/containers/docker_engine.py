@@ -1,6 +1,6 @@
-"""The Docker engine: finding it, and wording what it refuses.
+"""The Docker engine: finding it, and telling the user what it refuses.
 
-Everything an engine can do wrong is a ContainerError whose kind says what it was and whose message says what to do.
+Whatever goes wrong with an engine is a ContainerError: its kind says what it was, and its message what to do about it.
 """
 
 import os
@@ -13,9 +13,9 @@ from docker.errors import APIError, DockerException, ImageNotFound
 
 from harness.errors import HarnessError
 
-# For calls that answer at once; attaching and waiting have no limit.
+# For calls that are answered at once; attaching and waiting have no limit.
 TIMEOUT_S = 60
-Kind = Literal[
+ErrorKind = Literal[
     "engine-absent",
     "engine-unusable",
     "engine-refused",
@@ -28,8 +28,8 @@ Kind = Literal[
     "open-container",
     "build-failed",
 ]
-# What engines write, from 20.10 on, and what that is.
-REFUSALS: dict[str, tuple[Kind, str]] = {
+# What engines from 20.10 on write, with its kind and what to do about it.
+REFUSALS: dict[str, tuple[ErrorKind, str]] = {
     "no space left on device": ("full-disk", "free space there (docker system df shows what takes it), then repeat"),
     "requested cpus are not available": (
         "wrong-cpuset",
@@ -37,15 +37,15 @@ REFUSALS: dict[str, tuple[Kind, str]] = {
     ),
     "could not select device driver": (
         "no-gpu-runtime",
-        "install the NVIDIA container toolkit and restart the engine, or go on on the CPU with GPUS=none",
+        "install the NVIDIA container toolkit and restart the engine, or train on the CPU with GPUS=none",
     ),
     "unresolvable cdi devices": (
         "no-gpu-runtime",
-        "install the NVIDIA container toolkit (nvidia-ctk cdi generate), or go on on the CPU with GPUS=none",
+        "install the NVIDIA container toolkit (nvidia-ctk cdi generate), or train on the CPU with GPUS=none",
     ),
     "nvidia-container-cli": (
         "no-gpu-runtime",
-        "see that nvidia-smi works on this machine, or go on on the CPU with GPUS=none",
+        "make sure that nvidia-smi works on this machine, or train on the CPU with GPUS=none",
     ),
     "minimum memory limit": ("out-of-memory", "give the container more memory: MEMORY=4g"),
 }
@@ -54,7 +54,7 @@ REFUSALS: dict[str, tuple[Kind, str]] = {
 class ContainerError(HarnessError):
     """What went wrong with the engine, an image or a container, as a kind and as a message with its remedy."""
 
-    def __init__(self, kind: Kind, message: str) -> None:
+    def __init__(self, kind: ErrorKind, message: str) -> None:
         super().__init__(message)
         self.kind = kind
 
@@ -62,7 +62,8 @@ class ContainerError(HarnessError):
 def connect() -> docker.DockerClient:
     """The engine that DOCKER_HOST or else docker's own current context names.
 
-    Raises ContainerError where none answers, or where one answers that is of no use here.
+    Raises ContainerError where none answers ("engine-absent"), where one answers with an error, and where one cannot be
+    used here ("engine-unusable").
     """
     host = os.environ.get("DOCKER_HOST") or _context_host()
     where = host or "unix:///var/run/docker.sock"
@@ -70,6 +71,9 @@ def connect() -> docker.DockerClient:
         client = docker.DockerClient(base_url=host, timeout=TIMEOUT_S) if host else docker.from_env(timeout=TIMEOUT_S)
         info: dict[str, Any] = client.info()
     except (DockerException, OSError) as error:
+        # One that answers with an error is not absent but broken. Asking for its version wraps that error.
+        if isinstance(answer := error if isinstance(error, APIError) else error.__cause__, APIError):
+            raise refusal(_reason(answer)) from error
         raise ContainerError(
             "engine-absent",
             f"no Docker engine answers at {where} ({_reason(error)}); start it, or use RUNNER=local",
@@ -90,14 +94,14 @@ def _context_host() -> str | None:
     """Where `docker context use` points, as in Docker Desktop; None for the default."""
     try:
         context = docker.ContextAPI.get_current_context()
-    except Exception:  # a broken context file is for the docker command to complain of
+    except Exception:  # a broken context file is for the docker command to report
         return None
     return None if context is None or context.name == "default" else context.Host
 
 
 @contextmanager
 def worded() -> Iterator[None]:
-    """Turn what the engine answers into a ContainerError."""
+    """Turn the exceptions of the engine's client into a ContainerError."""
     try:
         yield
     except ImageNotFound as error:
@@ -111,7 +115,7 @@ def worded() -> Iterator[None]:
 
 
 def refusal(text: str) -> ContainerError:
-    """What an engine's own words mean."""
+    """The ContainerError that an engine's own words stand for."""
     for words, (kind, remedy) in REFUSALS.items():
         if words in text.lower():
             return ContainerError(kind, f"{text}; {remedy}")

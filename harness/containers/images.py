@@ -1,7 +1,7 @@
 """The two images: what goes into them, whether the engine has them as this checkout describes them, and building them.
 
 A Dockerfile's COPY lines are the one list of what an image contains. Those files, packed without dates and owners, are
-the whole build context, and their hash is a label of the image: equal hash, nothing to build.
+the whole build context. Their hash is a label of the image, so an image with the right hash need not be built.
 """
 
 import contextlib
@@ -26,13 +26,13 @@ from harness.store.revision import revision
 
 ROOT = Path(__file__).parents[2]
 CONTENT = "compression-harness.content"
-# Gone once its image is built anew; what an interrupted build leaves has it as well.
+# By this label an image, and whatever an interrupted build has left, can be found and removed.
 SUBJECT = "compression-harness.image"
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """An image by name: `cpu` benches, `gpu` trains. `build_args` are those that change its content."""
+class ImageSpec:
+    """What an image is made of, by its name: `cpu` measures, `gpu` trains."""
 
     name: str
     root: Path = ROOT
@@ -49,7 +49,7 @@ class Recipe:
 
     @property
     def files(self) -> list[Path]:
-        """What goes into it, relative to the checkout, in order."""
+        """What goes into it, relative to the checkout, sorted. HarnessError where a COPY line names no file."""
         found = {self.dockerfile.relative_to(self.root)}
         for source in copied(self.dockerfile.read_text(encoding="utf-8")):
             matches = sorted(self.root.glob(source))
@@ -60,13 +60,13 @@ class Recipe:
 
     @property
     def requirements(self) -> list[Path]:
-        """The lists of hash-pinned packages among them."""
+        """Those of its files that list hash-pinned packages."""
         return [file for file in self.files if file.parts[0] == "requirements"]
 
     @property
-    def runtimes(self) -> list[str]:
-        """The bench runtimes that it has, by their names in matrix.toml."""
-        return [name.removeprefix("bench-") for file in self.requirements if (name := file.stem).startswith("bench-")]
+    def environments(self) -> list[str]:
+        """The Python environments that it has, by the names that they have in .venvs as well."""
+        return [file.stem for file in self.requirements]
 
     def context(self) -> bytes:
         """The build context: a tar file that is the same, byte for byte, for the same files."""
@@ -84,14 +84,14 @@ class Recipe:
         return hashlib.sha256(self.context() + (base or "").encode()).hexdigest()
 
 
-CPU, GPU = Recipe("cpu"), Recipe("gpu")
+CPU, GPU = ImageSpec("cpu"), ImageSpec("gpu")
 
 
 @dataclass(frozen=True)
 class Built:
     """An image as the engine has it."""
 
-    recipe: Recipe
+    spec: ImageSpec
     id: str
     size_bytes: int
     seconds: float | None = None
@@ -103,7 +103,7 @@ class Built:
 
 
 def copied(dockerfile: str) -> Iterator[str]:
-    """The sources of a Dockerfile's COPY lines, those of other stages left out."""
+    """The sources of a Dockerfile's COPY lines, except for copies from another stage."""
     joined = re.sub(r"\\\n", " ", dockerfile)
     for line in joined.splitlines():
         words = line.split()
@@ -120,66 +120,69 @@ def _files(path: Path) -> Iterator[Path]:
                 yield from _files(child)
 
 
-def present(client: docker.DockerClient, recipe: Recipe, base: str | None = None) -> Built:
+def present(client: docker.DockerClient, spec: ImageSpec, base: str | None = None) -> Built:
     """The image of this checkout; ContainerError where the engine has none, or an older one."""
-    found = _find(client, recipe)
+    found = _find(client, spec)
     if found is None:
-        raise ContainerError("missing-image", f"the engine has no image {recipe.tag}; run: make images")
-    if found.labels.get(CONTENT) != recipe.content(base or base_image()):
+        raise ContainerError("missing-image", f"the engine has no image {spec.tag}; run: make images")
+    if found.labels.get(CONTENT) != spec.content(base or base_image()):
         raise ContainerError(
-            "missing-image", f"the image {recipe.tag} is of another state of this checkout; run: make images"
+            "missing-image", f"the image {spec.tag} is of another state of this checkout; run: make images"
         )
-    return _built(recipe, found)
+    return _built(spec, found)
 
 
 def base_image() -> str | None:
-    """The stand-in that BASE_IMAGE names, where a machine cannot reach the registry."""
+    """The base image that BASE_IMAGE names, for machines that cannot reach the registry; None for the Dockerfiles'."""
     return os.environ.get("BASE_IMAGE") or None
 
 
-def build(client: docker.DockerClient, recipe: Recipe, say: Callable[[str], None], fresh: bool = False) -> Built:
-    """The image, built where what goes into it has changed (or `fresh`: from nothing); says every step of a build."""
+def build(client: docker.DockerClient, spec: ImageSpec, say: Callable[[str], None], fresh: bool = False) -> Built:
+    """The image, built where what goes into it has changed, or without any cache where `fresh`.
+
+    Calls `say` with each step of a build.
+    """
     base = base_image()
     if not fresh:
         try:
-            return present(client, recipe, base)
+            return present(client, spec, base)
         except ContainerError as error:
             if error.kind != "missing-image":
                 raise
     started = time.monotonic()
-    sizes = {name: hashlib.sha256((recipe.root / name).read_bytes()).hexdigest() for name in recipe.requirements}
+    pins = {name: hashlib.sha256((spec.root / name).read_bytes()).hexdigest() for name in spec.requirements}
     arguments = {
         "REVISION": revision(),
-        "REQUIREMENTS_SHA256": ",".join(f"{name.stem}={digest}" for name, digest in sizes.items()),
+        "REQUIREMENTS_SHA256": ",".join(f"{name.stem}={digest}" for name, digest in pins.items()),
         **({"BASE_IMAGE": base} if base else {}),
     }
-    labels = {CONTENT: recipe.content(base), SUBJECT: recipe.name}
-    before = _find(client, recipe)
-    id_ = _build(client, recipe, arguments, labels, fresh, say)
+    labels = {CONTENT: spec.content(base), SUBJECT: spec.name}
+    before = _find(client, spec)
+    id_ = _build(client, spec, arguments, labels, fresh, say)
     if before is not None and before.id != id_:
         _forget(client, before)
     with worded():
-        image = client.images.get(recipe.tag)
-    return _built(recipe, image, time.monotonic() - started)
+        image = client.images.get(spec.tag)
+    return _built(spec, image, time.monotonic() - started)
 
 
 def _build(
     client: docker.DockerClient,
-    recipe: Recipe,
+    spec: ImageSpec,
     arguments: Mapping[str, str],
     labels: Mapping[str, str],
     fresh: bool,
     say: Callable[[str], None],
 ) -> str:
-    """Build, and the new image's id. The intermediate containers go, whatever happens."""
+    """Build, and return the new image's id. Intermediate containers are removed, whatever happens."""
     said: list[str] = []
     with worded():
         events = client.api.build(
-            fileobj=io.BytesIO(gzip.compress(recipe.context(), 1, mtime=0)),
+            fileobj=io.BytesIO(gzip.compress(spec.context(), 1, mtime=0)),
             encoding="gzip",
             custom_context=True,
-            dockerfile=recipe.dockerfile.name,
-            tag=recipe.tag,
+            dockerfile=spec.dockerfile.name,
+            tag=spec.tag,
             buildargs=dict(arguments),
             labels=dict(labels),
             network_mode=os.environ.get("BUILD_NETWORK") or None,
@@ -191,40 +194,41 @@ def _build(
         )
         for event in events:
             if "error" in event:
-                raise _broken(recipe, event["error"], said)
+                raise _broken(spec, event["error"], said)
             for line in event.get("stream", "").splitlines():
                 said.append(line)
                 if line.startswith("Step "):
-                    say(f"  {recipe.name}: {line}")
-        found = client.images.get(recipe.tag)
+                    say(f"  {spec.name}: {line}")
+        found = client.images.get(spec.tag)
     return str(found.id)
 
 
-def _broken(recipe: Recipe, error: str, said: list[str]) -> ContainerError:
+def _broken(spec: ImageSpec, error: str, said: list[str]) -> ContainerError:
     known = refusal(error)
     if known.kind != "engine-refused":
         return known
     last = "\n".join(line for line in said[-15:] if line.strip())
     return ContainerError(
         "build-failed",
-        f"{recipe.dockerfile.name}: {error.strip()}; its last words:\n{last}\n"
-        "Where the build reaches no network, BUILD_NETWORK=host may help; where no registry, BASE_IMAGE=<a stand-in>",
+        f"{spec.dockerfile.name}: {error.strip()}; the end of its output:\n{last}\n"
+        "Where the build cannot reach a network, try BUILD_NETWORK=host; where it cannot reach the registry, name "
+        "another base with BASE_IMAGE=...",
     )
 
 
-def _find(client: docker.DockerClient, recipe: Recipe) -> Image | None:
+def _find(client: docker.DockerClient, spec: ImageSpec) -> Image | None:
     with worded():
         try:
-            return client.images.get(recipe.tag)
+            return client.images.get(spec.tag)
         except ImageNotFound:
             return None
 
 
 def _forget(client: docker.DockerClient, image: Image) -> None:
-    """Remove the image that a new one has taken the name of, unless a container still needs it."""
+    """Remove an image whose name a new one has taken, unless a container still needs it."""
     with contextlib.suppress(APIError):
         client.images.remove(str(image.id))
 
 
-def _built(recipe: Recipe, image: Image, seconds: float | None = None) -> Built:
-    return Built(recipe, str(image.id), int(image.attrs["Size"]), seconds)
+def _built(spec: ImageSpec, image: Image, seconds: float | None = None) -> Built:
+    return Built(spec, str(image.id), int(image.attrs["Size"]), seconds)

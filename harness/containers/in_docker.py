@@ -1,4 +1,4 @@
-"""`bench` and `train-matrix` in their images: which files, which CPUs, how much memory, which GPUs."""
+"""`bench` and `train-matrix` in their images: with which files, CPUs, memory and GPUs."""
 
 import os
 import re
@@ -8,20 +8,23 @@ from pathlib import Path
 
 from harness.bench.blocks import conditions
 from harness.bench.job import Enclosure, Job
-from harness.containers.container import Spec, machine_memory, run
+from harness.containers.container import ContainerSpec, machine_memory, run
 from harness.containers.docker_engine import ContainerError
 from harness.containers.runner import Docker
 from harness.errors import HarnessError
 from harness.files import atomic_path
 from harness.host.cpus import Topology, read_topology
+from harness.plan import registry
 from harness.plan.planning import Plan
-from harness.store.paths import CIFAR_FOLDER, Paths, has_cifar
+from harness.plan.settings import engine_environment
+from harness.plan.specs import engine_plugin
+from harness.store.paths import Paths
 from harness.store.revision import revision
 
 GIBIBYTE = 2**30
 # The largest model with all test images of its size needs less than half of it.
 BENCH_MEMORY_BYTES = 4 * GIBIBYTE
-# The rest is for the engine, the page cache and whoever else is there.
+# The rest is for the Docker engine, the page cache and other processes.
 SHARE_OF_MEMORY = 0.9
 # torch's data loaders and NCCL pass tensors through /dev/shm, of which an engine gives 64 MB.
 SHM_BYTES = 2 * GIBIBYTE
@@ -33,17 +36,19 @@ NVIDIA = Path("/proc/driver/nvidia/version")
 
 
 def bench(docker: Docker, job: Job, memory: str = "") -> int:
-    """Run a job in the CPU image; its exit code.
+    """Run a job in the CPU image and return its exit code.
 
-    Raises HarnessError where the image lacks a runtime, ContainerError where the container failed.
+    Raises HarnessError where the image lacks an engine, ContainerError where the container failed.
     """
-    missing = set(job.settings.runtimes) - set(docker.image.recipe.runtimes)
-    if missing:
-        raise HarnessError(
-            f"bench.runtimes: {', '.join(sorted(missing))}: not in the image, which has "
-            f"{', '.join(docker.image.recipe.runtimes)}; add requirements/bench-<name>.txt to Dockerfile.cpu, "
-            "or use RUNNER=local"
-        )
+    for engine in job.settings.engines:
+        if ":" in engine_plugin(engine):
+            raise HarnessError(f"bench.engines: {engine}: only the harness's own are in the image; use RUNNER=local")
+        if (environment := engine_environment(engine)) not in docker.image.spec.environments:
+            raise HarnessError(
+                f"bench.engines: {engine}: {environment} is not in the image, which has "
+                f"{', '.join(docker.image.spec.environments)}; add requirements/{environment}.txt to Dockerfile.cpu, "
+                "or use RUNNER=local"
+            )
     inside = enclosed(docker, job, bytes_of(memory) if memory else min(BENCH_MEMORY_BYTES, _most_memory()))
     file = job.raw / "job.json"
     job.raw.mkdir(parents=True, exist_ok=True)
@@ -53,9 +58,9 @@ def bench(docker: Docker, job: Job, memory: str = "") -> int:
 
 
 def enclosed(docker: Docker, job: Job, memory_bytes: int, topology: Topology | None = None) -> Job:
-    """The job as the container gets it: with its image, its interpreters, and what it is enclosed in."""
+    """The job as the container gets it: with its image, its interpreters, and the limits that it is started with."""
     cpus = whole_cores(job, topology or read_topology())
-    pythons = {runtime: Path(f"/opt/bench-{runtime}/bin/python") for runtime in job.settings.runtimes}
+    pythons = {engine: Path(f"/opt/{engine_environment(engine)}/bin/python") for engine in job.settings.engines}
     enclosure = Enclosure(cpus=cpus, memory_bytes=memory_bytes)
     return job.model_copy(update={"image": docker.image.id, "pythons": pythons, "enclosure": enclosure})
 
@@ -67,11 +72,11 @@ def whole_cores(job: Job, topology: Topology) -> list[int]:
     return sorted(siblings & topology.allowed)
 
 
-def bench_spec(job: Job, file: Path) -> Spec:
-    """The container of a job: models to read, the profile's records and raw files to write, nothing else."""
+def bench_spec(job: Job, file: Path) -> ContainerSpec:
+    """The container of a job: it may read the models, and write the profile's records and raw files, nothing else."""
     assert job.enclosure and job.image
     folders = {model.onnx.parent for model in job.models} | {m.answers.parent for m in job.models if m.answers}
-    return Spec(
+    return ContainerSpec(
         role="bench",
         image=job.image,
         command=[str(file)],
@@ -81,7 +86,7 @@ def bench_spec(job: Job, file: Path) -> Spec:
         memory_bytes=job.enclosure.memory_bytes,
         hint="give it more with MEMORY=8g",
         cpus=job.enclosure.cpus,
-        # a terminal's width, for the line that shows progress
+        # for the line that shows progress
         environment=_passed_on("COLUMNS", "NO_COLOR"),
     )
 
@@ -100,9 +105,10 @@ def train(
     memory: str = "",
     more: Sequence[str] = (),
 ) -> int:
-    """Train and export in the GPU image; the exit code of `train-matrix` in there. The data has to be there already.
+    """Train and export in the GPU image, and return the exit code of `train-matrix` in there.
 
-    `more` are further options of `train-matrix`.
+    The data set has to be on this machine already, since the container has no network. `more` are further options of
+    `train-matrix`.
     """
     chosen = chosen_gpus(gpus)
     if not chosen and gpus == "auto":
@@ -114,7 +120,7 @@ def train(
         if error.kind != "no-gpu-runtime":
             raise
         raise ContainerError(
-            "no-gpu-runtime", f"the engine cannot hand GPUs to containers: {error} (or train without: RUNNER=local)"
+            "no-gpu-runtime", f"the engine cannot give GPUs to containers: {error} (or use RUNNER=local)"
         ) from error
 
 
@@ -128,8 +134,8 @@ def train_spec(
     memory: str,
     image: str,
     more: Sequence[str] = (),
-) -> Spec:
-    """The container that trains: data and matrix file to read, the profile's results and artifacts to write."""
+) -> ContainerSpec:
+    """The container that trains: it may read the data and the matrix, and write the profile's results and artifacts."""
     results, artifacts, data = paths.results.resolve(), paths.artifacts.resolve(), paths.data.resolve()
     matrix = matrix.resolve()
     command = ["train-matrix", "--runner=local", f"--profile={plan.profile}", f"--matrix={matrix}"]
@@ -137,10 +143,10 @@ def train_spec(
     command += [f"--experiment={name}" for name in experiments]
     command += [f"--budget={budget}"] if budget else []
     command += more
-    readable = [matrix, *([data / CIFAR_FOLDER] if has_cifar(data) else [])]
+    readable = [matrix, *dataset_files(plan.dataset, data)]
     if checkpoint := plan.settings.teacher.checkpoint:
         readable.append(Path(checkpoint).resolve())
-    return Spec(
+    return ContainerSpec(
         role="training",
         image=image,
         command=command,
@@ -161,8 +167,15 @@ def train_spec(
     )
 
 
+def dataset_files(dataset: str, root: Path) -> list[Path]:
+    """The files and folders below DATA_DIR that a data set consists of; none where it is not there or needs none."""
+    constants = registry.find("dataset", dataset).constants
+    names = constants.get("FOLDERS") or [constants[name] for name in ("MARKER",) if name in constants]
+    return [root / name for name in names if (root / name).exists()]
+
+
 def chosen_gpus(asked: str, driver: Path = NVIDIA) -> tuple[str, ...]:
-    """The GPUs to hand over: "auto" is all where the driver is there, "none" is none, else "all" or indices: "0,2"."""
+    """The GPUs to use: "auto" is all where the driver is installed; "none", "all", or indices like "0,2"."""
     if asked == "auto":
         return ("all",) if driver.exists() else ()
     if asked in ("none", "all"):
@@ -173,7 +186,7 @@ def chosen_gpus(asked: str, driver: Path = NVIDIA) -> tuple[str, ...]:
 
 
 def bytes_of(text: str) -> int:
-    """Memory as people write it: 512m, 4g, 1.5g. HarnessError on anything else."""
+    """Memory as people write it (512m, 4g, 1.5g) in bytes, in whole pages. HarnessError on anything else."""
     found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([mg])b?", text.strip().lower())
     if not found:
         raise HarnessError(f"MEMORY {text!r}: not an amount of memory; write 512m or 4g")

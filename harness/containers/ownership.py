@@ -1,4 +1,4 @@
-"""Who a container runs as, whose its folders are, and which process a container belongs to."""
+"""Which user a container runs as, who owns its folders, and which process a container belongs to."""
 
 import contextlib
 import os
@@ -11,13 +11,13 @@ from pathlib import Path
 from harness.errors import HarnessError
 from harness.files import require_writable
 
-# As in the Dockerfiles: who a container runs as where the caller is root, because a container never does.
+# The Dockerfiles' user: containers run as this one where the caller is root, because a container never does.
 UID = GID = 10001
 
 
 @dataclass(frozen=True)
 class Folder:
-    """A folder, and who everything in it is to belong to in the end."""
+    """A folder, and the owner that it and everything in it are to have in the end."""
 
     path: Path
     uid: int
@@ -26,7 +26,7 @@ class Folder:
 
 @dataclass(frozen=True)
 class User:
-    """Who the container runs as, and what is to be given back when it has ended."""
+    """The user that the container runs as, and the folders to give back when it has ended."""
 
     uid: int
     gid: int
@@ -40,10 +40,10 @@ class User:
 
 @contextlib.contextmanager
 def handed_over(folders: Sequence[Path]) -> Iterator[User]:
-    """Make the folders, and have them belong to who the container runs as until it has ended.
+    """Make the folders, and let the user that the container runs as own them until it has ended.
 
-    That is the caller. Where the caller is root it is the owner of the first folder, and where that is root as well a
-    fixed user. In the end everything in them is the caller's, or that owner's.
+    That user is the caller; where the caller is root it is the owner of the first folder, and where that is root as
+    well, a fixed user. In the end everything in the folders belongs to the caller, or to that owner.
     """
     for folder in folders:
         require_writable(folder)
@@ -64,10 +64,10 @@ def handed_over(folders: Sequence[Path]) -> Iterator[User]:
 
 
 def require_readable(paths: Sequence[Path], user: User) -> None:
-    """Raise HarnessError where a container that runs as `user` could not read a file, a folder or what is in it.
+    """Raise HarnessError where a container that runs as `user` could not read one of the paths, or anything below it.
 
-    Root reads everything, but the container of root's does not run as root. Folders above do not matter: a mount
-    begins at the path itself.
+    Root may read everything, but a container that root starts does not run as root. The folders above do not matter,
+    because a mount begins at the path itself.
     """
     for path in paths:
         for one in (path, *path.rglob("*")):
@@ -90,7 +90,7 @@ def _may_read(path: Path, user: User) -> bool:
 
 
 def give(folder: Folder) -> None:
-    """Have a folder and everything in it belong to somebody; needs root. Links are not followed."""
+    """Change the owner of a folder and of everything in it; needs root. Links are not followed."""
     with contextlib.suppress(FileNotFoundError):
         os.chown(folder.path, folder.uid, folder.gid, follow_symlinks=False)
     for here, names, files in os.walk(folder.path):
@@ -103,19 +103,19 @@ def give(folder: Folder) -> None:
 
 
 def this_process() -> str:
-    """This process as a container's label: host, PID namespace, boot, number and start."""
+    """This process, as a container's label names it: host, PID namespace, boot, process id and start time."""
     return f"{_place()} {_boot()} {os.getpid()} {_started(os.getpid())}"
 
 
 def is_gone(label: str) -> bool:
-    """Whether the process of a label has ended. One of another host or PID namespace cannot be seen: it has not."""
+    """Whether the process of a label has ended; False where it cannot be seen, as on another host."""
     try:
         host, namespace, boot, pid, started = label.split()
     except ValueError:
         return False
     if host != socket.gethostname():
         return False
-    # After a restart nothing of what ran before is there, in whatever namespace.
+    # After a restart nothing that ran before is left, in whatever namespace.
     if boot != _boot():
         return True
     return f"{host} {namespace}" == _place() and _started(int(pid)) != started
@@ -137,7 +137,7 @@ def _boot() -> str:
 
 
 def _started(pid: int) -> str:
-    """When a process started, in clock ticks since boot: a number may be used again, the pair of both is not."""
+    """When a process started, in clock ticks since boot: process ids are used again, but not with the same start."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:

@@ -1,7 +1,7 @@
-"""`python -m harness.containers.reaper LABEL [UID:GID:FOLDER...]`: waits on standard input, and cleans up at its end.
+"""`python -m harness.containers.reaper LABEL [UID:GID:FOLDER...]`: wait for the end of standard input, then clean up.
 
-The harness says "done" when it has cleaned up by itself. Without that word it was killed: then the containers with the
-label are removed and the folders given back to their owner.
+The harness writes "done" when it has cleaned up by itself. Where that word is missing the harness was killed, so this
+process removes the containers with the label and gives the folders back to their owner.
 """
 
 import sys
@@ -9,10 +9,10 @@ from pathlib import Path
 
 
 def main(label: str, folders: list[str]) -> None:
-    """Wait, and clean up where nobody else did."""
+    """Wait, and clean up where the harness has not."""
     if sys.stdin.buffer.read().strip() == b"done":
         return
-    # Imported only now: in all other cases this process does nothing but wait.
+    # Imported only now, because in all other cases this process only waits.
     from harness.containers.container import remove
     from harness.containers.docker_engine import connect
     from harness.containers.ownership import Folder, give

@@ -2,7 +2,8 @@
 
 A data set's file defines DATASET, a `Dataset`, and these constants (harness.plan.registry): TITLE, its name in tables;
 CLASSES and, where it is fixed, TRAIN_IMAGES; MARKER, the file or folder below DATA_DIR by which planning sees that it
-is here; PARAMETERS, settings of its own (a parameter `classes` takes the place of CLASSES).
+is here; FOLDERS, all that it consists of there, where that is more than MARKER; PARAMETERS, settings of its own (a
+parameter `classes` takes the place of CLASSES).
 """
 
 import os
@@ -69,7 +70,7 @@ class Dataset:
 
 def load(name: str, parameters: Parameters, root: Path, train: bool) -> Images:
     """The training or the test images of a data set, verified before they are opened."""
-    dataset: Dataset = registry.load("dataset", name)
+    dataset: Dataset = registry.load("dataset", name, Dataset)
     if not dataset.find(root, parameters):
         raise HarnessError(f"{registry.find('dataset', name).title} is not in {root}; {dataset.how}")
     return dataset.load(root, parameters, train)
@@ -82,7 +83,7 @@ def provide(settings: Settings, root: Path, download: bool = True) -> str:
     not hold the data set, that is a HarnessError.
     """
     data = settings.data
-    dataset: Dataset = registry.load("dataset", data.dataset)
+    dataset: Dataset = registry.load("dataset", data.dataset, Dataset)
     title, parameters = registry.find("dataset", data.dataset).title, settings.parameters("dataset", data.dataset)
     if dataset.find(root, parameters):
         return data.dataset

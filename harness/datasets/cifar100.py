@@ -4,6 +4,7 @@ import hashlib
 import pickle
 from functools import lru_cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 
@@ -44,7 +45,7 @@ class Cifar100(Dataset):
                 raise HarnessError(f"{path}: missing; delete {folder} to download it again, or {self.how}")
             stat = path.stat()
             if _md5(path, stat.st_mtime_ns, stat.st_size) != md5:
-                raise HarnessError(f"{path}: not the official file (MD5 differs); delete {folder}, or {self.how}")
+                raise self._damaged(path)
         return True
 
     def fetch(self, root: Path, parameters: Parameters) -> None:
@@ -52,15 +53,26 @@ class Cifar100(Dataset):
         # imported here: nothing else needs it, and every start would wait for it
         from torchvision.datasets import CIFAR100
 
-        CIFAR100(root, download=True)
+        # beside its place, so that a download that is interrupted leaves nothing that looks like a damaged data set
+        root.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(prefix=".download-", dir=root) as folder:
+            CIFAR100(folder, download=True)
+            (Path(folder) / MARKER).replace(root / MARKER)
 
     def load(self, root: Path, parameters: Parameters, train: bool) -> Images:
         """See the base class."""
-        file = root / MARKER / ("train" if train else "test")
-        # A pickle, which `find` has compared with the official MD5 sum: it is opened only after that.
-        content = pickle.loads(file.read_bytes(), encoding="latin1")
+        name = "train" if train else "test"
+        file = root / MARKER / name
+        written = file.read_bytes()
+        # A pickle runs code when it is opened: this opens the very bytes that were verified, whoever calls it.
+        if hashlib.md5(written).hexdigest() != OFFICIAL[name]:
+            raise self._damaged(file)
+        content = pickle.loads(written, encoding="latin1")
         pixels = torch.from_numpy(content["data"].reshape(-1, 3, 32, 32))
         return Images(pixels, torch.tensor(content["fine_labels"], dtype=torch.int64), MEAN, STD)
+
+    def _damaged(self, path: Path) -> HarnessError:
+        return HarnessError(f"{path}: not the official file (MD5 differs); delete {path.parent}, or {self.how}")
 
 
 @lru_cache(maxsize=16)

@@ -23,6 +23,7 @@ from harness.errors import HarnessError
 TITLE = "image folder"
 CLASSES = 0
 MARKER = "train"
+FOLDERS = ("train", "test")
 PARAMETERS = {"classes": 0, "size": 32, "sha256": ""}
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".webp")
 
@@ -36,6 +37,8 @@ class ImageFolder(Dataset):
         """See the base class."""
         if not (root / "train").is_dir():
             return False
+        if not (root / "test").is_dir():
+            raise HarnessError(f"{root}: has a folder train and no folder test; {self.how}")
         files = _files(root, "train") + _files(root, "test")
         classes = _classes(root)
         if _classes(root, "test") != classes:
@@ -54,8 +57,7 @@ class ImageFolder(Dataset):
         size = int(parameters["size"])
         learnt = _read(root, "train", size)
         pixels, labels = learnt if train else _read(root, "test", size)
-        scaled = learnt[0].astype(np.float64) / 255
-        mean, std = scaled.mean(axis=(0, 2, 3)), scaled.std(axis=(0, 2, 3))
+        mean, std = _mean_and_deviation(learnt[0])
         return Images(
             torch.from_numpy(pixels),
             torch.from_numpy(labels),
@@ -65,16 +67,22 @@ class ImageFolder(Dataset):
 
 
 def _classes(root: Path, part: str = "train") -> list[str]:
-    return sorted(path.name for path in (root / part).iterdir() if path.is_dir()) if (root / part).is_dir() else []
+    folder = root / part
+    return sorted(path.name for path in folder.iterdir() if path.is_dir() and _belongs(path, root))
+
+
+def _belongs(path: Path, root: Path) -> bool:
+    """Whether a file or folder is part of the data set: no link out of it, and nothing hidden, as editors leave."""
+    return path.resolve().is_relative_to(root.resolve()) and not path.name.startswith(".")
 
 
 def _files(root: Path, part: str) -> list[Path]:
-    """The images of a part, class by class. No link is followed out of the folder."""
+    """The images of a part, class by class."""
     found = [
         path
         for name in _classes(root, part)
         for path in sorted((root / part / name).iterdir())
-        if path.suffix.lower() in SUFFIXES and path.is_file() and path.resolve().is_relative_to(root.resolve())
+        if path.suffix.lower() in SUFFIXES and path.is_file() and _belongs(path, root)
     ]
     if not found:
         raise HarnessError(f"{root / part}: no images in class folders ({', '.join(SUFFIXES)})")
@@ -94,7 +102,7 @@ def _sha256(root: Path, files: tuple[tuple[Path, int, int], ...]) -> str:
 @lru_cache(maxsize=2)
 def _read(root: Path, part: str, size: int) -> tuple[np.ndarray, np.ndarray]:
     """Pixels uint8 [N, 3, size, size] and labels int64 [N]."""
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
     places = {name: place for place, name in enumerate(_classes(root))}
     pixels, labels = [], []
@@ -102,11 +110,19 @@ def _read(root: Path, part: str, size: int) -> tuple[np.ndarray, np.ndarray]:
         try:
             with Image.open(path) as image:
                 picture = image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR)
-        except (OSError, ValueError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        except Exception as error:  # a damaged file can raise nearly anything
             raise HarnessError(f"{path}: not a readable image ({error})") from error
         pixels.append(np.asarray(picture, dtype=np.uint8).transpose(2, 0, 1))
         labels.append(places[path.parent.name])
     return np.stack(pixels), np.asarray(labels, dtype=np.int64)
+
+
+def _mean_and_deviation(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of each channel, on the 0..1 scale, from sums of whole numbers: no copy of all images in floating point."""
+    axes, count = (0, 2, 3), pixels.size / pixels.shape[1]
+    mean = pixels.sum(axis=axes, dtype=np.int64) / count
+    squares = np.square(pixels, dtype=np.uint16).sum(axis=axes, dtype=np.int64) / count
+    return mean / 255, np.sqrt(squares - mean**2) / 255
 
 
 DATASET = ImageFolder()

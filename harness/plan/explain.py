@@ -61,7 +61,7 @@ def _spell(document: Any, location: tuple[Any, ...]) -> str:
 def _reason(root: type[BaseModel], errors: list[Any], location: tuple[Any, ...]) -> str:
     kind = errors[0]["type"]
     if kind == "extra_forbidden":
-        return f"unknown key; allowed: {', '.join(_allowed_keys(root, location[:-1])) or 'none'}"
+        return f"unknown key; allowed: {', '.join(allowed_keys(root, location[:-1])) or 'none'}"
     if kind == "missing":
         return "is missing"
     if kind in ("model_type", "dict_type"):
@@ -73,7 +73,7 @@ def _reason(root: type[BaseModel], errors: list[Any], location: tuple[Any, ...])
     return message + shown
 
 
-def _allowed_keys(root: type[BaseModel], location: tuple[Any, ...]) -> list[str]:
+def allowed_keys(root: type[BaseModel], location: tuple[Any, ...]) -> list[str]:
     """The keys of the table at this place of the document."""
     here: Any = root
     for part in location:

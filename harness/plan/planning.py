@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import product
 from pathlib import Path
 from typing import Any, TypeVar
@@ -111,7 +111,12 @@ class Cell:
 
     def artifacts(self, root: Path, profile: str) -> Path:
         """The folder that holds this cell's weights, model file and checkpoint."""
-        return root / profile / f"{self.model_id}-{self.trained.key.partition('-')[2][:8]}"
+        return root / profile / folder_name(self.model_id, self.trained.key)
+
+
+def folder_name(model: str, key: str) -> str:
+    """The name of a trained model's folder, by its id and the key of its training."""
+    return f"{model}-{key.partition('-')[2][:8]}"
 
 
 @dataclass(frozen=True)
@@ -211,33 +216,44 @@ def make_plan(
     for name in names:
         experiment = known[name]
         builder = Builder(settings, teacher, experiment.protocol)
-        cells = list({cell.id: cell for cell in map(builder.student, _points(experiment))}.values())
+        made = map(builder.student, _points(experiment, builder.protocol))
+        cells = list({(cell.id, cell.spec.key): cell for cell in made}.values())
+        ids: dict[str, str] = {}
         for cell in cells:
             if keys.setdefault(cell.id, cell.spec.key) != cell.spec.key:
                 raise HarnessError(f"experiment {name!r}: two different cells have the id {cell.id}; rename a plug-in")
+            if (twin := ids.setdefault(cell.spec.key, cell.id)) != cell.id:
+                raise HarnessError(
+                    f"experiment {name!r}: an axis has no effect: {twin} and {cell.id} are the same model"
+                )
         axes = tuple(experiment.more)
         tables.append(Table(name, experiment.title, experiment.protocol, (teacher, *cells), axes))
     return Plan(profile, dataset, settings, tuple(tables))
 
 
-def _points(experiment: Experiment) -> Iterator[dict[str, Any]]:
+def _points(experiment: Experiment, protocol: Protocol) -> Iterator[dict[str, Any]]:
     names = list(experiment.axes)
     for values in product(*experiment.axes.values()):
-        point = _relevant(dict(zip(names, values, strict=True)))
+        point = _relevant(dict(zip(names, values, strict=True)), protocol)
         if not any(_matches(excluded, point) for excluded in experiment.exclude):
             yield point
     for extra in experiment.include:
-        yield _relevant(extra.named)
+        yield _relevant(extra.named, protocol)
 
 
-def _relevant(point: dict[str, Any]) -> dict[str, Any]:
-    """The point without the parameters of plug-ins that are not its own."""
-    own = {"method": point["kd_method"], "criterion": point["prune_method"]}
-    return {
-        axis: value
-        for axis, value in point.items()
-        if axis.partition(".")[0] not in own or axis.startswith(f"{(s := axis.partition('.')[0])}.{own[s]}.")
-    }
+def _relevant(point: dict[str, Any], protocol: Protocol) -> dict[str, Any]:
+    """The point without axes that do not concern it: other plug-ins' parameters, and sparse training if it has none."""
+    if len(point) == len(BASIC_AXES):
+        return point
+    own = {"method": _with_uses(point["kd_method"]), "criterion": [point["prune_method"]]}
+
+    def concerns(axis: str) -> bool:
+        section, _, rest = axis.partition(".")
+        if section in own:
+            return rest.rpartition(".")[0] in own[section]
+        return not axis.startswith("pruning.sparse.") or point["prune_method"] in protocol.sparse_for
+
+    return {axis: value for axis, value in point.items() if concerns(axis)}
 
 
 def _matches(named: Point, point: Mapping[str, Any]) -> bool:
@@ -266,73 +282,104 @@ def teacher_cell(settings: Settings, dataset: str) -> Cell:
     return Cell(f"teacher-s{teacher.seed}", title, export, {}, teacher.seed)
 
 
+class Variant:
+    """The settings at one combination of the axes beside the basic ones, and what cells take from them.
+
+    Plug-ins are files, so what they say is read once for a plan rather than once for a cell.
+    """
+
+    def __init__(self, settings: Settings, protocol: Protocol) -> None:
+        size = settings.data.image_size
+        self.settings, self.protocol = settings, protocol
+        self.student, self.sparse = _resolved(settings.student, size), _resolved(settings.pruning.sparse, size)
+        self.round_to = rounding(settings)
+        self.criterion, self.method = cache(self._criterion), cache(self._method)
+
+    def _criterion(self, name: str) -> tuple[Choice, bool]:
+        """A pruning criterion, and whether it draws random numbers."""
+        draws = bool(registry.find("criterion", name).constants.get("SEEDED", False))
+        return Choice(name, self.settings.parameters("criterion", name)), draws
+
+    def _method(self, name: str) -> tuple[tuple[Choice, ...], Objective]:
+        """A KD method with those that it makes use of, and what it learns from."""
+        choices = (Choice(one, self.settings.parameters("method", one)) for one in _with_uses(name))
+        return tuple(choices), objective_of(self.protocol, name)
+
+
 class Builder:
     """Makes the cells of one protocol. Stages that cells share are the same objects, so each key is hashed once."""
 
     def __init__(self, settings: Settings, teacher: Cell, protocol: str) -> None:
         self.settings, self.teacher = settings, teacher.teacher
         self.name, self.protocol = protocol, settings.protocol[protocol]
+        self._variants: dict[str, Variant] = {}
         self._sparse: dict[Any, Sparse] = {}
         self._pruned: dict[Any, Pruned] = {}
-        # settings and student recipe by the axes beside the usual
-        self._changed: dict[str, tuple[Settings, Recipe]] = {}
+        self._labels = cache(_labels)
 
     def student(self, point: Mapping[str, Any]) -> Cell:
         """The cell at a point of the axes."""
         amount, criterion, kd, seed = (point[axis] for axis in BASIC_AXES)
         more = {axis: value for axis, value in point.items() if axis not in BASIC_AXES}
-        changed = repr(more)
-        if changed not in self._changed:
-            settings = self.settings.with_axes(more) if more else self.settings
-            self._changed[changed] = (settings, _resolved(settings.student, settings.data.image_size))
-        settings, recipe = self._changed[changed]
-        spec = Student(
-            self._start(settings, changed, amount, criterion, kd, seed),
-            tuple(Choice(name, settings.parameters("method", name)) for name in _with_uses(kd)),
-            objective_of(self.protocol, kd),
-            recipe,
-            seed,
-            settings.precision,
-        )
-        label = registry.find("criterion", criterion).label
+        variant = self._variant(more)
+        settings = variant.settings
+        methods, objective = variant.method(kd)
+        start = self._start(variant, repr(more), amount, criterion, kd, seed)
+        spec = Student(start, methods, objective, variant.student, seed, settings.precision)
+        label, title = self._labels(criterion, kd)
         suffix = "" if self.name == "study" else f"-{self.name}"
         more_id = "".join(f"-{axis.rpartition('.')[2]}{_spelled(value)}" for axis, value in more.items())
         more_title = "".join(
             f"_{axis.rpartition('.')[2].upper()}({_spelled(value)})" for axis, value in more.items()
         ) + suffix.upper().replace("-", "_", 1)
         return Cell(
-            id=f"p{amount}-{label}-{registry.find('method', kd).label}-s{seed}{more_id}{suffix}",
-            title=f"P({amount}_{label.upper()})_KD({kd_number(kd)})_SEED({seed}){more_title}",
+            id=f"p{amount}-{label}-s{seed}{more_id}{suffix}",
+            title=f"P({amount}_{title})_SEED({seed}){more_title}",
             spec=Export(spec, settings.export.form, settings.export.opset),
             point=point,
             seed=seed,
             protocol=self.name,
         )
 
-    def _start(self, settings: Settings, changed: str, amount: float, criterion: str, kd: str, seed: int) -> Pruned:
-        protocol = self.protocol
+    def _variant(self, more: Mapping[str, Any]) -> Variant:
+        name = repr(more)
+        if name not in self._variants:
+            try:
+                settings = self.settings.with_axes(more) if more else self.settings
+            except ValueError as error:
+                named = ", ".join(f"{axis} = {value!r}" for axis, value in more.items())
+                raise HarnessError(f"{named}: {error}") from error
+            self._variants[name] = Variant(settings, self.protocol)
+        return self._variants[name]
+
+    def _start(self, variant: Variant, more: str, amount: float, criterion: str, kd: str, seed: int) -> Pruned:
+        protocol, settings = self.protocol, variant.settings
         # One kept layer freezes its whole dependency group, so what is kept decides the student's size.
         keep_for = (kd,) if protocol.keep_for == "own" else tuple(sorted(set(protocol.keep_for)))
-        choice = Choice(criterion, settings.parameters("criterion", criterion))
-        sparse = (changed, criterion, keep_for, seed) if criterion in protocol.sparse_for else None
+        choice, draws = variant.criterion(criterion)
+        sparse = (more, criterion, keep_for, seed) if criterion in protocol.sparse_for else None
         if sparse and sparse not in self._sparse:
-            recipe = _resolved(settings.pruning.sparse, settings.data.image_size)
-            self._sparse[sparse] = Sparse(self.teacher, choice, keep_for, recipe, seed, settings.precision)
+            self._sparse[sparse] = Sparse(self.teacher, choice, keep_for, variant.sparse, seed, settings.precision)
         start = self._sparse[sparse] if sparse else self.teacher
-        draws = bool(registry.find("criterion", criterion).constants.get("SEEDED", False))
-        pruned = (changed, criterion, keep_for, amount, seed if draws or sparse else None)
+        pruned = (more, criterion, keep_for, amount, seed if draws or sparse else None)
         if pruned not in self._pruned:
             self._pruned[pruned] = Pruned(
                 start,
                 choice,
                 amount,
-                rounding(settings),
+                variant.round_to,
                 keep_for,
                 protocol.emptied_groups,
                 settings.pruning.calibration,
                 seed if draws else None,
             )
         return self._pruned[pruned]
+
+
+def _labels(criterion: str, kd: str) -> tuple[str, str]:
+    """A criterion and a KD method as part of ids, and as part of titles."""
+    pruning, method = registry.find("criterion", criterion).label, registry.find("method", kd).label
+    return f"{pruning}-{method}", f"{pruning.upper()})_KD({kd_number(kd)}"
 
 
 def _with_uses(method: str) -> list[str]:

@@ -9,7 +9,7 @@ the plug-in is used, by `load`.
 import ast
 import hashlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import import_module
@@ -39,7 +39,8 @@ class Plugin:
     name: str
     path: Path
     constants: Mapping[str, Any]
-    # SHA-256 over the file's syntax tree: comments, docstrings and formatting do not count
+    # SHA-256 over the syntax trees of the file, of those beside it that it imports, and of what its kind shares:
+    # comments, docstrings and formatting do not count
     digest: str
 
     @property
@@ -69,30 +70,32 @@ def find(kind: Kind, name: str) -> Plugin:
     """What the file of a plug-in says of it. HarnessError where there is none, or where it is no Python."""
     path = _path(kind, name)
     try:
-        stat = path.stat()
-        constants, digest = _read(path, stat.st_mtime_ns, stat.st_size)
+        constants, digest = _read(path).constants, _code(path)
     except (OSError, SyntaxError, ValueError) as error:
         raise HarnessError(f"{kind} {name!r}: {path} cannot be read: {error}") from error
     return Plugin(kind, name, path, constants, digest)
 
 
-def load(kind: Kind, name: str) -> Any:
+def load(kind: Kind, name: str, base: type[Any] = object) -> Any:
     """Import a plug-in: the object that its module defines under the kind's name in capitals (METHOD, CRITERION, ...).
 
-    HarnessError where the module cannot be imported or defines no such object.
+    HarnessError where the module cannot be imported, defines no such object, or one that is no `base`.
     """
     module, _, attribute = name.partition(":")
     attribute = attribute or kind.upper()
     module = module if ":" in name else f"{PACKAGES[kind]}.{name}"
     _path(kind, name)
     try:
-        return getattr(import_module(module), attribute)
+        found = getattr(import_module(module), attribute)
     except (ImportError, AttributeError) as error:
         raise HarnessError(f"{kind} {name!r}: {module} does not provide {attribute}: {error}") from error
+    if not isinstance(found, base):
+        raise HarnessError(f"{kind} {name!r}: {attribute} in {module} is no {base.__name__}, which a plug-in has to be")
+    return found
 
 
 def resolve(kind: Kind, name: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """All parameters of a plug-in, those `given` laid over its defaults; ValueError on an unknown one or a wrong type."""
+    """All parameters of a plug-in: its defaults, and over them `given`. ValueError if one is unknown or mistyped."""
     defaults = find(kind, name).parameters
     for key, value in given.items():
         if key not in defaults:
@@ -130,8 +133,35 @@ def _path(kind: Kind, name: str) -> Path:
     raise HarnessError(f"{kind} {name!r}: there is no module {module} on Python's path; set PYTHONPATH to its folder")
 
 
+@dataclass(frozen=True)
+class _Source:
+    """What a file says of itself: its constants, the digest of its own code, and those of its imports that count."""
+
+    constants: dict[str, Any]
+    digest: str
+    imports: tuple[Path, ...]
+
+
+def _code(path: Path) -> str:
+    """The digest of a file's code and of all that it imports from files that `_beside` finds, or that they do."""
+    sources: dict[Path, _Source] = {}
+    waiting = [path]
+    while waiting:
+        if (file := waiting.pop()) not in sources:
+            sources[file] = _read(file)
+            waiting += sources[file].imports
+    own = sources.pop(path).digest
+    others = [f"{file.parent.name}/{file.stem} {sources[file].digest}" for file in sorted(sources)]
+    return hashlib.sha256("\n".join([own, *others]).encode()).hexdigest() if others else own
+
+
+def _read(path: Path) -> _Source:
+    stat = path.stat()
+    return _parse(path, stat.st_mtime_ns, stat.st_size)
+
+
 @lru_cache(maxsize=256)
-def _read(path: Path, modified_ns: int, size: int) -> tuple[dict[str, Any], str]:
+def _parse(path: Path, modified_ns: int, size: int) -> _Source:
     tree = ast.parse(path.read_text(encoding="utf-8"))
     constants = {}
     for statement in tree.body:
@@ -142,7 +172,18 @@ def _read(path: Path, modified_ns: int, size: int) -> tuple[dict[str, Any], str]
                     constants[target.id] = ast.literal_eval(statement.value)  # type: ignore[attr-defined]
                 except ValueError:
                     continue  # a value that has to be computed is of no concern to planning
-    return constants, source_digest(tree)
+    modules = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module}
+    imports = {file for module in modules for file in _beside(path, module)}
+    return _Source(constants, source_digest(tree), tuple(sorted(file for file in imports - {path} if file.is_file())))
+
+
+def _beside(path: Path, module: str) -> Iterator[Path]:
+    """The file of an imported module, if it is in the same folder, or the shared code of a kind of plug-in."""
+    *package, name = module.split(".")
+    if not package or list(path.parent.parts[-len(package) :]) == package:
+        yield path.with_name(f"{name}.py")
+    if module in PACKAGES.values():
+        yield ROOT.joinpath(*package, name, "__init__.py")
 
 
 def source_digest(tree: ast.AST) -> str:
@@ -158,6 +199,9 @@ def source_digest(tree: ast.AST) -> str:
             for name, value in ast.iter_fields(node):
                 if name == "body" and isinstance(node, DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
                     value = value[1:]
+                if isinstance(node, ast.JoinedStr):
+                    # Python 3.12 adds empty strings to some.
+                    value = [part for part in value if getattr(part, "value", None) != ""]
                 if name not in ("kind", "type_comment", "type_ignores") and value not in (None, []):
                     hasher.update(f" {name}=".encode())
                     walk(value)

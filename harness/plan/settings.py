@@ -1,7 +1,8 @@
-"""What matrix.toml may say, as typed and frozen settings: strict, so that a typo is an error that names what is allowed."""
+"""What matrix.toml may say, as typed and frozen settings. A typo is an error that names what is allowed."""
 
 from collections.abc import Iterator, Mapping
-from functools import partial
+from functools import cached_property, partial
+from itertools import product
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -17,6 +18,7 @@ from pydantic import (
 
 from harness.errors import HarnessError
 from harness.plan import registry
+from harness.plan.explain import allowed_keys
 
 # How one figure follows from the processes of a run: harness.intervals computes it. Part of every latency's key.
 ESTIMATOR = "lower quartile over processes of a process's 1st percentile"
@@ -119,6 +121,11 @@ class Recipe(Section):
         if len(self.image_sizes) > self.epochs:
             raise ValueError(f"image_sizes: names {len(self.image_sizes)} epochs of {self.epochs}")
         return self
+
+    @cached_property
+    def document(self) -> dict[str, Any]:
+        """The recipe as JSON has it, less a gamma that its schedule has no use for."""
+        return self.model_dump(mode="json", exclude=None if self.schedule == "exponential" else {"gamma"})
 
 
 class TeacherRecipe(Recipe):
@@ -413,12 +420,8 @@ class Settings(Section):
 
     @field_validator("architecture", "dataset", "criterion", "method")
     @classmethod
-    def _parameters(cls, tables: dict[str, Tables], info: ValidationInfo) -> dict[str, Tables]:
-        kind: Any = info.field_name
-        for name, given in tables.items():
-            _known(kind, name)
-            registry.resolve(kind, name, given)
-        return tables
+    def _are_parameters(cls, tables: dict[str, Tables], info: ValidationInfo) -> dict[str, Tables]:
+        return _parameters(str(info.field_name), tables)
 
     @field_validator("experiment")
     @classmethod
@@ -447,13 +450,16 @@ class Settings(Section):
 
     @model_validator(mode="after")
     def _axes_are_settings(self) -> "Settings":
-        for experiment in self.experiment:
-            for name, values in experiment.more.items():
-                for value in values:
-                    try:
-                        self.with_axes({name: value})
-                    except ValueError as error:
-                        raise ValueError(f"experiment {experiment.name}: {name}: {value!r}: {_first(error)}") from error
+        # Another profile's axes may not fit this one's recipes.
+        for experiment in (one for one in self.experiment if one.name in self.experiments):
+            axes = experiment.more
+            points = [dict(zip(axes, values, strict=True)) for values in product(*axes.values())]
+            for point in (*points, *(included.more for included in experiment.include)):
+                try:
+                    self.with_axes(point)
+                except ValueError as error:
+                    named = ", ".join(f"{name} = {value!r}" for name, value in point.items())
+                    raise ValueError(f"experiment[{experiment.name}]: {named}: {error}") from error
         return self
 
     def parameters(self, kind: registry.Kind, name: str) -> dict[str, Any]:
@@ -462,21 +468,35 @@ class Settings(Section):
 
     def with_axes(self, values: Mapping[str, Any]) -> "Settings":
         """These settings with some keys changed, by dotted name. ValueError where one is unknown or a value wrong."""
-        changed: dict[str, Any] = {}
+        tables: dict[str, Tables] = {}
         for name, value in values.items():
             section, _, rest = name.partition(".")
             # a plug-in's name may have dots of its own
             path = list(rest.rpartition(".")[::2]) if section in ("method", "criterion") else rest.split(".")
             if section not in AXIS_SECTIONS or not all(path):
                 raise ValueError(f"unknown axis; the sections that axes may come from are {', '.join(AXIS_SECTIONS)}")
-            before = changed.get(section, getattr(self, section))
-            if isinstance(before, Section):
-                changed[section] = type(before).model_validate(_put(before.model_dump(), path, value))
-            else:
-                changed[section] = _put(before, path, value)
-                _known(section, path[0])  # type: ignore[arg-type]
-                registry.resolve(section, path[0], changed[section][path[0]])  # type: ignore[arg-type]
-        return self.model_copy(update=changed)
+            before = getattr(self, section)
+            table = tables.get(section, before.model_dump() if isinstance(before, Section) else before)
+            tables[section] = _put(table, path, value)
+        # Only now, since the values of one point may be right together and wrong one by one.
+        return self.model_copy(update={name: self._section(name, table) for name, table in tables.items()})
+
+    def _section(self, name: str, table: Tables) -> Any:
+        before = getattr(self, name)
+        if not isinstance(before, Section):
+            return _parameters(name, table)
+        try:
+            return type(before).model_validate(table)
+        except ValidationError as error:
+            raise ValueError(_first(error, type(before))) from error
+
+
+def _parameters(kind: Any, tables: dict[str, Tables]) -> dict[str, Tables]:
+    """The parameters of plug-ins of a kind, by the plug-in's name; ValueError where one is unknown or a value wrong."""
+    for name, given in tables.items():
+        _known(kind, name)
+        registry.resolve(kind, name, given)
+    return tables
 
 
 def _put(table: Mapping[str, Any], path: list[str], value: Any) -> dict[str, Any]:
@@ -485,11 +505,10 @@ def _put(table: Mapping[str, Any], path: list[str], value: Any) -> dict[str, Any
     return {**table, key: _put(table.get(key) or {}, rest, value) if rest else value}
 
 
-def _first(error: ValueError) -> str:
+def _first(error: ValidationError, model: type[Section]) -> str:
     """What is wrong, in a line."""
-    if not isinstance(error, ValidationError):
-        return str(error)
     found = error.errors()[0]
     if found["type"] == "extra_forbidden":
-        return f"{'.'.join(map(str, found['loc']))}: unknown key"
+        name, allowed = ".".join(map(str, found["loc"])), ", ".join(allowed_keys(model, found["loc"][:-1]))
+        return f"{name}: unknown key; allowed: {allowed}"
     return found["msg"].removeprefix("Value error, ")

@@ -21,11 +21,21 @@ from harness.plan.registry import Kind
 from harness.plan.settings import Bench, Calibration, Recipe, SparseRecipe
 
 SCHEME = 2
+SCALARS = (str, int, float, type(None))
 Document = dict[str, Any]
 
 
+class Part:
+    """A part of a stage's settings that many stages share."""
+
+    @cached_property
+    def document(self) -> Document:
+        """The part as plain JSON values."""
+        return {one.name: plain(getattr(self, one.name)) for one in fields(self)}  # type: ignore[arg-type]
+
+
 @dataclass(frozen=True)
-class Choice:
+class Choice(Part):
     """A plug-in by its name, with all of its parameters."""
 
     name: str
@@ -33,7 +43,7 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class Network:
+class Network(Part):
     """An unpruned network."""
 
     architecture: Choice
@@ -43,7 +53,7 @@ class Network:
 
 
 @dataclass(frozen=True)
-class Data:
+class Data(Part):
     """The images that a network is trained on, and the size that it is exported for."""
 
     dataset: Choice
@@ -53,7 +63,7 @@ class Data:
 
 
 @dataclass(frozen=True)
-class StagedObjective:
+class StagedObjective(Part):
     """The study's objective: a feature stage, then the Base stage; features are read at a block's "sum" or "norm"."""
 
     features: Literal["sum", "norm"] | None = None
@@ -61,7 +71,7 @@ class StagedObjective:
 
 
 @dataclass(frozen=True)
-class JointObjective:
+class JointObjective(Part):
     """The papers' objective: labels, soft targets and features in one loss, for `stages` times the recipe's epochs.
 
     What a method has no use for is None, and so does not count towards its key.
@@ -300,13 +310,13 @@ def _key(own: Mapping[str, Any], parent: str | None) -> str:
 
 
 def plain(value: Any) -> Any:
-    """A setting as JSON has it. A recipe's gamma is left out where its schedule has none."""
-    if isinstance(value, Recipe):
-        return value.model_dump(mode="json", exclude=None if value.schedule == "exponential" else {"gamma"})
+    """A setting as JSON has it."""
+    if isinstance(value, SCALARS):
+        return value
+    if isinstance(value, Part | Recipe):
+        return value.document
     if isinstance(value, Calibration):
         return value.model_dump(mode="json")
-    if isinstance(value, Choice | Network | Data | StagedObjective | JointObjective):
-        return {one.name: plain(getattr(value, one.name)) for one in fields(value)}
     if isinstance(value, Mapping):
         return {name: plain(item) for name, item in value.items()}
     if isinstance(value, tuple | list):

@@ -1,1 +1,1 @@
-"""Reporting: records -> tables, charts, README. It reads what is stored, and the plan for which rows belong."""
+"""Records -> tables, charts and README. The plan says which rows there are, the records what stands in them."""

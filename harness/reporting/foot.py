@@ -62,10 +62,10 @@ def measured_lines(plan: Plan, rows: Sequence[Row]) -> list[str]:
     trained = [row.train for row in rows if row.train]
     if trained:
         torch = " and ".join(_values(trained, "torch"))
-        devices = sorted(
-            {f"{_fact(row.train, 'device')} ({row.cell.trained.precision})" for row in rows if row.train}
+        devices = sorted({f"{_fact(row.train, 'device')} ({row.cell.trained.precision})" for row in rows if row.train})
+        lines.append(
+            f"Trained on {', '.join(devices)}, torch {torch}, {_dates(trained)}, harness {_revisions(trained)}."
         )
-        lines.append(f"Trained on {', '.join(devices)}, torch {torch}, {_dates(trained)}, harness {_revisions(trained)}.")
     benched = [row.latency for row in rows if row.latency]
     if benched:
         machines = "; ".join(sorted({bench_machine(record.environment) for record in benched}))
@@ -92,7 +92,7 @@ def _control(rows: Sequence[Row]) -> str:
     if teacher is None or teacher.control_ratio is None:
         return ""
     found = teacher.control_ratio
-    return f" Control, the teacher divided by itself: {found.value:.3f} [{found.low:.3f}, {found.high:.3f}]."
+    return f" Control, the teacher measured against itself: {found.value:.3f} [{found.low:.3f}, {found.high:.3f}]."
 
 
 def how_to_read(rows: Sequence[Row]) -> list[str]:
@@ -100,8 +100,8 @@ def how_to_read(rows: Sequence[Row]) -> list[str]:
     images = sorted({row.accuracy.images for row in rows if row.accuracy and row.accuracy.images})
     counted = f"Accuracy: of the ONNX file, on {', '.join(f'{count:,}' for count in images)} test images. "
     return [
-        f"{counted if images else ''}Latency: that of an undisturbed core ({ESTIMATOR}). Latency ratio: latency divided "
-        "by the teacher's in the same bench run, with its 95 % interval; ≈ where no difference was shown.",
+        f"{counted if images else ''}Latency: that of an undisturbed core ({ESTIMATOR}). Latency ratio: latency "
+        "divided by the teacher's in the same bench run, with its 95 % interval; ≈ where no difference was shown.",
         "MACs ratio: multiply-adds divided by the teacher's.",
         *(
             [

@@ -15,7 +15,8 @@ def model_facts(rows: Sequence[Row]) -> list[Column]:
         Column("MACs (M)", [_scaled(row.macs, 1e6, 2) for row in rows]),
         Column("ONNX file (MB)", [_scaled(row.export.onnx_bytes if row.export else None, 1e6, 2) for row in rows]),
         Column(
-            "Same answer as torch (%)", [_figure(row.accuracy.agreement_pct if row.accuracy else None, 2) for row in rows]
+            "Same answer as torch (%)",
+            [_figure(row.accuracy.agreement_pct if row.accuracy else None, 2) for row in rows],
         ),
         Column("Convolutions in NCHWc", [_layout(row) for row in rows]),
         Column("Denormal weights", [_count(row.export.denormal_weights if row.export else None) for row in rows]),

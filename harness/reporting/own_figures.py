@@ -4,17 +4,19 @@ A marker names the subject in the experiment's place: <!-- table: benchmarks mea
 """
 
 import json
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
 from harness.errors import HarnessError
+from harness.reporting.escaping import escaped
 from harness.reporting.tables import ABSENT, Column, markdown
 
 # What a marker has in the profile's place.
 MARKER_PROFILE = "benchmarks"
 ABOUT = ("measured_at", "harness_revision", "cores")
 DISTURBED = "_disturbed"
-# What is wanted of a figure; one that is not named is there for comparison.
+# What is wanted of a figure; the others are there for comparison.
 WANTED = {
     "quickstart_cold_s": "≤ 300",
     "quickstart_again_s": "≤ 10",
@@ -45,18 +47,18 @@ WANTED = {
 def figures_table(results: Path, subject: str) -> str:
     """The figures of one subject as Markdown, and when, where and by which revision they were measured.
 
-    A figure under a disturbance (`..._disturbed`) stands in its own column beside the one without; what it lies between
-    (`..._low` and `..._high`, the interval, or `..._least` and `..._most` of the rounds) in brackets behind it.
-    HarnessError where the file is missing or no flat JSON object.
+    A figure under a disturbance (`..._disturbed`) stands in a column of its own beside the one without. The ends that a
+    figure lies between (`..._low` and `..._high` of an interval, or `..._least` and `..._most` of the rounds) stand in
+    brackets behind it. HarnessError where the file is missing or is not a flat JSON object.
     """
-    path = results / "benchmarks" / f"{subject}.json"
+    path = results / MARKER_PROFILE / f"{subject}.json"
     figures = _read(path)
     about = {name: figures.pop(name) for name in ABOUT if name in figures}
     ends = {end for name in figures for pair in _ends(name) for end in pair if set(pair) <= set(figures)}
     names = [name for name in figures if not name.endswith(DISTURBED) and name not in ends]
     disturbed = [f"{name}{DISTURBED}" for name in names]
     table = [
-        Column("Figure", [f"`{name}`" for name in names], figures=False),
+        Column("Figure", [f"`{name}`" for name in names], figures=False, markup=True),
         Column("Measured", [_with_ends(figures, name) for name in names]),
         *(
             [Column("Disturbed", [_with_ends(figures, name) for name in disturbed])]
@@ -66,12 +68,15 @@ def figures_table(results: Path, subject: str) -> str:
         Column("Wanted", [WANTED.get(name, ABSENT) for name in names], figures=False),
     ]
     told = f"{about.get('cores', '?')} cores, {str(about.get('measured_at', '?'))[:10]}"
-    said = f"Measured on {told}, harness {str(about.get('harness_revision', 'unknown'))[:10]}: `{path.as_posix()}`."
+    revision = str(about.get("harness_revision", "unknown"))[:10]
+    # named by its folder alone: the text must not depend on where the results lie
+    place = f"{results.resolve().name}/{MARKER_PROFILE}/{subject}.json"
+    said = f"Measured on {escaped(told)}, harness {escaped(revision)}: `{place}`."
     return f"{markdown(table)}\n\n{said}"
 
 
 def _ends(name: str) -> list[tuple[str, str]]:
-    """What two figures may be called that say what a figure lies between: the words stand before a unit."""
+    """The names that the ends of a figure may have: the words stand before its unit."""
     disturbed = DISTURBED if name.endswith(DISTURBED) else ""
     stem = name.removesuffix(disturbed)
     unit = "_pct" if stem.endswith("_pct") else ""
@@ -99,7 +104,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _text(value: Any) -> str:
-    if value is None:
+    if value is None or (isinstance(value, float) and not isfinite(value)):
         return ABSENT
     if isinstance(value, bool) or not isinstance(value, int | float):
         return str(value)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 TEACHER = "ResNet50"
-# What the study compressed, on which images, and by which protocol of matrix.toml. The drawn images stand in for its own.
+# What the study compressed, by which protocol of matrix.toml, and on which images; drawn ones stand in for its own.
 ARCHITECTURE, PROTOCOL = "resnet50", "study"
 STAND_IN = "stand_in"
 DATASETS = ("cifar100", STAND_IN)
@@ -25,7 +25,7 @@ class Published:
 
 @cache
 def published_rows() -> dict[str, Published]:
-    """Figures by model title; the latency ratio is the row's latency divided by that of the teacher in the same tables."""
+    """Figures by model title; the latency ratio is the row's latency divided by the teacher's."""
     lines = _read(HERE / "published.csv")
     teacher_ms = next(float(line["latency_ms"]) for line in lines if line["model"] == TEACHER)
     return {

@@ -2,14 +2,17 @@
 
 import os
 import textwrap
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from urllib.parse import quote
 
 from harness.errors import HarnessError
 from harness.files import atomic_path, write_text
 from harness.plan.planning import Plan, Table
 from harness.reporting import charts
+from harness.reporting.escaping import escaped, one_line
 from harness.reporting.foot import foot, measured_lines, network_line, recipe_line, warnings
 from harness.reporting.model_facts import model_facts
 from harness.reporting.own_figures import MARKER_PROFILE, figures_table
@@ -30,10 +33,11 @@ class Report:
 
 
 def write_report(plan: Plan, results: Path, readme: Path | None, profiles: Collection[str]) -> Report:
-    """Write the plan's tables and charts under results/<profile>/, and fill the README's markers of this profile.
+    """Write the plan's tables and charts under results/<profile>/, and fill in the README's markers of this profile.
 
-    A file that would be the same is left alone. `profiles` are the names that markers may have. Raises HarnessError on
-    an unwritable folder or a marker of an unknown profile or experiment.
+    Without a README, as for results that are not this checkout's, no document is touched. A file that would be the same
+    is left alone. `profiles` are the names that markers may have. Raises HarnessError on an unwritable folder, and on a
+    marker of an unknown profile or experiment.
     """
     rows = {table.name: read_rows(plan, table, results) for table in plan.tables}
     written: dict[Path, bool] = {}
@@ -42,11 +46,11 @@ def write_report(plan: Plan, results: Path, readme: Path | None, profiles: Colle
         written[readme] = _fill_readme(plan, rows, results, readme, profiles)
     texts: list[str] = []
     for table in plan.tables:
-        own = rows[table.name]
+        own, figure = rows[table.name], figure_path(results, plan, table)
         if charts.drawable(own):
-            subtitle = f"{network_line(plan)}\n{recipe_line(plan, table)}"
-            figure = figure_path(results, plan, table)
-            written[figure] = _write(figure, charts.draw(own, table.title, subtitle))
+            written[figure] = _write(figure, charts.draw(own, table.title, _subtitle(plan, table)))
+        else:
+            figure.unlink(missing_ok=True)
         place = table_path(results, plan, table)
         written[place] = _write(place, _file(plan, table, own, results).encode())
         texts.append(_text(plan, table, own, place))
@@ -58,39 +62,74 @@ def write_report(plan: Plan, results: Path, readme: Path | None, profiles: Colle
 
 
 def check_report(readme: Path, results: Path, plan_of: Callable[[str], Plan]) -> list[str]:
-    """The README's stale tables, as "README.md:12: ..." lines; empty where every digit follows from the records.
+    """What is stale in the README, and among the tables and charts of the profiles that it shows; a line each.
 
-    `plan_of` gives a profile's plan and raises HarnessError for an unknown one.
+    Empty where every digit and every picture follows from the records. `plan_of` gives the plan of a profile, with all
+    of its experiments, and raises HarnessError for an unknown profile.
     """
+    plan_of = cache(plan_of)
+    shown: dict[str, list[str]] = {}
 
     def table_of(marker: Marker) -> str:
         if marker.profile == MARKER_PROFILE:
             return figures_table(results, marker.experiment)
         plan = plan_of(marker.profile)
         _require_experiment(marker, plan)
+        shown.setdefault(marker.profile, []).append(marker.experiment)
         table = next(table for table in plan.tables if table.name == marker.experiment)
         return _document(plan, table, read_rows(plan, table, results), results, readme.parent, "###")
 
     _, stale = fill(read_document(readme), readme.name, table_of)
-    return [f"{readme.name}:{marker.line}: {_stale(marker)}" for marker in stale]
+    files = [line for profile, names in shown.items() for line in check_files(plan_of(profile), results, names)]
+    return [f"{readme.name}:{marker.line}: {_stale(marker)}" for marker in stale] + files
 
 
 def _stale(marker: Marker) -> str:
     if marker.profile == MARKER_PROFILE:
         return f"the figures of {marker.experiment} are stale; run: make report"
-    return f"table {marker.experiment} of profile {marker.profile} is stale; run: make report PROFILE={marker.profile}"
+    return f"table {marker.experiment} of profile {marker.profile} is stale; run: {_again(marker.profile)}"
 
 
-def stale_tables(plan: Plan, results: Path) -> list[str]:
-    """The table files under results/<profile>/tables that are not what the records say, as lines that name them."""
-    stale = []
-    for table in plan.tables:
-        place = table_path(results, plan, table)
-        if place.is_file() and place.read_text(encoding="utf-8") != _file(
-            plan, table, read_rows(plan, table, results), results
-        ):
-            stale.append(f"{place} is stale; run: make report PROFILE={plan.profile}")
-    return stale
+def _again(profile: str) -> str:
+    return f"make report PROFILE={profile}"
+
+
+def check_files(plan: Plan, results: Path, shown: Collection[str] = ()) -> list[str]:
+    """The tables and charts under results/<profile> that the records do not bear out, as lines that name them.
+
+    Where an experiment has neither, nothing was reported yet, unless a document shows its chart (`shown`). A file that
+    belongs to no experiment of matrix.toml is named as well.
+    """
+    stale = [line for table in plan.tables for line in _stale_files(plan, table, results, table.name in shown)]
+    return stale + [
+        f"{path}: no experiment has this name; delete the file if the experiment was renamed or removed"
+        for path in _orphans(plan, results)
+    ]
+
+
+def _stale_files(plan: Plan, table: Table, results: Path, shown: bool) -> Iterator[str]:
+    place, figure = table_path(results, plan, table), figure_path(results, plan, table)
+    if not (place.is_file() or figure.is_file() or shown):
+        return
+    rows = read_rows(plan, table, results)
+    if place.is_file() and place.read_bytes() != _file(plan, table, rows, results).encode():
+        yield f"{place} is stale; run: {_again(plan.profile)}"
+    if not charts.drawable(rows):
+        if figure.is_file():
+            yield f"{figure} shows models that have no figures now; run: {_again(plan.profile)}"
+    elif not figure.is_file():
+        yield f"{figure} is missing; run: {_again(plan.profile)}"
+    elif not charts.is_current(figure, rows, table.title, _subtitle(plan, table)):
+        yield f"{figure} is stale; run: {_again(plan.profile)}"
+
+
+def _orphans(plan: Plan, results: Path) -> Iterator[Path]:
+    owned = {
+        place(results, plan, experiment.name) for experiment in plan.settings.experiment for place in (_table, _figure)
+    }
+    for folder in {path.parent for path in owned}:
+        files = sorted(folder.iterdir()) if folder.is_dir() else []
+        yield from (path for path in files if path not in owned and not path.name.startswith("."))
 
 
 def _file(plan: Plan, table: Table, rows: list[Row], results: Path) -> str:
@@ -101,12 +140,20 @@ def _file(plan: Plan, table: Table, rows: list[Row], results: Path) -> str:
 
 def table_path(results: Path, plan: Plan, table: Table) -> Path:
     """Where a table is written."""
-    return results / plan.profile / "tables" / f"{table.name}.md"
+    return _table(results, plan, table.name)
 
 
 def figure_path(results: Path, plan: Plan, table: Table) -> Path:
     """Where a table's chart is drawn."""
-    return results / plan.profile / "figures" / f"{table.name}.png"
+    return _figure(results, plan, table.name)
+
+
+def _table(results: Path, plan: Plan, experiment: str) -> Path:
+    return results / plan.profile / "tables" / f"{experiment}.md"
+
+
+def _figure(results: Path, plan: Plan, experiment: str) -> Path:
+    return results / plan.profile / "figures" / f"{experiment}.png"
 
 
 def _write(path: Path, content: bytes) -> bool:
@@ -152,14 +199,19 @@ def _require_experiment(marker: Marker, plan: Plan) -> None:
 
 
 def _document(plan: Plan, table: Table, rows: list[Row], results: Path, folder: Path, heading: str) -> str:
-    """A table as Markdown in a file of `folder`: title, chart, table, means over seeds, foot."""
-    parts = [f"{heading} {table.title} (profile {plan.profile})", markdown(columns(rows))]
+    """A table as Markdown in a file of `folder`: title, table, means over seeds, other conditions, chart, foot."""
+    title, profile = escaped(table.title), escaped(plan.profile)
+    parts = [f"{heading} {title} (profile {profile})", markdown(columns(rows))]
     parts += [markdown(more) for more in (seed_means(rows), conditions(rows)) if more]
     if charts.drawable(rows):
-        figure = os.path.relpath(figure_path(results, plan, table), folder)
-        parts.append(f"![{table.title}, profile {plan.profile}]({Path(figure).as_posix()})")
+        figure = Path(os.path.relpath(figure_path(results, plan, table), folder)).as_posix()
+        parts.append(f"![{title}, profile {profile}]({quote(figure)})")
     parts.append(foot(plan, table, rows))
     return "\n\n".join(parts) + "\n"
+
+
+def _subtitle(plan: Plan, table: Table) -> str:
+    return f"{one_line(network_line(plan))}\n{one_line(recipe_line(plan, table))}"
 
 
 def _text(plan: Plan, table: Table, rows: list[Row], place: Path) -> str:
@@ -170,7 +222,7 @@ def _text(plan: Plan, table: Table, rows: list[Row], place: Path) -> str:
         *(f"Warning: {text}" for text in warnings(rows)),
     ]
     parts = [
-        table.title,
+        one_line(table.title),
         terminal(columns(rows)),
         *(terminal(more) for more in (seed_means(rows), conditions(rows)) if more),
         "\n".join(textwrap.fill(line, 110, subsequent_indent="  ") for line in told),

@@ -14,6 +14,7 @@ from typing import Any
 from harness.checks.catalogue import CHECKS
 from harness.checks.evidence import read_evidence
 from harness.checks.limits import PRUNED_SHARE
+from harness.checks.provenance import code_changed
 from harness.plan import registry
 from harness.plan.planning import Cell, Plan, Table, kd_label
 from harness.plan.settings import BASIC_AXES
@@ -23,21 +24,19 @@ from harness.store.records import AccuracyRecord, ExportRecord, Interval, Latenc
 
 
 @dataclass(frozen=True)
-class Problem:
-    """Why a stage of a cell has no figure, or one that fails a check. `short` fits a table; `detail` is the reason."""
+class Remark:
+    """What the reader must know about a row. `short` fits a table; `detail` says all of it."""
 
-    stage: StageName
-    state: State
     short: str
     detail: str
 
 
 @dataclass(frozen=True)
-class Caution:
-    """What to be wary of in a row that has its figures. `short` fits a table; `detail` says all of it."""
+class Problem(Remark):
+    """Why a stage of a row has no figure, or has one that fails a check."""
 
-    short: str
-    detail: str
+    stage: StageName
+    state: State
 
 
 @dataclass(frozen=True)
@@ -127,20 +126,20 @@ class Row:
         ]
 
     @property
-    def cautions(self) -> list[Caution]:
+    def cautions(self) -> list[Remark]:
         """Pruning that is not what was asked for, and code that has changed since."""
         found = []
         pruning = self.train.pruning if self.train else None
         if pruning and pruning.ranked_before > 0:
             removed = 1 - pruning.ranked_after / pruning.ranked_before
             if not abs(removed - pruning.amount) <= PRUNED_SHARE:
-                emptied = len(pruning.emptied_layers)
-                why = f"; {emptied} layers would have lost every channel" if emptied else ""
+                emptied = ", ".join(pruning.emptied_layers)
+                why = f"; layers that would have lost every channel: {emptied}" if emptied else ""
                 short = f"{removed:.0%} of channels removed, {pruning.amount:.0%} asked".replace("%", " %")
-                found.append(Caution(short, f"{short} for{why}"))
+                found.append(Remark(short, f"{short} for{why}"))
         if self.changed:
             what = ", ".join(self.changed)
-            found.append(Caution("code changed", f"made before the code of {what} was changed"))
+            found.append(Remark("code changed", f"made before the code of {what} was changed"))
         return found
 
 
@@ -175,14 +174,15 @@ def read_rows(plan: Plan, table: Table, results: Path) -> list[Row]:
     evidence = read_evidence(replace(plan, tables=(table,)), results)
     headline = plan.settings.bench.conditions[0]
     failing: dict[str, list[Problem]] = {cell.id: [] for cell in table.cells}
-    for check in (check for check in CHECKS if check.severity == "error"):
+    # Changed code is among a row's cautions: its figures are what that code gave.
+    for check in (check for check in CHECKS if check.severity == "error" and check.find is not code_changed):
         for fault in check.find(evidence):
             cell = fault.entry.cell
             beside = fault.condition not in ("", headline)
             # What does not stand beside the headline is not shown, so it cannot make the row fail.
             if not beside or fault.entry.chain.latency(cell, fault.condition).standing:
                 detail = f"fails the check {check.name}: {fault.reason}"
-                failing[cell.id].append(Problem(fault.stage, "failed", f"failed: {check.name}", detail))
+                failing[cell.id].append(Problem(f"failed: {check.name}", detail, fault.stage, "failed"))
     return in_order(
         [
             _with_findings(read_row(entry.chain, entry.cell, results), failing[entry.cell.id])
@@ -227,8 +227,8 @@ def _problem(link: Link[Any], results: Path) -> Problem:
     # A message may hold a record's path, and a table must not depend on where the results folder lies.
     stage, reason = link.stage, link.reason.replace(f"{results}/", "")
     if link.state == "missing":
-        return Problem(stage, link.state, f"no {stage} record", reason)
+        return Problem(f"no {stage} record", reason, stage, link.state)
     if link.state == "failed":
         kind = link.record.failure.kind if link.record and link.record.failure else "error"
-        return Problem(stage, link.state, f"{stage} failed ({kind})", f"{stage} failed ({kind}): {reason}")
-    return Problem(stage, link.state, f"{stage} record is {link.state}", reason)
+        return Problem(f"{stage} failed ({kind})", f"{stage} failed ({kind}): {reason}", stage, link.state)
+    return Problem(f"{stage} record is {link.state}", reason, stage, link.state)

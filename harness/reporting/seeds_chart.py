@@ -2,60 +2,105 @@
 
 from collections.abc import Callable, Sequence
 from statistics import fmean
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from harness.reporting.chart_style import (
     DASHED,
     FAINT,
     INK,
     STUDY,
-    kd_colour,
+    Below,
+    kd_colours,
     legend_line,
+    legend_lines,
     legend_mark,
-    place_legend,
     seed_mark,
 )
-from harness.reporting.published import published_means
 from harness.reporting.rows import Row
-from harness.reporting.tables import Group, seed_groups
+from harness.reporting.tables import accuracies, axis_headers, seed_groups
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 HALF = 0.3
+# More groups than these have their names on the slant, which takes some inches per letter below the axes, and no
+# figures beside their marks, where there is no room for them: the table has them.
+UPRIGHT = 3
+ANGLE, LETTER = 55, 0.053
+Measure = Callable[[Row], int | None]
+MEASURES: dict[str, Measure] = {"parameters": lambda row: row.params, "MACs": lambda row: row.macs}
 
 
-def draw(figure: "Figure", rows: Sequence[Row]) -> None:
-    """Two panels: accuracies, and parameters and MACs left."""
-    groups = dict(sorted(seed_groups(rows).items()))
+def shown(rows: Sequence[Row]) -> list[Any]:
+    """All that the chart shows of the rows, as plain JSON values."""
+    return [
+        [
+            row.cell.is_teacher,
+            row.cell.prune_amount,
+            row.pruning,
+            row.kd,
+            row.axes,
+            row.cell.seed,
+            row.accuracy_pct,
+            row.params,
+            row.macs,
+            row.published_mean,
+        ]
+        for row in rows
+    ]
+
+
+def draw(figure: "Figure", rows: Sequence[Row]) -> Below:
+    """Two panels: accuracies, and how many of the teacher's parameters and MACs are left."""
+    groups = sorted(seed_groups(rows), key=lambda members: _place(members[0]))
+    colours = kd_colours({members[0].kd for members in groups})
+    seeds = sorted({row.cell.seed for members in groups for row in members})
     accuracy, size = figure.subplots(1, 2, width_ratios=(3, 2))
-    _accuracies(accuracy, rows, groups)
-    _sizes(size, rows, groups)
-    _legends(figure, groups)
+    _accuracies(accuracy, rows, groups, colours, seeds)
+    _sizes(size, rows, groups, colours)
+    headers = axis_headers(rows)
+    upright = len(groups) <= UPRIGHT
+    names = [_name(members[0], headers, "\n" if upright else ", ") for members in groups]
     for axes in (accuracy, size):
-        axes.set_xticks(range(len(groups)), [f"{kd}\n{pruning} {amount:g}" for amount, pruning, kd in groups])
+        axes.set_xticks(range(len(groups)), names)
         axes.set_xlim(-0.65, len(groups) - 0.35)
         axes.tick_params(axis="x", length=0)
+        if not upright:
+            axes.tick_params(axis="x", labelrotation=ANGLE, labelsize=8)
+            for label in axes.get_xticklabels():
+                label.set(ha="right", rotation_mode="anchor")
+    longest = max(map(len, names), default=0)
+    inches = 0.16 * len(headers) if upright else max(0.0, LETTER * longest - 0.4)
+    return Below(_legend(groups, seeds), inches)
 
 
-def _accuracies(axes: "Axes", rows: Sequence[Row], groups: dict[Group, list[Row]]) -> None:
-    seeds = _seeds(groups)
-    published = published_means()
-    step = 2 * HALF / max(len(seeds), 2)
-    for place, (group, members) in enumerate(groups.items()):
-        colour = kd_colour(group[2])
-        values = [row.accuracy_pct for row in members if row.accuracy_pct is not None]
-        if group in published:
-            _mean(axes, place, published[group], STUDY, dashed=True)
+def _place(row: Row) -> tuple[float, str, str, list[str]]:
+    return row.cell.prune_amount or 0.0, row.pruning, row.kd, list(row.axes.values())
+
+
+def _name(row: Row, headers: dict[str, str], between: str) -> str:
+    own = [f"{headers[axis]} {value}" for axis, value in row.axes.items()]
+    return between.join([row.kd, f"{row.pruning} {row.cell.prune_amount:g}", *own])
+
+
+def _accuracies(
+    axes: "Axes", rows: Sequence[Row], groups: list[list[Row]], colours: dict[str, str], seeds: list[int]
+) -> None:
+    step, figures = 2 * HALF / max(len(seeds), 2), len(groups) <= UPRIGHT
+    for place, members in enumerate(groups):
+        colour, values, published = colours[members[0].kd], accuracies(members), members[0].published_mean
+        if published is not None:
+            _mean(axes, place, published, STUDY, figures, dashed=True)
         if values:
-            _mean(axes, place, fmean(values), colour)
+            _mean(axes, place, fmean(values), colour, figures)
         for row in members:
             if row.accuracy_pct is not None:
                 index = seeds.index(row.cell.seed)
                 across = place + (index - (len(seeds) - 1) / 2) * step
                 mark = seed_mark(index)
-                axes.plot(across, row.accuracy_pct, mark, color=colour, ms=8, markeredgecolor="white", zorder=3)
+                size = 8 if figures else 6
+                axes.plot(across, row.accuracy_pct, mark, color=colour, ms=size, markeredgecolor="white", zorder=3)
     teacher = next((row.accuracy_pct for row in rows if row.cell.is_teacher), None)
     if teacher is not None:
         axes.axhline(teacher, color=INK, linewidth=1, linestyle=":")
@@ -65,8 +110,10 @@ def _accuracies(axes: "Axes", rows: Sequence[Row], groups: dict[Group, list[Row]
     axes.margins(y=0.12)
 
 
-def _mean(axes: "Axes", place: int, mean: float, colour: str, dashed: bool = False) -> None:
+def _mean(axes: "Axes", place: int, mean: float, colour: str, figure: bool, dashed: bool = False) -> None:
     axes.hlines(mean, place - HALF, place + HALF, color=colour, linewidth=1.8, linestyles=DASHED if dashed else "-")
+    if not figure:
+        return
     # Ours is named on the right and the study's on the left, so that close means stay legible.
     side = -1 if dashed else 1
     axes.annotate(
@@ -82,20 +129,16 @@ def _mean(axes: "Axes", place: int, mean: float, colour: str, dashed: bool = Fal
     )
 
 
-def _sizes(axes: "Axes", rows: Sequence[Row], groups: dict[Group, list[Row]]) -> None:
+def _sizes(axes: "Axes", rows: Sequence[Row], groups: list[list[Row]], colours: dict[str, str]) -> None:
     teacher = next((row for row in rows if row.cell.is_teacher), None)
-    measures: list[tuple[float, bool, Callable[[Row], int | None]]] = [
-        (-0.2, True, lambda row: row.params),
-        (0.2, False, lambda row: row.train.macs if row.train else None),
-    ]
-    for shift, filled, measure in measures:
+    for shift, (name, measure) in zip((-0.2, 0.2), MEASURES.items(), strict=True):
         whole = measure(teacher) if teacher else None
-        for place, (group, members) in enumerate(groups.items()):
+        for place, members in enumerate(groups):
             found = [measure(row) for row in members]
             shares = [100 * value / whole for value in found if value and whole]
             if not shares:
                 continue
-            colour = kd_colour(group[2])
+            colour, filled = colours[members[0].kd], name == "parameters"
             axes.bar(
                 place + shift,
                 fmean(shares),
@@ -104,29 +147,23 @@ def _sizes(axes: "Axes", rows: Sequence[Row], groups: dict[Group, list[Row]]) ->
                 edgecolor=colour,
                 hatch=None if filled else "////",
             )
-            axes.annotate(
-                f"{fmean(shares):.0f}", (place + shift, fmean(shares)), (0, 3), textcoords="offset points", ha="center"
-            )
+            if len(groups) <= UPRIGHT:
+                top = (place + shift, fmean(shares))
+                axes.annotate(f"{fmean(shares):.0f}", top, (0, 3), textcoords="offset points", ha="center")
     axes.set_ylim(0, 100)
     axes.set_ylabel("% of the teacher's, mean over seeds")
     axes.set_title("Compression: what is left of the teacher")
 
 
-def _legends(figure: "Figure", groups: dict[Group, list[Row]]) -> None:
+def _legend(groups: list[list[Row]], seeds: list[int]) -> list[list[Any]]:
     from matplotlib.patches import Patch
 
-    marks = [legend_mark(seed_mark(index), FAINT, f"seed {seed}") for index, seed in enumerate(_seeds(groups))]
-    lines = [legend_line(FAINT, "mean")]
-    if published_means().keys() & groups.keys():
-        lines.append(legend_line(STUDY, "the study's mean", dashed=True))
-    bars = [
+    marks = [legend_mark(seed_mark(index), FAINT, f"seed {seed}") for index, seed in enumerate(seeds)]
+    others: list[Any] = [legend_line(FAINT, "mean")]
+    if any(members[0].published_mean is not None for members in groups):
+        others.append(legend_line(STUDY, "the study's mean", dashed=True))
+    others += [
         Patch(facecolor=FAINT, edgecolor=FAINT, label="parameters"),
         Patch(facecolor="white", edgecolor=FAINT, hatch="////", label="MACs"),
     ]
-    place_legend(figure, marks, 0.07, 0)
-    place_legend(figure, lines, 0.07, 1)
-    place_legend(figure, bars, 0.65, 0)
-
-
-def _seeds(groups: dict[Group, list[Row]]) -> list[int]:
-    return sorted({row.cell.seed for members in groups.values() for row in members})
+    return [*legend_lines(marks), *legend_lines(others)]

@@ -53,15 +53,12 @@ def _made_by(rows: Sequence[Row]) -> list[Column]:
     return [
         Column("Pruning", [row.pruning for row in rows], figures=False),
         Column("KD", [row.kd for row in rows], figures=False),
-        *(
-            Column(header, [row.axes.get(axis, ABSENT) for row in rows])
-            for axis, header in axis_headers(rows).items()
-        ),
+        *(Column(header, [row.axes.get(axis, ABSENT) for row in rows]) for axis, header in axis_headers(rows).items()),
     ]
 
 
 def axis_headers(rows: Sequence[Row]) -> dict[str, str]:
-    """Each axis of the experiment's own with its header: the last part of its name, or all of it where two end alike."""
+    """The experiment's own axes, each with its header: the last part of its name, or all of it where two end alike."""
     ends = {axis: axis.rpartition(".")[2] for axis in sorted({axis for row in rows for axis in row.axes})}
     common = Counter(ends.values())
     return {axis: end if common[end] == 1 else axis for axis, end in ends.items()}
@@ -89,7 +86,7 @@ def _study(rows: Sequence[Row]) -> list[Column]:
 
 
 def note(row: Row) -> str:
-    """What the reader must know about this row: not the study's network or data, what to be wary of, what is missing."""
+    """What the reader must know about a row: how it is not the study's, what to be wary of, and what is missing."""
     return ", ".join([*row.labels, *(one.short for one in (*row.cautions, *row.problems))])
 
 
@@ -142,12 +139,13 @@ def seed_means(rows: Sequence[Row]) -> list[Column]:
     groups = [(members, accuracies(members)) for members in seed_groups(rows)]
     groups.sort(key=lambda group: (not group[1], -fmean(group[1] or [0])))
     means = [members[0].published_mean for members, _ in groups]
+    study = [ABSENT if mean is None else f"{mean:.2f}" for mean in means]
     return [
         *_made_by([members[0] for members, _ in groups]),
         Column("Seeds", [f"{len(found)} of {len(members)}" for members, found in groups]),
         Column("Mean accuracy (%)", [f"{fmean(found):.2f}" if found else ABSENT for _, found in groups]),
         Column("SD over seeds", [f"{stdev(found):.2f}" if len(found) > 1 else ABSENT for _, found in groups]),
-        Column("Study: mean accuracy (%)", [ABSENT if mean is None else f"{mean:.2f}" for mean in means], study=True),
+        *([Column("Study: mean accuracy (%)", study, study=True)] if any(means) else []),
     ]
 
 

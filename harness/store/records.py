@@ -6,6 +6,7 @@ with the unit in the name.
 """
 
 import json
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
@@ -96,7 +97,7 @@ class Pruning(BaseModel):
 
 
 class Rounded(BaseModel):
-    """What weights were before they were stored in half precision to be carried: their hash and torch's accuracy."""
+    """What weights were before they were rounded to half precision for a transfer: their hash and torch's accuracy."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     dtype: Literal["float16"]
@@ -245,9 +246,13 @@ def save(results: Path, record: Record) -> Path:
     """Write a record atomically; returns its path."""
     condition = record.condition if isinstance(record, LatencyRecord) else ""
     path = record_path(results, record.profile, record.stage, record.cell, condition)
-    data = record.model_dump(mode="json", exclude_none=True)
-    write_text(path, _compact_lists(json.dumps(data, indent=1, sort_keys=True)) + "\n")
+    write_text(path, as_text(record.model_dump(mode="json", exclude_none=True)))
     return path
+
+
+def as_text(document: Mapping[str, Any]) -> str:
+    """A record as its file has it."""
+    return _compact_lists(json.dumps(document, indent=1, sort_keys=True)) + "\n"
 
 
 def load(path: Path, kind: type[R]) -> R:
@@ -264,9 +269,10 @@ def load(path: Path, kind: type[R]) -> R:
         return kind.model_validate_json(text)
     except ValidationError as error:
         if (version := _schema_version(text)) != SCHEMA:
+            folder = path.parents[2 if kind.stage == "latency" else 1]
             raise HarnessError(
                 f"{path}: a record of schema {version}, and this harness writes {SCHEMA}; "
-                f"move {path.parents[1]} away and make its models again, or use the harness that wrote it"
+                f"move {folder} away and make its models again, or use the harness that wrote it"
             ) from None
         reason = error.errors()[0]
         where = ".".join(str(part) for part in reason["loc"])

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from harness import datasets
 from harness.architectures import architecture_of, build, fresh, network_of, tapped, widths_of
@@ -25,9 +25,10 @@ from harness.model_files.weights import load_weights, read_metadata, save_weight
 from harness.plan.planning import Cell, Plan
 from harness.plan.settings import Calibration, Recipe
 from harness.plan.specs import Pruned, Sparse, Stage, Student, Teacher, code_of
+from harness.store.chain import hashes
 from harness.store.lock import alone
 from harness.store.paths import Paths
-from harness.store.records import Epoch, Pruning
+from harness.store.records import Epoch, Failure, Pruning
 from harness.training.batches import Stream
 from harness.training.device import Device
 from harness.training.finishing import Ledger, Reporter
@@ -76,13 +77,16 @@ class Maker:
         wanted = {cell.id: cell for cell in cells}
         self._start_again(wanted.values())
         self.ledger.export_trained(wanted.values())
-        pending = [cell for cell in wanted.values() if not cell.is_teacher and not self.ledger.trained(cell)]
+        students = [cell for cell in wanted.values() if not cell.is_teacher]
         complete = True
-        if pending or self.plan.teacher.id in wanted:
+        if self.plan.teacher.id in wanted or not all(map(self.ledger.trained, students)):
             complete = self._make_teacher(self.plan.teacher)
+            # Asked only now: another teacher leaves no student that stands.
+            pending = [cell for cell in students if not self.ledger.trained(cell)]
             for group in self.groups or _by_seed(pending):
                 here = {cell.id for cell in group}
-                for members in _alike([cell for cell in pending if cell.id in here]):
+                members_here = [cell for cell in pending if cell.id in here]
+                for members in _same_batches(members_here, lambda cell: (cell.student.recipe, cell.seed)):
                     complete = complete and self._make_students(members)
         # A teacher that failed is on record and ends the run; only one that was stopped leaves it unfinished.
         teacher_failed = self.plan.teacher.id in self.ledger.failures
@@ -92,7 +96,7 @@ class Maker:
         """Remove what a cell that is to be made again would otherwise be resumed from."""
         for cell in cells:
             if cell.id in self.redo:
-                (self.ledger.folder(cell) / "checkpoint.pt").unlink(missing_ok=True)
+                self._checkpoint(cell).unlink(missing_ok=True)
                 if not cell.is_teacher:
                     self._stage_file(cell.student.start).unlink(missing_ok=True)
 
@@ -109,8 +113,11 @@ class Maker:
     def _calibrate(self, model: nn.Module, calibration: Calibration) -> None:
         """Estimate BatchNorm's statistics anew, at the size that the exported model is for."""
         images = self.train_images
-        pixels = resize(sample(images.pixels, calibration), self.ledger.image_size)
-        calibrate(model, normalise(pixels, images.mean, images.std), calibration.batch_size)
+
+        def prepare(pixels: Tensor) -> Tensor:
+            return normalise(resize(pixels, self.ledger.image_size), images.mean, images.std)
+
+        calibrate(model, sample(images.pixels, calibration), calibration.batch_size, prepare)
 
     # --- teacher ---------------------------------------------------------------------------------------------------
 
@@ -126,7 +133,7 @@ class Maker:
         model = build(spec.network)
         phase = Phase("teacher", spec.recipe.epochs, cross_entropy)
         origin = {"key": spec.key, **code_of(spec)}
-        learner = self._learner(cell.id, model, spec.recipe, [phase], self.ledger.folder(cell), origin)
+        learner = self._learner(cell.id, model, spec.recipe, [phase], self._checkpoint(cell), origin)
         self.reporter.stage(f"teacher: {spec.recipe.epochs} epochs of {len(self.train_images.labels)} images")
         complete = train(
             [learner],
@@ -169,8 +176,18 @@ class Maker:
 
     @cached_property
     def teacher_sha256(self) -> str:
-        """The hash of the teacher's weights."""
-        return file_sha256(self.ledger.weights(self.plan.teacher))
+        """The hash of the teacher's weights; HarnessError where they are not those on its record.
+
+        Students of other weights would be on record as this teacher's, and never stand.
+        """
+        path = self.ledger.weights(self.plan.teacher)
+        found, record = file_sha256(path), self.ledger.trained(self.plan.teacher)
+        if found not in hashes(record):
+            raise HarnessError(
+                f"{path}: is not the file that {self.plan.teacher.id}'s record is of; "
+                f"put that one back, or make the teacher again (--redo {self.plan.teacher.id})"
+            )
+        return found
 
     # --- sparse training and pruning --------------------------------------------------------------------------------
 
@@ -200,7 +217,11 @@ class Maker:
         """Sparse training of all starting points that these cells need, side by side; False where it was stopped."""
         needed = {stage.key: stage for cell in cells for stage in cell.spec.lineage if isinstance(stage, Sparse)}
         missing = [stage for stage in needed.values() if not self._stands(stage)]
-        return all(self._train_sparsely(group) for alike in _same_recipes(missing) for group in self._groups(alike))
+        return all(
+            self._train_sparsely(group)
+            for alike in _same_batches(missing, lambda stage: (stage.recipe, stage.seed))
+            for group in self._groups(alike, alike[0].recipe)
+        )
 
     def _train_sparsely(self, missing: Sequence[Sparse]) -> bool:
         """One group of starting points; False where it was stopped."""
@@ -209,9 +230,12 @@ class Maker:
         for name, stage in by_name.items():
             model, _ = load_weights(self.ledger.weights(self.plan.teacher))
             phase = Phase("sparse", stage.recipe.epochs, cross_entropy)
-            folder = self._stage_file(stage).with_suffix("")
-            learner = self._learner(name, model, stage.recipe, [phase], folder, self._origin(stage))
-            learner.regularise = regulariser(learner.model, self.ledger.example.to(self.device.torch), stage)
+            checkpoint = self._stage_file(stage).with_suffix(".checkpoint.pt")
+            learner = self._learner(name, model, stage.recipe, [phase], checkpoint, self._origin(stage))
+            try:
+                learner.regularise = regulariser(learner.model, self.ledger.example.to(self.device.torch), stage)
+            except Exception as error:  # whatever a criterion does, the others continue
+                learner.failure = Failure(kind="error", message=f"{type(error).__name__}: {error}")
             learner.model.train()
             learners.append(learner)
         first = missing[0]
@@ -277,7 +301,10 @@ class Maker:
 
     def _make_students(self, cells: Sequence[Cell]) -> bool:
         """Students of one seed and recipe, side by side as far as memory goes; False where that was stopped."""
-        return self._make_sparse(cells) and all(self._distil(group) for group in self._groups(cells))
+        # looked at before any of them is tried: weights that are not the teacher's are no fault of a cell
+        assert self.teacher_sha256
+        groups = self._groups(cells, cells[0].student.recipe)
+        return self._make_sparse(cells) and all(self._distil(group) for group in groups)
 
     def _distil(self, cells: Sequence[Cell]) -> bool:
         """Prune and train one group of students; False where that was stopped."""
@@ -297,16 +324,17 @@ class Maker:
         if not learners:
             return True
         self.reporter.stage(f"distillation, seed {first.seed}: {len(learners)} students side by side")
+        stream = self._stream(first.recipe, first, first.seed)
 
         def ended(learner: Learner) -> None:
             cell = by_id[learner.name]
             pruning, log = origins[learner.name]
-            differs = first.recipe.image_sizes[-1] != self.ledger.image_size
+            differs = stream.image_size(learner.epochs - 1) != self.ledger.image_size
             self._end(cell, learner, cell.student.start.calibration if differs else None, log, pruning)
 
         return train(
             list(learners.values()),
-            self._stream(first.recipe, first, first.seed),
+            stream,
             self.device,
             self.reporter,
             ended,
@@ -332,8 +360,8 @@ class Maker:
             "pruned_sha256": pruned,
             **code_of(spec),
         }
-        folder = self.ledger.folder(cell)
-        return self._learner(cell.id, model, spec.recipe, method.phases(setup), folder, origin, modules)
+        phases = method.phases(setup)
+        return self._learner(cell.id, model, spec.recipe, phases, self._checkpoint(cell), origin, modules)
 
     def _setup(self, spec: Student, model: nn.Module, modules: nn.ModuleDict | None = None) -> Setup:
         own, *used = spec.methods
@@ -376,21 +404,21 @@ class Maker:
 
     # --- common to all ----------------------------------------------------------------------------------------------
 
-    def _groups(self, members: Sequence[T]) -> Iterator[Sequence[T]]:
+    def _groups(self, members: Sequence[T], recipe: Recipe) -> Iterator[Sequence[T]]:
         """The members in groups that train side by side; memory is measured for each group when its turn comes."""
         left = list(members)
         while left:
-            most = self.together or self._fitting()
+            most = self.together or self._fitting(recipe)
             yield left[:most]
             left = left[most:]
 
-    def _fitting(self) -> int:
-        """How many fit into memory; none of them is wider than the teacher."""
-        settings = self.plan.settings
-        batch = max(settings.student.batch_size, settings.pruning.sparse.batch_size)
-        sizes = [*settings.student.image_sizes, self.ledger.image_size]
+    def _fitting(self, recipe: Recipe) -> int:
+        """How many that train by this recipe fit into memory; none of them is wider than the teacher."""
         network = self.plan.teacher.teacher.network
-        return side_by_side(network, max(sizes), batch, self.device, self.memory_share)
+        return side_by_side(network, max(recipe.image_sizes), recipe.batch_size, self.device, self.memory_share)
+
+    def _checkpoint(self, cell: Cell) -> Path:
+        return self.ledger.folder(cell) / "checkpoint.pt"
 
     def _learner(
         self,
@@ -398,13 +426,13 @@ class Maker:
         model: nn.Module,
         recipe: Recipe,
         phases: list[Phase],
-        folder: Path,
+        checkpoint: Path,
         origin: dict[str, Any],
         modules: nn.ModuleDict | None = None,
     ) -> Learner:
         self.device.place(model)
         own = nn.ModuleDict() if modules is None else modules
-        learner = Learner(name, model, recipe, phases, folder / "checkpoint.pt", origin, own)
+        learner = Learner(name, model, recipe, phases, checkpoint, origin, own)
         learner.resume()
         return learner
 
@@ -417,24 +445,15 @@ def _by_seed(cells: Sequence[Cell]) -> list[list[Cell]]:
     return [[cell for cell in cells if cell.seed == seed] for seed in sorted({cell.seed for cell in cells})]
 
 
-def _alike(cells: Sequence[Cell]) -> list[list[Cell]]:
-    """Students in groups that can share batches: same seed, batch size, sizes of images, length and precision."""
-    groups: dict[Any, list[Cell]] = {}
-    for cell in cells:
-        groups.setdefault(_batches_of(cell.student.recipe, cell.seed), []).append(cell)
+def _same_batches(members: Sequence[T], about: Callable[[T], tuple[Recipe, int]]) -> list[list[T]]:
+    """The members in groups that train on the same batches; `about` gives the recipe and the seed of one."""
+    groups: dict[Any, list[T]] = {}
+    for member in members:
+        recipe, seed = about(member)
+        # what a stream's batches depend on, beside the stage
+        alike = (seed, recipe.batch_size, tuple(recipe.image_sizes), recipe.epochs)
+        groups.setdefault(alike, []).append(member)
     return list(groups.values())
-
-
-def _same_recipes(stages: Sequence[Sparse]) -> list[list[Sparse]]:
-    groups: dict[Any, list[Sparse]] = {}
-    for stage in stages:
-        groups.setdefault(_batches_of(stage.recipe, stage.seed), []).append(stage)
-    return list(groups.values())
-
-
-def _batches_of(recipe: Recipe, seed: int) -> tuple[Any, ...]:
-    """What the batches of a stage depend on."""
-    return (seed, recipe.batch_size, tuple(recipe.image_sizes), recipe.epochs)
 
 
 def make_cells(

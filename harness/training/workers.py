@@ -100,7 +100,8 @@ def make_on(
     def start(device: str, cells: Sequence[Cell], threads: int, lock: int) -> Worker:
         ids = tuple(cell.id for cell in cells)
         share = 1 / devices.count(device)
-        again = tuple(sorted(redo))
+        # of its own cells alone: a worker for students must not make the teacher once more
+        again = tuple(sorted(set(redo) & set(ids)))
         order = Order(plan, paths, ids, device != "cpu", threads, together, by_value, again, share)
         return Worker(device, order, _environment(device, threads), lock)
 
@@ -109,6 +110,7 @@ def make_on(
             first = _run([start(devices[0], [plan.teacher], _cores(1), lock)], plan, reporter, keep_going)
             if first.failed or not first.complete:
                 return first
+            chain.forget(plan.teacher)
         else:
             first = Summary([], {}, True)
         students = [cell for cell in (plan.cells if cells is None else cells) if not cell.is_teacher and missing(cell)]

@@ -168,7 +168,7 @@ class Decisions:
     def _orphaned(self, found: Found) -> str:
         """Why a record would not belong to those that stand here; empty where it would."""
         place, record = found.place, found.record
-        # A failed record says what it is of, as far as its stage came; it belongs here if a done one would.
+        # A failed export does not name its weights; any other failed record belongs here if a done one would.
         if isinstance(record, ExportRecord) and record.status == "failed":
             trained = self.local.chain.train(place.cell).standing
             return "" if trained else "there is no standing train record that it could belong to"
@@ -176,9 +176,18 @@ class Decisions:
         link = place.link(self.local.chain_with(as_done))
         if link.state != "orphaned":
             return ""
+        if isinstance(record, ExportRecord) and self._of_rounded(place, record):
+            return f"{link.reason} (the same weights in half precision)"
+        return link.reason
+
+    def _of_rounded(self, place: Place, export: ExportRecord) -> bool:
+        """Whether an export is of the other machine's weights, and those are the weights here in half precision, or the
+        other way round.
+        """
         ours, theirs = (chain.train(place.cell).standing for chain in (self.local.chain, self.source.chain))
-        rounded = isinstance(record, ExportRecord) and ours and theirs and _same_but_rounded(ours, theirs)
-        return link.reason + (" (the same weights in half precision)" if rounded else "")
+        if ours is None or theirs is None or export.weights_sha256 != theirs.weights_sha256:
+            return False
+        return _same_but_rounded(ours, theirs)
 
     # --- bench runs -------------------------------------------------------------------------------------------------
 

@@ -1,20 +1,22 @@
 """What a pack is: a manifest, and files in parts that it names by their hashes."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from harness.errors import HarnessError
 from harness.files import atomic_path, file_sha256
+from harness.transfer.foreign_files import require_file_inside
 
 MANIFEST = "manifest.json"
-WEIGHTS, ONNX = "weights.safetensors", "model.onnx"
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-# What becomes part of a path here has no separators in it.
+# What becomes part of a path has no separators in it, and is not hidden.
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+Bytes = Annotated[int, Field(ge=0)]
+Percent = Annotated[float, Field(ge=0, le=100)]
 
 
 class Strict(BaseModel):
@@ -27,7 +29,7 @@ class Part(Strict):
     """A piece of a file; pieces are joined in the order of the manifest."""
 
     name: FileName
-    bytes: int
+    bytes: Bytes
     sha256: Sha256
 
 
@@ -35,7 +37,7 @@ class Packed(Strict):
     """One file of a cell's folder, in parts."""
 
     name: FileName
-    bytes: int
+    bytes: Bytes
     sha256: Sha256
     parts: list[Part]
 
@@ -46,13 +48,15 @@ class Half(Strict):
     `weights_sha256` is that of the file that unpacking writes: the rounded numbers, in single precision again.
     """
 
-    accuracy_pct: float
-    accuracy_before_pct: float
+    accuracy_pct: Percent
+    accuracy_before_pct: Percent
     weights_sha256: Sha256
 
 
 class Manifest(Strict):
-    """What a pack holds. `weights_sha256` is that of the weights as they were trained, whatever `dtype` they are in."""
+    """What a pack holds. `key` is that of the model's training, and `weights_sha256` that of the weights as they were
+    trained, whatever `dtype` they are in.
+    """
 
     schema_version: Literal[1] = 1
     cell: FileName
@@ -64,6 +68,19 @@ class Manifest(Strict):
     half: Half | None = None
     packed_at: str
     files: list[Packed]
+
+    @field_validator("files")
+    @classmethod
+    def _distinct(cls, files: list[Packed]) -> list[Packed]:
+        if len({file.name for file in files}) != len(files):
+            raise ValueError("a file is named twice")
+        return files
+
+    @model_validator(mode="after")
+    def _says_what_half_precision_did(self) -> "Manifest":
+        if (self.dtype == "float16") != (self.half is not None):
+            raise ValueError("half: belongs to a pack in float16, and to no other")
+        return self
 
 
 def manifests(folders: Sequence[Path]) -> list[Path]:
@@ -79,6 +96,7 @@ def manifests(folders: Sequence[Path]) -> list[Path]:
 
 def read_manifest(path: Path) -> Manifest:
     """A pack's manifest; HarnessError names the file and what is wrong with it."""
+    require_file_inside(path.parent, path)
     try:
         return Manifest.model_validate_json(path.read_bytes())
     except OSError as error:
@@ -86,11 +104,12 @@ def read_manifest(path: Path) -> Manifest:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise HarnessError(f"{path}: not a pack's manifest: {where + ': ' if where else ''}{first['msg']}") from error
+        reason = first["msg"].removeprefix("Value error, ")
+        raise HarnessError(f"{path}: not a pack's manifest: {where + ': ' if where else ''}{reason}") from error
 
 
 def split(path: Path, folder: Path, size: int) -> Packed:
-    """A file's parts, written into `folder`."""
+    """Write a file into `folder` in parts of at most `size` bytes."""
     pieces: list[Part] = []
     whole, total = hashlib.sha256(), 0
     with path.open("rb") as file:
@@ -103,28 +122,35 @@ def split(path: Path, folder: Path, size: int) -> Packed:
     return Packed(name=path.name, bytes=total, sha256=whole.hexdigest(), parts=pieces)
 
 
-def parts(folder: Path, file: Packed) -> Iterator[Path]:
-    """A file's parts, each looked at; HarnessError on the first that is missing or damaged, before any is given."""
+def checked_parts(folder: Path, file: Packed) -> list[Path]:
+    """The parts of a file, in order; HarnessError on the first that is missing, damaged, or outside the folder."""
     whole, paths = hashlib.sha256(), []
     for part in file.parts:
         path = folder / part.name
-        if not path.is_file():
-            raise HarnessError(f"{path}: missing; carry all parts that {folder / MANIFEST} names")
-        content = path.read_bytes()
+        if not path.exists():
+            raise HarnessError(f"{path}: missing; copy all parts that {folder / MANIFEST} names")
+        require_file_inside(folder, path)
+        # the size first: a part is read whole
+        content = path.read_bytes() if path.stat().st_size == part.bytes else b""
         if hashlib.sha256(content).hexdigest() != part.sha256:
-            raise HarnessError(f"{path}: damaged (sha256 differs from the manifest's); carry it again")
+            raise HarnessError(f"{path}: damaged (its SHA-256 is not the manifest's); copy it again")
         whole.update(content)
         paths.append(path)
     if whole.hexdigest() != file.sha256:
         raise HarnessError(f"{folder / MANIFEST}: the parts of {file.name} do not make the file that it names")
-    return iter(paths)
+    return paths
 
 
-def join(folder: Path, file: Packed, path: Path) -> None:
-    """Write a file from its parts, atomically; HarnessError where the whole is not what the manifest says."""
+def join(folder: Path, file: Packed, path: Path, expected: str) -> None:
+    """Write a file from its parts; it takes its place only if the hash of what was written is the `expected` one."""
     with atomic_path(path) as temporary:
-        with temporary.open("wb") as whole:
-            for part in parts(folder, file):
-                whole.write(part.read_bytes())
-        if file_sha256(temporary) != file.sha256:
-            raise HarnessError(f"{path}: came out damaged; is the disk full?")
+        try:
+            with temporary.open("wb") as whole:
+                for part in checked_parts(folder, file):
+                    whole.write(part.read_bytes())
+        except OSError as error:
+            raise HarnessError(f"{path}: cannot be written ({error.strerror})") from error
+        if (found := file_sha256(temporary)) != expected:
+            raise HarnessError(
+                f"{path}: not put in place: came out with SHA-256 {found[:12]}..., expected {expected[:12]}..."
+            )

@@ -4,7 +4,8 @@ Everything is decided before anything is written, and every file is written besi
 it, so an error leaves things as they were. A second call finds nothing to do. The rules, record by record:
 
 - A record must be of a cell of the plan, under the present key of its stage, and must stand here once it is taken:
-  belong to the record before it (train -> export -> accuracy and latency). Anything else is left, and named as a fault.
+  belong to the record before it (train -> export -> accuracy and latency). Anything else is left, and is called a fault
+  where it does not stand on the other machine either.
 - A student must come from the teacher that stands here.
 - A done record beats a failed one. Of two done records of the same model the one that ended later is kept.
 - Two trainings of one model with different weights are an error that names both; `replace` takes the other machine's.
@@ -40,31 +41,30 @@ def merge(plan: Plan, paths: Paths, folders: Sequence[Path], replace: bool = Fal
     local, merged = LocalRecords(plan, paths.results), Merged()
     for folder in folders:
         Decisions(plan, local, Source(plan, folder), replace, merged).decide()
-    writes = dict(local.writes)
-    for folder in folders:
-        writes |= _raw(local, folder, writes)
+    writes = {**local.writes, **_raw(local, folders)}
     _write(local.folder, writes)
     merged.taken += writes
     merged.set_aside += _set_aside(plan, paths, local)
     return merged
 
 
-def _raw(local: LocalRecords, source: Path, writes: Mapping[str, bytes]) -> dict[str, bytes]:
+def _raw(local: LocalRecords, sources: Sequence[Path]) -> dict[str, bytes]:
     """pytest-benchmark's files of the bench runs that stand here now, and the logs of unattended runs, where new."""
-    standing = {run_of(record) for record in local.latencies()}
-    known = {run for _, run in history(local.folder)}
+    missing = {run_of(record) for record in local.latencies()} - {run for _, run in history(local.folder)}
     added: dict[str, bytes] = {}
-    for path, run in history(source):
-        folder = f"pytest-benchmark/{path.parent.name}"
-        here = [one.name for one in (local.folder / folder).glob("[0-9][0-9][0-9][0-9]_*.json")]
-        coming = [name.rpartition("/")[2] for name in (*writes, *added) if name.startswith(f"{folder}/")]
-        if run in standing - known:
-            known.add(run)
-            number = max((int(name[:4]) for name in (*here, *coming)), default=0) + 1
-            added[f"{folder}/{number:04d}_{path.name[5:]}"] = path.read_bytes()
-    for path in files_inside(source, "runs/*.json"):
-        if not (local.folder / "runs" / path.name).exists():
-            added[f"runs/{path.name}"] = path.read_bytes()
+    for source in sources:
+        for path, run in history(source):
+            folder = f"pytest-benchmark/{path.parent.name}"
+            here = [one.name for one in (local.folder / folder).glob("[0-9][0-9][0-9][0-9]_*.json")]
+            coming = [name.rpartition("/")[2] for name in added if name.startswith(f"{folder}/")]
+            if run in missing:
+                missing.remove(run)
+                number = max((int(name[:4]) for name in (*here, *coming)), default=0) + 1
+                added[f"{folder}/{number:04d}_{path.name[5:]}"] = path.read_bytes()
+        for path in files_inside(source, "runs/*.json"):
+            name = f"runs/{path.name}"
+            if name not in added and not (local.folder / name).exists():
+                added[name] = path.read_bytes()
     return added
 
 
@@ -73,32 +73,31 @@ def _write(folder: Path, files: Mapping[str, bytes]) -> None:
     for name in files:
         if (folder / name).is_dir():
             raise HarnessError(f"{folder / name}: a folder lies where a file has to go; move it away")
-    try:
-        with ExitStack() as stack:
-            for name, content in files.items():
-                temporary = stack.enter_context(atomic_path(folder / name))
+    with ExitStack() as stack:
+        for name, content in files.items():
+            temporary = stack.enter_context(atomic_path(folder / name))
+            try:
                 with temporary.open("wb") as file:
                     file.write(content)
                     file.flush()
+                    # a full disk is found out before the first file takes its place
                     os.fsync(file.fileno())
-    except OSError as error:
-        raise HarnessError(f"{folder}: cannot be written ({error.strerror}); nothing was merged") from error
+            except OSError as error:
+                raise HarnessError(f"{folder}: cannot be written ({error.strerror}); nothing was merged") from error
 
 
 def _set_aside(plan: Plan, paths: Paths, local: LocalRecords) -> list[Path]:
     """Rename weights here that are not those of a record just taken, with what was made from them; nothing is lost."""
-    moved = []
+    aside: dict[Path, str] = {}
     for cell in plan.cells:
         train = local.chain.train(cell).standing
         weights = paths.weights(plan.profile, cell)
         if Place(TrainRecord, cell).file not in local.writes or train is None or not weights.is_file():
             continue
-        sha256 = file_sha256(weights)
-        if sha256 != train.weights_sha256:
-            for path in (answers_file(weights.parent), paths.model_file(plan.profile, cell), weights):
-                if path.is_file():
-                    moved.append(path.rename(path.with_name(f"{path.stem}-{sha256[:12]}{path.suffix}")))
-    return moved
+        if (sha256 := file_sha256(weights)) != train.weights_sha256:
+            made = (weights, answers_file(weights.parent), paths.model_file(plan.profile, cell))
+            aside |= {path: sha256 for path in made if path.is_file()}
+    return [path.rename(path.with_name(f"{path.stem}-{sha256[:12]}{path.suffix}")) for path, sha256 in aside.items()]
 
 
 def as_text(merged: Merged) -> str:

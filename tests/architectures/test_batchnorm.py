@@ -8,7 +8,7 @@ CHANNELS_LAST = torch.channels_last
 
 
 def images(channels: int, dtype: torch.dtype = torch.float32, size: int = 8) -> Tensor:
-    """Off zero and of different spread per channel, so that statistics matter."""
+    """Images with another mean and spread in every channel, so that statistics matter."""
     torch.manual_seed(0)
     spread, centre = torch.rand(2, 1, channels, 1, 1)
     x = torch.randn(4, channels, size, size) * (spread + 0.5) + 3 * centre
@@ -39,7 +39,7 @@ def learn(norm: nn.BatchNorm2d, x: Tensor) -> tuple[Tensor, ...]:
 
 @pytest.mark.parametrize("channels", [1, 2, 6, 8, 12, 20, 31])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
-def test_few_channels_are_normalised_as_pytorch_does_it_in_double_precision(channels: int, dtype: torch.dtype) -> None:
+def test_few_channels_are_normalised_as_by_pytorch_in_double_precision(channels: int, dtype: torch.dtype) -> None:
     own, theirs = pair(channels)
     x = images(channels, dtype)
     assert own.fold(x) > 1
@@ -47,7 +47,7 @@ def test_few_channels_are_normalised_as_pytorch_does_it_in_double_precision(chan
     assert all(one.dtype == dtype and one.is_contiguous(memory_format=CHANNELS_LAST) for one in found)
     found += tuple(by_parameter(own))
     exact += tuple(by_parameter(theirs))
-    # the rounding of a few operations
+    # as much as a few operations round
     tolerance = 4 * torch.finfo(dtype).eps if dtype == torch.bfloat16 else 1e-5
     for one, other in zip(found, exact, strict=True):
         torch.testing.assert_close(one.double(), other, rtol=0, atol=tolerance * float(other.abs().max()))
@@ -55,7 +55,7 @@ def test_few_channels_are_normalised_as_pytorch_does_it_in_double_precision(chan
         torch.testing.assert_close(own.get_buffer(name).double(), value.double(), rtol=1e-5, atol=1e-6)
 
 
-def test_the_plain_average_over_batches_is_pytorchs() -> None:
+def test_without_a_momentum_the_statistics_are_averaged_over_batches_as_in_pytorch() -> None:
     own, theirs = pair(6, momentum=None)
     for seed in range(3):
         x = images(6, torch.float32) * (seed + 1)
@@ -66,7 +66,7 @@ def test_the_plain_average_over_batches_is_pytorchs() -> None:
 
 
 @pytest.mark.parametrize("channels", [VECTOR // 2, VECTOR, 40, 64])
-def test_where_pytorchs_kernels_are_fast_they_are_used(channels: int) -> None:
+def test_pytorchs_own_kernels_are_used_where_they_are_fast(channels: int) -> None:
     own, theirs = pair(channels)
     x = images(channels, torch.float32)
     assert own.fold(x) == 1
@@ -74,20 +74,20 @@ def test_where_pytorchs_kernels_are_fast_they_are_used(channels: int) -> None:
         assert torch.equal(one, other)
 
 
-def test_what_cannot_be_folded_is_pytorchs() -> None:
+def test_what_cannot_be_folded_is_left_to_pytorch() -> None:
     own, _ = pair(6)
     assert own.fold(images(6, torch.float32).contiguous()) == 1
     # 25 pixels are no multiple of 16
     assert own.fold(images(6, torch.float32, size=5)[:1].contiguous(memory_format=CHANNELS_LAST)) == 1
 
 
-def test_evaluation_is_pytorchs() -> None:
+def test_evaluation_is_left_to_pytorch() -> None:
     own, theirs = pair(6)
     x = images(6, torch.float32)
     assert torch.equal(own.eval()(x), theirs.eval()(x))
 
 
-def test_its_output_may_be_changed_in_place() -> None:
+def test_the_output_may_be_changed_in_place() -> None:
     own, theirs = pair(6)
     gradients = []
     for norm in (own, theirs):

@@ -1,202 +1,205 @@
-from pathlib import Path
+"""The ResNets against torchvision's, with the same weights: answers, and the features that distillation reads."""
+
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 import torchvision
-from safetensors.torch import save_file
 from torch import Tensor, nn
+from torchvision.models.feature_extraction import create_feature_extractor
 
-from harness.architectures.resnet import (
-    TAPS,
-    ResNet50,
-    full_widths,
-    load_weights,
+from harness.architectures import (
+    Architecture,
+    architecture_of,
+    build,
+    network_of,
     parameter_count,
-    save_weights,
+    rebuild,
+    tapped,
     widths_of,
 )
-from harness.errors import HarnessError
-from tests.training_kit import network, pruned_widths, same_weights, scatter
+from harness.plan.specs import Choice, Network
+from tests.training_kit import network, scatter, shapes_of, thin
 
 BATCH = torch.linspace(-1, 1, 2 * 3 * 16 * 16).view(2, 3, 16, 16)
+NAMES = ["resnet18", "resnet50"]
+LAST = {"resnet18": ("1.bn2", [1, 1, 1, 1]), "resnet50": ("bn3", [2, 3, 5, 2])}
+RESNET50: Architecture = architecture_of(thin())
+STAGES = RESNET50.stages
+TAPS = ["stem", *(tap for stage in STAGES for tap in (stage.first, stage.norm, stage.sum))]
 ALL = frozenset(TAPS)
+
+
+def full(name: str, stem: str = "imagenet") -> Network:
+    return Network(Choice(name), 100, 1.0, stem)
+
+
+def of_torchvision(name: str) -> nn.Module:
+    torch.manual_seed(0)
+    model: nn.Module = torchvision.models.get_model(name, num_classes=100)
+    return scatter(model).eval()
+
+
+def pair(name: str) -> tuple[nn.Module, nn.Module]:
+    """Ours and torchvision's, with the same weights."""
+    theirs = of_torchvision(name)
+    ours = build(full(name)).eval()
+    ours.load_state_dict(theirs.state_dict())
+    return ours, theirs
 
 
 # --- The network -----------------------------------------------------------------------------------------------------
 
 
-def test_with_the_same_weights_it_answers_as_torchvisions_does() -> None:
-    torch.manual_seed(0)
-    theirs = scatter(torchvision.models.resnet50(num_classes=100)).eval()
-    ours = ResNet50(full_widths(1), "imagenet").eval()
-    ours.load_state_dict(theirs.state_dict())
+@pytest.mark.parametrize("name", NAMES)
+def test_with_the_same_weights_the_logits_equal_torchvisions(name: str) -> None:
+    ours, theirs = pair(name)
     image = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
         torch.testing.assert_close(ours(image), theirs(image))
 
 
-def test_the_full_size_is_the_studys() -> None:
+@pytest.mark.parametrize(("name", "millions"), [("resnet50", 23.705), ("resnet18", 11.22)])
+def test_the_full_width_has_the_known_number_of_parameters(name: str, millions: float) -> None:
     with torch.device("meta"):
-        assert round(parameter_count(ResNet50(full_widths(1), "cifar")) / 1e6, 3) == 23.705
+        assert parameter_count(build(full(name, "cifar"))) / 1e6 == pytest.approx(millions, abs=5e-4)
 
 
 @pytest.mark.parametrize(("stem", "stem_size"), [("cifar", 16), ("imagenet", 8)])
 def test_the_stem_decides_how_soon_images_shrink(stem: str, stem_size: int) -> None:
-    model = network(stem=stem)
-    seen = model.tapped(BATCH, ALL)
+    seen = tapped(network(spec=thin(stem=stem)), BATCH, ALL)
     sizes = {tap: value.shape[-1] for tap, value in seen.features.items()}
     first = 16 if stem == "cifar" else 4
     assert sizes["stem"] == stem_size
-    assert [sizes[f"layer{stage}.sum"] for stage in (1, 2, 3, 4)] == [max(1, first >> n) for n in range(4)]
+    assert [sizes[stage.sum] for stage in STAGES] == [max(1, first >> n) for n in range(4)]
     assert seen.logits.shape == (2, 100)
 
 
 @pytest.mark.parametrize("width", [0.0625, 0.125, 1.0])
-def test_widths_are_read_back_off_the_network(width: float) -> None:
+def test_the_width_multiplies_every_channel_count(width: float) -> None:
     with torch.device("meta"):
-        assert widths_of(ResNet50(full_widths(width), "cifar")) == full_widths(width)
+        thinner, widest = (widths_of(build(thin(width=one))) for one in (width, 1.0))
+    assert thinner == {name: channels * width for name, channels in widest.items()}
+
+
+def test_the_number_of_classes_is_that_of_the_spec() -> None:
+    with torch.device("meta"):
+        model = build(Network(Choice("resnet18"), 7, 0.125, "cifar"))
+    assert model.get_submodule("fc").get_parameter("weight").shape[0] == 7
+    assert network_of(model).classes == 7
 
 
 # --- Taps ------------------------------------------------------------------------------------------------------------
 
 
-def test_without_taps_nothing_is_kept() -> None:
+def test_without_taps_no_features_are_kept() -> None:
     model = network()
-    seen = model.tapped(BATCH, frozenset())
+    seen = tapped(model, BATCH)
     assert seen.features == {}
     assert torch.equal(seen.logits, model(BATCH))
 
 
 @pytest.mark.parametrize("tap", TAPS)
-def test_only_what_is_asked_for_is_kept(tap: str) -> None:
-    assert list(network().tapped(BATCH, frozenset({tap})).features) == [tap]
+def test_only_the_features_asked_for_are_kept(tap: str) -> None:
+    assert list(tapped(network(), BATCH, frozenset({tap})).features) == [tap]
 
 
-@pytest.mark.parametrize("stage", [1, 2, 3, 4])
-def test_taps_before_and_after_the_residual_sum_differ_by_it(stage: int) -> None:
-    model = network()
-    block = getattr(model, f"layer{stage}")[-1]
+@pytest.mark.parametrize("number", [0, 1, 2, 3])
+def test_taps_before_and_after_the_residual_sum_differ_by_the_shortcut(number: int) -> None:
+    model, stage = network(), STAGES[number]
+    block = model.get_submodule(stage.last_conv.rpartition(".")[0])
     entered: list[Tensor] = []
-    block.conv1.register_forward_pre_hook(lambda _, args: entered.append(args[0].clone()))
-    features = model.tapped(BATCH, ALL).features
-    before, after = features[f"layer{stage}.bn3"], features[f"layer{stage}.sum"]
+    block.get_submodule("conv1").register_forward_pre_hook(lambda _, args: entered.append(args[0].clone()))
+    features = tapped(model, BATCH, ALL).features
+    before, after = features[stage.norm], features[stage.sum]
     assert not torch.equal(before, after)
     assert torch.equal(after, torch.relu(before + entered[0]))
 
 
-def test_the_gram_tap_is_the_second_blocks_first_convolution_before_its_batchnorm() -> None:
-    model = network()
-    left: list[Tensor] = []
-    model.get_submodule("layer2.1.conv1").register_forward_hook(lambda _, __, result: left.append(result.clone()))
-    assert torch.equal(model.tapped(BATCH, ALL).features["layer2.conv1"], left[0])
-
-
-def test_no_feature_is_overwritten_by_what_comes_after_it() -> None:
-    model = network().train()
-    features = model.tapped(BATCH, ALL).features
-    again = network().train()
+def test_reading_one_feature_leaves_the_others_unchanged() -> None:
+    features = tapped(network().train(), BATCH, ALL).features
     for tap, value in features.items():
-        assert torch.equal(value, again.tapped(BATCH, frozenset({tap})).features[tap])
+        assert torch.equal(value, tapped(network().train(), BATCH, frozenset({tap})).features[tap])
 
 
-# --- Weights on disk -------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("name", NAMES)
+def test_taps_name_layers_of_the_network(name: str) -> None:
+    architecture = architecture_of(full(name))
+    with torch.device("meta"):
+        widths = widths_of(build(full(name)))
+    assert architecture.stem_conv in widths and len(architecture.stages) == 4
+    assert all(layer in widths for stage in architecture.stages for layer in (stage.first_conv, stage.last_conv))
+    features = tapped(network(spec=thin(name, width=0.125)), BATCH, frozenset(s.sum for s in architecture.stages))
+    assert [value.shape[1] for value in features.features.values()] == [
+        widths[stage.last_conv] / 8 for stage in architecture.stages
+    ]
 
 
-def test_a_pruned_network_comes_back_with_its_shape_and_metadata(tmp_path: Path) -> None:
-    model = network(widths=pruned_widths())
-    save_weights(tmp_path / "w.safetensors", model, {"cell": "c", "log": [{"loss": 1.5}]})
-    loaded, metadata = load_weights(tmp_path / "w.safetensors")
-    assert same_weights(loaded, model)
-    assert (widths_of(loaded), loaded.stem) == (pruned_widths(), "cifar")
-    assert (metadata["cell"], metadata["log"]) == ("c", [{"loss": 1.5}])
+def hooked(model: nn.Module, image: Tensor, names: dict[str, str]) -> dict[str, Tensor]:
+    """What hooks on an eager model are left with once the forward pass has ended."""
+    seen: dict[str, Tensor] = {}
+
+    def remember(tap: str) -> Callable[..., None]:
+        def hook(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
+            seen[tap] = output
+
+        return hook
+
+    for tap, name in names.items():
+        model.get_submodule(name).register_forward_hook(remember(tap))
+    with torch.no_grad():
+        model(image)
+    return seen
 
 
-def test_the_same_network_is_stored_as_the_same_bytes(tmp_path: Path) -> None:
-    contents = set()
-    for name in ("a", "b", "c"):
-        save_weights(tmp_path / f"{name}.safetensors", network(), {"cell": "c", "key": "k", "image_size": 16})
-        contents.add((tmp_path / f"{name}.safetensors").read_bytes())
-    assert len(contents) == 1
+@pytest.mark.parametrize("name", NAMES)
+def test_the_tap_sum_is_what_hooks_on_an_eager_torchvision_model_read(name: str) -> None:
+    """torchvision adds the shortcut to the last BatchNorm's output in place, and so does the ReLU after it."""
+    ours, theirs = pair(name)
+    stages = architecture_of(full(name)).stages
+    norms = {stage.sum: stage.last_conv.replace("conv", "bn") for stage in stages}
+    image = torch.randn(1, 3, 64, 64)
+    expected = hooked(theirs, image, {**norms, **{stage.first: stage.first_conv for stage in stages}, "stem": "bn1"})
+    with torch.no_grad():
+        found = tapped(ours, image, frozenset(expected)).features
+    for tap, value in expected.items():
+        torch.testing.assert_close(found[tap], value, msg=tap)
+        assert value.min() >= 0 or tap.endswith("conv1")
 
 
-@pytest.mark.parametrize("wrapped", [False, True])
-@pytest.mark.parametrize("stem", ["cifar", "imagenet"])
-def test_a_state_dict_shows_its_own_shape(tmp_path: Path, wrapped: bool, stem: str) -> None:
-    model = network(widths=pruned_widths(), stem=stem)
-    state = model.state_dict()
-    torch.save({"state_dict": state, "epoch": 3} if wrapped else state, tmp_path / "w.pt")
-    loaded, metadata = load_weights(tmp_path / "w.pt")
-    assert same_weights(loaded, model)
-    assert (loaded.stem, metadata) == (stem, {})
+@pytest.mark.parametrize("name", NAMES)
+def test_the_tap_norm_is_the_last_batchnorm_that_torch_fx_reads_before_the_sum(name: str) -> None:
+    """A torch.fx graph keeps the BatchNorm's output apart as long as the addition makes a new tensor."""
+    ours, theirs = pair(name)
+    stages = architecture_of(full(name)).stages
+    norms = {stage.last_conv.replace("conv", "bn"): stage.norm for stage in stages}
+    image = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        expected = create_feature_extractor(theirs, norms)(image)
+        found = tapped(ours, image, frozenset(norms.values())).features
+    assert expected.keys() == found.keys()
+    for tap, value in expected.items():
+        torch.testing.assert_close(found[tap], value, msg=tap)
+        assert value.min() < 0
 
 
-def test_safetensors_from_elsewhere_show_their_own_shape(tmp_path: Path) -> None:
-    model = network()
-    save_file(model.state_dict(), tmp_path / "w.safetensors", {"format": "pt"})
-    loaded, metadata = load_weights(tmp_path / "w.safetensors")
-    assert same_weights(loaded, model) and metadata == {}
+# --- Pruned ----------------------------------------------------------------------------------------------------------
 
 
-def refused(path: Path) -> str:
-    with pytest.raises(HarnessError) as caught:
-        load_weights(path)
-    message = str(caught.value)
-    assert str(path) in message and "\n" not in message
-    return message
-
-
-@pytest.mark.parametrize("name", ["w.safetensors", "w.pt"])
-def test_a_missing_file_is_named(tmp_path: Path, name: str) -> None:
-    assert "no such checkpoint" in refused(tmp_path / name)
-
-
-@pytest.mark.parametrize("keep", [0, 7, 200, 100_000])
-def test_a_truncated_safetensors_file_is_refused(tmp_path: Path, keep: int) -> None:
-    path = tmp_path / "w.safetensors"
-    save_weights(path, network(), {})
-    path.write_bytes(path.read_bytes()[:keep])
-    assert "cut short" in refused(path)
-
-
-@pytest.mark.parametrize("keep", [0, 7, 200, 100_000])
-def test_a_truncated_pt_file_is_refused(tmp_path: Path, keep: int) -> None:
-    path = tmp_path / "w.pt"
-    torch.save(network().state_dict(), path)
-    path.write_bytes(path.read_bytes()[:keep])
-    assert "cannot be loaded" in refused(path)
-
-
-def test_a_pickled_model_is_refused_because_loading_it_would_run_code(tmp_path: Path) -> None:
-    torch.save(nn.Linear(2, 2), tmp_path / "w.pt")
-    assert "run code" in refused(tmp_path / "w.pt")
-
-
-@pytest.mark.parametrize("content", [[1, 2], {"lr": 0.1}, 3])
-def test_a_pt_file_without_tensors_is_refused(tmp_path: Path, content: Any) -> None:
-    torch.save(content, tmp_path / "w.pt")
-    assert "no state dict" in refused(tmp_path / "w.pt")
-
-
-@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small"])
-def test_another_architecture_is_refused(tmp_path: Path, name: str) -> None:
-    torch.save(torchvision.models.get_model(name, num_classes=100).state_dict(), tmp_path / "w.pt")
-    assert "not a ResNet50" in refused(tmp_path / "w.pt")
-
-
-def test_another_number_of_classes_is_refused(tmp_path: Path) -> None:
-    state = network().state_dict()
-    torch.save(state | {"fc.weight": torch.zeros(10, 128), "fc.bias": torch.zeros(10)}, tmp_path / "w.pt")
-    assert "100 classes" in refused(tmp_path / "w.pt")
-
-
-def test_a_missing_layer_is_refused(tmp_path: Path) -> None:
-    state = network().state_dict()
-    del state["layer3.2.bn1.weight"]
-    torch.save(state, tmp_path / "w.pt")
-    assert "layer3.2.bn1.weight" in refused(tmp_path / "w.pt")
-
-
-def test_safetensors_of_something_else_are_refused(tmp_path: Path) -> None:
-    save_file({"x": torch.zeros(2)}, tmp_path / "w.safetensors")
-    assert "not a ResNet50" in refused(tmp_path / "w.safetensors")
+@pytest.mark.parametrize("name", NAMES)
+def test_a_pruned_resnet_is_rebuilt_from_its_shapes(name: str) -> None:
+    spec = thin(name)
+    shapes = shapes_of(build(spec))
+    for layer in ("layer1.0", "layer3.1"):
+        kept, entering = 1, shapes[f"{layer}.conv1.weight"][1]
+        shapes[f"{layer}.conv1.weight"] = (kept, entering, *shapes[f"{layer}.conv1.weight"][2:])
+        for part in ("weight", "bias", "running_mean", "running_var"):
+            shapes[f"{layer}.bn1.{part}"] = (kept,)
+        conv2 = shapes[f"{layer}.conv2.weight"]
+        shapes[f"{layer}.conv2.weight"] = (conv2[0], kept, *conv2[2:])
+    model = rebuild(spec, shapes)
+    architecture_of(spec).initialise(model)
+    assert shapes_of(model) == shapes
+    assert widths_of(model)["layer1.0.conv1"] == widths_of(model)["layer3.1.conv1"] == 1
+    assert model.train()(BATCH).isfinite().all()

@@ -19,7 +19,7 @@ def records() -> list[LatencyRecord]:
     return [record for record in found if isinstance(record, LatencyRecord)]
 
 
-def test_every_run_is_one_file_more_with_an_entry_per_model_and_condition(
+def test_every_run_adds_a_file_with_an_entry_per_model_and_condition(
     tmp_path: Path, records: list[LatencyRecord]
 ) -> None:
     first, second = keep(tmp_path, records), keep(tmp_path, records)
@@ -38,11 +38,11 @@ def test_every_run_is_one_file_more_with_an_entry_per_model_and_condition(
         )
 
 
-def test_pytest_benchmarks_own_compare_reads_it(tmp_path: Path, records: list[LatencyRecord]) -> None:
+def test_the_compare_command_of_pytest_benchmark_reads_it(tmp_path: Path, records: list[LatencyRecord]) -> None:
     for _ in range(2):
         path = keep(tmp_path, records)
     command = [sys.executable, "-m", "pytest_benchmark", "--storage", str(path.parents[1]), "compare", "--group-by"]
     done = subprocess.run([*command, "group"], capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("ResNet50") == 8
-    assert "ort-current-threads-all" in done.stdout
+    assert "onnxruntime-current-threads-all" in done.stdout

@@ -26,12 +26,12 @@ def accuracy_with_another_runtime(bench: Bench) -> None:
 
 
 @fault("too-few-samples", (CELL, "latency"))
-def a_process_lost(bench: Bench) -> None:
+def a_lost_process(bench: Bench) -> None:
     bench.measured(bench.get(LatencyRecord).processes[1:])
 
 
 @fault("too-few-samples", (CELL, "latency"))
-def samples_lost(bench: Bench) -> None:
+def lost_samples(bench: Bench) -> None:
     bench.processes(lambda process: {"rounds": process.rounds - 1}, lambda place: place == 3)
 
 
@@ -145,7 +145,7 @@ def stolen(bench: Bench) -> None:
 
 
 @fault("open-container", (CELL, "accuracy"))
-def a_container_that_did_not_look_at_itself(bench: Bench) -> None:
+def a_container_that_did_not_inspect_itself(bench: Bench) -> None:
     bench.environment(AccuracyRecord, enclosure={})
 
 
@@ -205,7 +205,7 @@ def a_process_changed_on_record(bench: Bench) -> None:
 
 
 @fault("other-history", (CELL, "latency"))
-def a_process_more_on_record(bench: Bench) -> None:
+def one_process_more_on_record(bench: Bench) -> None:
     kept(bench, rounds=1)
 
 

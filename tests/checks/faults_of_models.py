@@ -14,7 +14,7 @@ def another_training_device(bench: Bench) -> None:
 
 
 @fault("mixed-training", (TEACHER, "train"))
-def the_teacher_by_another_torch(bench: Bench) -> None:
+def the_teacher_trained_by_another_torch(bench: Bench) -> None:
     bench.environment(TrainRecord, TEACHER, torch="2.12.0")
 
 

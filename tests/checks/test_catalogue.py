@@ -1,6 +1,7 @@
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -8,6 +9,7 @@ from harness.checks import limits
 from harness.checks.catalogue import CHECKS, STRICT, errors
 from harness.checks.evidence import read_evidence
 from harness.checks.files_on_disk import walked
+from harness.plan.planning import make_plan
 from harness.store.records import (
     AccuracyRecord,
     ExportRecord,
@@ -19,7 +21,8 @@ from harness.store.records import (
     save,
 )
 from tests.checks import faults_of_measurement, faults_of_models, faults_of_the_chain
-from tests.checks.planted import BESIDE, CELL, FAULTS, HEADLINE, OTHER, TEACHER, Bench, make_bench
+from tests.checks.planted import BESIDE, CELL, FAULTS, HEADLINE, OTHER, TEACHER, Bench, Plant, make_bench
+from tests.documents import Load, put
 from tests.synthetic import CLOSED, plan_for, records_for
 
 # Each registers its faults when it is imported.
@@ -70,7 +73,7 @@ def test_conditions_beside_the_headline_may_have_fewer_processes(bench: Bench) -
     assert bench.findings() == []
 
 
-def test_without_artifacts_only_records_count(bench: Bench) -> None:
+def test_without_artifacts_only_the_records_are_checked(bench: Bench) -> None:
     bench.onnx().write_bytes(b"cut short")
     bench.onnx(OTHER).unlink()
     assert [finding.check for finding in bench.findings()] == ["changed-file"]
@@ -138,7 +141,7 @@ def test_other_export_forms_of_one_model_share_its_weights_but_no_file(bench: Be
     assert {(finding.check, finding.cell) for finding in both.findings()} == {
         ("duplicate-model", cell.id),
         ("duplicate-model", forms.id),
-        ("swapped-models", forms.id),
+        ("broken-chain", forms.id),
     }
 
 
@@ -159,13 +162,16 @@ def test_a_share_that_rounding_explains_is_no_finding_and_emptied_layers_are_nam
     )
 
 
-def test_chance_depends_on_the_number_of_classes(tmp_path: Path) -> None:
-    """Of the stand-in's ten classes, one in ten is right by guessing."""
-    plan = plan_for("quick", "stand_in")
-    classes = plan.teacher.teacher.network.classes
-    bench = make_bench(plan, tmp_path)
-    faults_of_models.accuracy(bench, 100 / classes)
-    assert [finding.check for finding in bench.findings()] == ["chance-accuracy"]
+def test_chance_depends_on_the_number_of_classes(load: Load, document: dict[str, Any], tmp_path: Path) -> None:
+    """Of ten classes, guessing gets one image in ten right."""
+    put(document, "profile.lite.data", {"dataset": "image_folder", "train_images": 100})
+    put(document, "dataset.image_folder.classes", 10)
+    ten = make_bench(make_plan(load(document, "lite"), "lite", experiments=["prune-0.3"]), tmp_path / "ten")
+    hundred = make_bench(plan_for("lite", experiments=["prune-0.3"]), tmp_path / "hundred")
+    for bench in (ten, hundred):
+        faults_of_models.accuracy(bench, 10.1)
+    assert [finding.check for finding in ten.findings()] == ["chance-accuracy"]
+    assert hundred.findings() == []
 
 
 def test_a_remedy_names_the_record_of_the_condition_at_fault(bench: Bench) -> None:
@@ -176,13 +182,15 @@ def test_a_remedy_names_the_record_of_the_condition_at_fault(bench: Bench) -> No
 
 
 @pytest.mark.parametrize(
-    ("fault", "verb"),
-    [("a_method_whose_code_has_changed", "train-matrix"), ("an_engine_whose_code_has_changed", "bench")],
+    ("plant", "plugin", "verb"),
+    [
+        (faults_of_the_chain.a_method_whose_code_has_changed, "method gram", "train-matrix"),
+        (faults_of_the_chain.an_engine_whose_code_has_changed, "engine onnxruntime", "bench"),
+    ],
 )
-def test_changed_code_names_the_plug_in_and_both_choices(bench: Bench, fault: str, verb: str) -> None:
-    FAULTS[fault][2](bench)
+def test_changed_code_names_the_plug_in_and_both_choices(bench: Bench, plant: Plant, plugin: str, verb: str) -> None:
+    plant(bench)
     (finding,) = bench.findings()
-    plugin = "method gram" if verb == "train-matrix" else "engine onnxruntime"
     assert (finding.severity, finding.reason) == ("error", f"code has changed since: {plugin}")
     assert finding.remedy.startswith(f"make {verb} CODE=redo PROFILE=lite ") and "CODE=keep" in finding.remedy
 

@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -5,9 +6,10 @@ import pytest
 
 from harness.checks.comparison import LEAST_PROCESSES, as_text, compare
 from harness.errors import HarnessError
+from harness.plan.planning import make_plan
 from harness.store.records import AccuracyRecord, Failure, LatencyRecord, Record, TrainRecord, load, record_path, save
 from tests.checks.planted import BESIDE, CELL, HEADLINE, OTHER, TEACHER, Bench, listed
-from tests.synthetic import plan_for, records_for
+from tests.synthetic import fill_results, plan_for, records_for
 
 
 @pytest.fixture
@@ -45,7 +47,7 @@ def test_a_slower_model_is_listed_with_its_interval(folders: tuple[Path, Path], 
     comparison = compare(*folders)
     assert {(change.cell, change.what) for change in comparison.significant} == {
         (TIMED, "latency"),
-        (TIMED, "latency by teacher's"),
+        (TIMED, "latency / teacher's"),
     }
     for one in comparison.significant:
         assert one.by.value == pytest.approx(1.1)
@@ -58,9 +60,9 @@ def test_a_slower_model_is_listed_with_its_interval(folders: tuple[Path, Path], 
     assert "2 significant changes" in text
 
 
-def test_conditions_are_compared_each_by_itself(folders: tuple[Path, Path], bench: Bench) -> None:
+def test_each_condition_is_compared_separately(folders: tuple[Path, Path], bench: Bench) -> None:
     slower(bench, CELL, 1.1, under=BESIDE)
-    assert listed(*folders) == {(f"{BESIDE}/{CELL}", "latency"), (f"{BESIDE}/{CELL}", "latency by teacher's")}
+    assert listed(*folders) == {(f"{BESIDE}/{CELL}", "latency"), (f"{BESIDE}/{CELL}", "latency / teacher's")}
 
 
 def test_a_slower_machine_state_changes_latencies_and_no_ratio(folders: tuple[Path, Path], bench: Bench) -> None:
@@ -72,7 +74,7 @@ def test_a_slower_machine_state_changes_latencies_and_no_ratio(folders: tuple[Pa
 def test_a_slower_teacher_changes_every_ratio(folders: tuple[Path, Path], bench: Bench) -> None:
     slower(bench, TEACHER, 1.1)
     students = {f"{HEADLINE}/{cell.id}" for cell in bench.plan.cells if cell.id != TEACHER}
-    assert listed(*folders) == {(TIMED_TEACHER, "latency"), *((cell, "latency by teacher's") for cell in students)}
+    assert listed(*folders) == {(TIMED_TEACHER, "latency"), *((cell, "latency / teacher's") for cell in students)}
 
 
 def test_accuracies_of_one_file_may_not_differ_at_all(folders: tuple[Path, Path], bench: Bench) -> None:
@@ -112,14 +114,20 @@ MISMATCHES: list[tuple[str, type[Record], dict[str, Any], dict[str, Any], list[s
     ("runtime", LatencyRecord, {"runtime": "onnxruntime 1.23.0"}, {}, ["onnxruntime 1.16.0", "onnxruntime 1.23.0"]),
     ("runtime", AccuracyRecord, {"runtime": "onnxruntime 1.23.0"}, {}, ["onnxruntime 1.16.0", "onnxruntime 1.23.0"]),
     ("number of threads", LatencyRecord, {"threads": 2}, {}, ["1 in", "2 in"]),
-    ("estimator", LatencyRecord, {"settings": {"estimator": "mean"}}, {}, ["mean", "quartile"]),
-    ("session", LatencyRecord, {"settings": {"session": {"spinning": "0"}}}, {}, ["spinning"]),
+    ("estimator", LatencyRecord, {"spec": {"estimator": "mean"}}, {}, ["mean", "quartile"]),
+    (
+        "session",
+        LatencyRecord,
+        {"session": {"intra_op_num_threads": 1, "spinning": "0"}},
+        {},
+        ["spinning = None in", "spinning = 0 in"],
+    ),
     ("test set", AccuracyRecord, {"testset_sha256": "cd" * 32}, {}, ["ab" * 32, "cd" * 32]),
 ]
 
 
 @pytest.mark.parametrize(("what", "kind", "fields", "facts", "values"), MISMATCHES)
-def test_what_cannot_be_compared_is_an_error_that_names_both_values(
+def test_unlike_runs_are_refused_naming_both_values(
     folders: tuple[Path, Path],
     bench: Bench,
     what: str,
@@ -139,10 +147,49 @@ def test_what_cannot_be_compared_is_an_error_that_names_both_values(
         assert text in message
 
 
-def test_what_differs_without_harm_is_compared(folders: tuple[Path, Path], bench: Bench) -> None:
+def test_harmless_differences_do_not_prevent_a_comparison(folders: tuple[Path, Path], bench: Bench) -> None:
     bench.environment(LatencyRecord, run="run-2", harness_revision="fedcba", kernel="6.2", steal_pct=0.0)
-    bench.setting("bench", blocks=99)
+    bench.change(LatencyRecord, code={"engine onnxruntime": "0" * 64})
     assert listed(*folders) == set()
+
+
+def test_runs_under_other_bench_settings_are_refused_naming_both(sound: Bench, tmp_path: Path) -> None:
+    settings = sound.plan.settings
+    other = settings.bench.model_copy(update={"sampling_s": 0.3, "rounds": 32})
+    plan = make_plan(settings.model_copy(update={"bench": other}), "lite", experiments=["prune-0.3"])
+    fill_results(plan, tmp_path)
+    before, after = sound.results / "lite", tmp_path / "lite"
+    with pytest.raises(HarnessError) as caught:
+        compare(before, after)
+    for text in (
+        "the sampling of [bench] of its latency differs: ",
+        f"rounds = 64, sampling_s = 1.0 in {before}",
+        f"rounds = 32, sampling_s = 0.3 in {after}",
+    ):
+        assert text in str(caught.value)
+
+
+def test_files_beside_the_records_are_named_once_and_left_alone(folders: tuple[Path, Path], bench: Bench) -> None:
+    """A copied folder with a slower teacher, what a file manager and an editor leave, and another cell's record."""
+    before, after = folders
+    slower(bench, TEACHER, 1.1)
+    shutil.copytree(after / "latency" / HEADLINE, after / "latency" / f"{HEADLINE}.bak")
+    slower(bench, TEACHER, 1 / 1.1)
+    (after / "latency" / HEADLINE / f"._{CELL}.json").write_bytes(b"\x00\x05\x16\x07")
+    (after / "latency" / "notes.json").write_text("{}")
+    (after / "accuracy" / f"{CELL} (copy).json").write_bytes(bench.path(AccuracyRecord).read_bytes())
+    (after / "accuracy" / f"{CELL}.json~").write_text("{")
+    comparison = compare(before, after)
+    assert comparison.significant == () and len(comparison.changes) == 48
+    one = "a file that is no record of this place"
+    assert set(comparison.left_out) == {
+        f"{after}/latency/{HEADLINE}.bak: 10 files that are no records of this place, like p0.3-bn-base-s0.json",
+        f"{after}/latency/{HEADLINE}: {one}, like ._{CELL}.json",
+        f"{after}/latency: {one}, like notes.json",
+        f"{after}/accuracy: {one}, like {CELL} (copy).json",
+    }
+    text = as_text(before, after, comparison)
+    assert all(text.count(f"not judged: {line}") == 1 for line in comparison.left_out)
 
 
 def test_cells_of_one_folder_only_and_failed_ones_are_named(folders: tuple[Path, Path], bench: Bench) -> None:
@@ -154,7 +201,7 @@ def test_cells_of_one_folder_only_and_failed_ones_are_named(folders: tuple[Path,
     assert f"not judged: {CELL}: accuracy failed" in as_text(*folders, comparison)
 
 
-def test_too_few_processes_show_nothing_and_that_is_said(folders: tuple[Path, Path], bench: Bench) -> None:
+def test_too_few_processes_show_nothing_and_are_named(folders: tuple[Path, Path], bench: Bench) -> None:
     slower(bench, CELL, 2.0)
     bench.change(LatencyRecord, processes=bench.get(LatencyRecord).processes[: LEAST_PROCESSES - 1])
     comparison = compare(*folders)

@@ -44,7 +44,7 @@ few = hypothesis_settings(max_examples=25, suppress_health_check=[HealthCheck.fu
 
 @few
 @given(values=observations)
-def test_a_against_a_is_no_change(made: Callable[..., Path], values: list[float]) -> None:
+def test_a_folder_compared_with_itself_shows_no_change(made: Callable[..., Path], values: list[float]) -> None:
     folder = made(values)
     comparison = compare(folder, folder)
     assert comparison.significant == ()
@@ -56,7 +56,7 @@ def test_a_against_a_is_no_change(made: Callable[..., Path], values: list[float]
 
 @few
 @given(first=observations, second=observations)
-def test_the_point_of_b_against_a_is_that_of_a_against_b_upside_down(
+def test_comparing_b_with_a_inverts_comparing_a_with_b(
     made: Callable[..., Path], first: list[float], second: list[float]
 ) -> None:
     one, two = made(first, "a"), made(second, "b")
@@ -79,11 +79,11 @@ def test_a_model_that_is_slower_throughout_is_listed(
     # Within a factor of 1.1 from the fastest to the slowest process, which the change is well above.
     close = [1 + 0.1 * value / max(values) for value in values]
     found = listed(made(close, "a"), made([factor * value for value in close], "b"))
-    assert found == {(f"{HEADLINE}/{CELL}", "latency"), (f"{HEADLINE}/{CELL}", "latency by teacher's")}
+    assert found == {(f"{HEADLINE}/{CELL}", "latency"), (f"{HEADLINE}/{CELL}", "latency / teacher's")}
 
 
 @pytest.mark.parametrize("count", [LEAST_PROCESSES, 15])
-def test_two_runs_of_equal_models_are_seldom_called_different(made: Callable[..., Path], count: int) -> None:
+def test_two_runs_of_equal_models_are_rarely_called_different(made: Callable[..., Path], count: int) -> None:
     """Drawn from one distribution, with bursts: the whole list is to be empty nineteen times in twenty."""
     random = np.random.default_rng(3)
 

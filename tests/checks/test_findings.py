@@ -32,15 +32,15 @@ def test_errors_come_first_and_each_check_says_rows_reasons_and_remedy(bench: Be
         f"  {CELL}: 7 weights of the ONNX file are denormal numbers",
     ]
     assert lines[3].startswith(f"  remedy: delete results/lite/export/{OTHER}.json")
-    assert " ".join(lines[3:6]).count("remedy") == 1 and "(and alike for the others)" in " ".join(lines[3:6])
+    assert " ".join(lines[3:6]).count("remedy") == 1 and "(and likewise for the others)" in " ".join(lines[3:6])
     head = lines.index("warning: wide-interval (1 row)")
     assert lines[head + 1].startswith(f"  {OTHER}: ")
-    assert lines[head + 2].startswith("  remedy: ") and "alike" not in lines[head + 2]
+    assert lines[head + 2].startswith("  remedy: ") and "likewise" not in lines[head + 2]
     assert lines[-1].endswith(": 2 errors, 1 warning.")
     assert all(len(line) <= WIDTH for line in lines)
 
 
-def test_one_reason_of_many_rows_is_said_once(bench: Bench) -> None:
+def test_a_reason_that_many_rows_share_is_printed_once(bench: Bench) -> None:
     for cell in bench.plan.cells:
         bench.change(LatencyRecord, cell.id, runtime="onnxruntime 1.31.0")
     text = as_text(bench.plan, bench.findings())

@@ -62,8 +62,8 @@ def other_network(folder: Path) -> str:
     import torch
     import torchvision
 
-    torch.save(torchvision.models.resnet18(num_classes=100).state_dict(), folder / "resnet18.pt")
-    return "resnet18.pt"
+    torch.save(torchvision.models.mobilenet_v2(num_classes=100).state_dict(), folder / "mobilenet.pt")
+    return "mobilenet.pt"
 
 
 def cut_short(folder: Path, name: str) -> str:
@@ -101,13 +101,24 @@ BAD = {
     "no matrix": (lambda _: ["plan", "--matrix", "other.toml"], ["other.toml", "--matrix"]),
     "no data": (lambda _: ["train-matrix", "--profile", "lite"], ["empty", "DATA_DIR"]),
     "an unknown KD method": (lambda _: one_model("--kd-method", "9"), ["--kd-method 9", "3 (gram)"]),
-    "an unknown pruning method": (lambda _: one_model("--prune-method", "x"), ["'x'", "bn, gn, l1"]),
+    "an unknown pruning method": (lambda _: one_model("--prune-method", "x"), ["'x'", "bn, gn, l1, random"]),
+    "an unknown choice about changed code": (
+        lambda _: ["train-matrix", "--profile", "quick", "--code", "ask"],
+        ["--code ask", "refuse, redo, keep"],
+    ),
+    "a model to make again that is not planned": (
+        lambda _: ["train-matrix", "--profile", "quick", "--redo", "none"],
+        ["'none'", "plan --json"],
+    ),
     "a missing checkpoint": (lambda _: one_model("--orig-model", "none.pt"), ["none.pt", "no such checkpoint"]),
     "a corrupt checkpoint": (
         lambda folder: one_model("--orig-model", cut_short(folder, "torn.safetensors")),
         ["torn.safetensors", "cut short"],
     ),
-    "another architecture": (lambda folder: one_model("--orig-model", other_network(folder)), ["resnet18.pt"]),
+    "another architecture": (
+        lambda folder: one_model("--orig-model", other_network(folder)),
+        ["mobilenet.pt", "known: ResNet18, ResNet50"],
+    ),
     "a truncated ONNX file": (
         lambda folder: ["test", "--onnx-file", cut_short(folder, "torn.onnx"), "--profile", "quick"],
         ["torn.onnx", "export it again"],
@@ -177,22 +188,22 @@ def started(folder: Path) -> subprocess.Popen[str]:
 
 
 def test_nothing_is_merged_into_what_is_being_trained(folder: Path) -> None:
-    record = folder / "carried/quick/train/teacher-s0.json"
+    record = folder / "elsewhere/quick/train/teacher-s0.json"
     record.parent.mkdir(parents=True)
     record.write_text("{}")
     process = started(folder)
-    done = harness(folder, "merge", "carried", "--profile", "quick", data=folder / "empty")
+    done = harness(folder, "merge", "elsewhere", "--profile", "quick", data=folder / "empty")
     process.kill()
     process.communicate(timeout=60)
     assert done.returncode == 2 and "another run is training, merging or unpacking profile quick" in done.stderr
 
 
-def test_ctrl_c_keeps_the_work_and_says_how_to_go_on(folder: Path) -> None:
+def test_ctrl_c_keeps_the_work_and_says_how_to_resume(folder: Path) -> None:
     process = started(folder)
     process.send_signal(signal.SIGINT)
     text, _ = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "the same command goes on from here" in text and "Traceback" not in text
+    assert "the same command resumes from here" in text and "Traceback" not in text
     tiny_matrix(folder, ["base"], profile__quick__teacher__epochs=12)
     checkpoints = list(folder.rglob("checkpoint.pt"))
     assert len(checkpoints) == 1

@@ -1,6 +1,7 @@
 """From one machine to another, with the real commands: trained in one folder, merged, unpacked and measured in another.
 
-What a session on a borrowed GPU does, in small: a call with a budget, packs, records; then the machine that measures.
+It is what somebody does with a borrowed GPU, in small: a run with a budget, packs, records; then the machine that
+measures.
 """
 
 import json
@@ -12,23 +13,19 @@ import pytest
 
 from harness.files import file_sha256
 from harness.store.records import AccuracyRecord, ExportRecord, LatencyRecord, TrainRecord, load, record_path
-from tests.command import harness, real_data, tiny_matrix
+from tests.command import harness, tiny_matrix
 from tests.documents import ROOT
+from tests.synthetic import MATRIX, fill_results, plan_for
 
 TEACHER, STUDENT = "teacher-s0", "p0.3-bn-base-s0"
-HEADLINE = "ort-1.16.0-threads-1"
-
-pytestmark = pytest.mark.skipif(
-    not (ROOT / ".venvs/bench-1.16.0/bin/python").is_file(), reason="no .venvs/bench-1.16.0: `make setup` makes it"
-)
+HEADLINE = "onnxruntime-1.16.0-threads-1"
 
 
 class Machine(NamedTuple):
     folder: Path
-    data: Path
 
     def run(self, *arguments: str, code: int = 0) -> str:
-        done = harness(self.folder, *arguments, "--profile", "quick", data=self.data)
+        done = harness(self.folder, *arguments, "--profile", "quick")
         assert done.returncode == code, f"{arguments}: {done.stdout}{done.stderr}"
         return done.stdout
 
@@ -45,15 +42,17 @@ class Machine(NamedTuple):
 
 
 def machine(folder: Path) -> Machine:
-    (folder / "empty").mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     tiny_matrix(folder, ["base"])
     (folder / "README.md").write_text("# Results\n\n<!-- table: quick prune-0.3 -->\n<!-- end -->\n")
-    return Machine(folder, real_data() or folder / "empty")
+    return Machine(folder)
 
 
 @pytest.fixture(scope="module")
 def gpu(tmp_path_factory: pytest.TempPathFactory) -> Machine:
     """The machine that trains: it measures nothing, and leaves records and packs."""
+    if not (ROOT / ".venvs/bench-1.16.0/bin/python").is_file():
+        pytest.skip("no .venvs/bench-1.16.0: `make setup` makes it")
     here = machine(tmp_path_factory.mktemp("gpu"))
     text = here.run("results", "--no-bench", "--budget", "10m")
     assert "p0.3-bn-base-s0: done" in text and "bench: skipped" in text
@@ -64,7 +63,7 @@ def gpu(tmp_path_factory: pytest.TempPathFactory) -> Machine:
 
 @pytest.fixture(scope="module")
 def home(gpu: Machine, tmp_path_factory: pytest.TempPathFactory) -> Machine:
-    """The machine that measures: it has got the records and the packs, and went on from there."""
+    """The machine that measures: it got the records and the packs, and did what was left to do."""
     here = machine(tmp_path_factory.mktemp("home"))
     assert "0 left" in here.run("merge", str(gpu.folder / "results"))
     assert "refused" not in here.run("unpack", str(gpu.folder / "packs"))
@@ -103,18 +102,18 @@ def test_everything_is_measured_at_home_and_the_chain_holds(home: Machine) -> No
 
 def test_verify_walks_every_number_back_and_has_files_and_raw_samples_to_hold_it_against(home: Machine) -> None:
     assert breaks_less_noise(home) == []
-    walked = json.loads(harness(home.folder, "verify", "--json", "--profile", "quick", data=home.data).stdout)["walked"]
+    walked = json.loads(harness(home.folder, "verify", "--json", "--profile", "quick").stdout)["walked"]
     assert walked["weights here"] == walked["ONNX files here"] == walked["latencies"] == 2
     assert walked["latencies in pytest-benchmark's files"] == 2 and walked["processes with raw samples here"] >= 6
 
 
-# Three processes of eleven samples on a busy machine are no measurement, and networks of seconds no networks: what the
-# checks say about that is not what is tested here.
+# Three processes of eleven samples on a busy machine are no measurement, and a network trained for seconds has learnt
+# nothing. What the checks say about that is not what is tested here.
 NOISE = ("control-off", "unusable-interval", "stolen-run", "chance-accuracy", "differs-from-torch")
 
 
 def breaks_less_noise(machine: Machine) -> list[str]:
-    done = harness(machine.folder, "verify", "--json", "--profile", "quick", data=machine.data)
+    done = harness(machine.folder, "verify", "--json", "--profile", "quick")
     return [line for line in json.loads(done.stdout)["breaks"] if not any(f"({name})" in line for name in NOISE)]
 
 
@@ -133,7 +132,7 @@ def edit(path: Path, old: str, new: str) -> None:
 def test_each_planted_break_is_found(home: Machine, tmp_path: Path) -> None:
     """One copy, a break for each link of the chain, from the table down to the raw samples."""
     shutil.copytree(home.folder, tmp_path / "copy")
-    broken = Machine(tmp_path / "copy", home.data)
+    broken = Machine(tmp_path / "copy")
     results = broken.folder / "results/quick"
     row = next(line for line in (results / "tables/prune-0.3.md").read_text().splitlines() if "KD(0)" in line)
     edit(results / "tables/prune-0.3.md", row, row.replace("KD(0)", "KD(9)"))
@@ -160,10 +159,10 @@ def test_each_planted_break_is_found(home: Machine, tmp_path: Path) -> None:
         f"{STUDENT} latency: block 1 has rounds",
     ):
         assert said in text, text
-    assert harness(broken.folder, "verify", "--profile", "quick", data=broken.data).returncode == 1
+    assert harness(broken.folder, "verify", "--profile", "quick").returncode == 1
 
 
-def test_carrying_the_same_again_changes_nothing(gpu: Machine, home: Machine) -> None:
+def test_merging_and_unpacking_the_same_again_changes_nothing(gpu: Machine, home: Machine) -> None:
     before = {path: path.read_bytes() for path in (home.folder / "results").rglob("*.json")}
     assert "0 files taken" in home.run("merge", str(gpu.folder / "results"))
     assert "there already" in home.run("unpack", str(gpu.folder / "packs"))
@@ -172,7 +171,7 @@ def test_carrying_the_same_again_changes_nothing(gpu: Machine, home: Machine) ->
 
 def test_what_was_measured_at_home_goes_back_the_same_way(gpu: Machine, home: Machine, tmp_path: Path) -> None:
     shutil.copytree(gpu.folder, tmp_path / "gpu")
-    back = Machine(tmp_path / "gpu", gpu.data)
+    back = Machine(tmp_path / "gpu")
     text = back.run("merge", str(home.folder / "results"), code=0)
     assert "in half precision" in text and "latency" not in text.splitlines()[-1].split("(")[-1]
     assert back.record(TrainRecord, STUDENT) == gpu.record(TrainRecord, STUDENT), "the trained weights are here"
@@ -182,9 +181,51 @@ def test_a_machine_with_records_and_no_teacher_trains_nothing(gpu: Machine, tmp_
     here = machine(tmp_path / "bare")
     here.run("merge", str(gpu.folder / "results"))
     (here.folder / f"results/quick/train/{STUDENT}.json").unlink()
-    if not real_data():
-        shutil.copy(gpu.folder / "artifacts/quick/testset-stand-in.npz", here.folder)
-        (here.folder / "artifacts/quick").mkdir(parents=True)
-        (here.folder / "testset-stand-in.npz").rename(here.folder / "artifacts/quick/testset-stand-in.npz")
     text = here.run("results", "--no-bench", "--budget", "5m")
     assert "its weights are not here: unpack them" in text and "epoch 1 of" not in text
+
+
+# --- What the options say --------------------------------------------------------------------------------------------
+
+
+def other_machine(folder: Path, dataset: str) -> Path:
+    """Results of the quick profile over a data set, made up; and the project's matrix to merge them by."""
+    fill_results(plan_for("quick", dataset), folder / "other/results")
+    (folder / "matrix.toml").write_text(MATRIX.read_text())
+    return folder / "other/results"
+
+
+@pytest.mark.parametrize("dataset", ["cifar100", "stand_in"])
+def test_a_machine_without_data_merges_over_the_data_set_on_record(tmp_path: Path, dataset: str) -> None:
+    results = other_machine(tmp_path, dataset)
+    here = Machine(tmp_path)
+    merged = json.loads(here.run("merge", str(results), "--json"))
+    assert merged["left"] == []
+    assert len(merged["taken"]) == len(list(results.rglob("*.json")))
+    assert "0 files taken" in here.run("merge", str(results / "quick"))
+
+
+def test_records_over_another_data_set_than_the_one_known_here_are_refused(tmp_path: Path) -> None:
+    results = other_machine(tmp_path, "cifar100")
+    here = Machine(tmp_path)
+    (tmp_path / "artifacts/quick").mkdir(parents=True)
+    (tmp_path / "artifacts/quick/testset-stand_in.npz").write_bytes(b"used before")
+    text = here.run("merge", str(results), code=1)
+    assert "refused: train/" in text and "made under other settings" in text
+    assert not list((tmp_path / "results").rglob("*.json"))
+
+
+def test_a_profile_that_is_a_path_is_an_error_in_one_line_and_nothing_is_written(tmp_path: Path) -> None:
+    results = other_machine(tmp_path, "cifar100")
+    (tmp_path / "matrix.toml").write_text(MATRIX.read_text().replace("[profile.quick", '[profile."../quick"'))
+    for command in (["merge", str(results)], ["unpack", str(results)], ["pack"]):
+        done = harness(tmp_path, *command, "--profile", "../quick")
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+    assert {path.name for path in tmp_path.iterdir()} == {"matrix.toml", "other"}
+
+
+def test_half_precision_and_an_onnx_file_exclude_each_other(tmp_path: Path) -> None:
+    (tmp_path / "matrix.toml").write_text(MATRIX.read_text())
+    done = harness(tmp_path, "pack", "--half", "--onnx", "--profile", "quick")
+    assert done.returncode == 2 and "give one of the two" in done.stderr

@@ -14,7 +14,7 @@ from harness.commands.schedule import (
     training_s,
 )
 from harness.plan.planning import Plan
-from harness.store.chain import CellState, Training
+from harness.store.states import CellState, Training
 from tests.synthetic import plan_for
 
 UNKNOWN = Costs({}, {})

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from harness.commands import subprocess_stage as stage
-from harness.commands.subprocess_stage import Runner
+from harness.commands.subprocess_stage import CommandRunner
 
 # What `python -m harness` is in these tests: a package of one file that does as it is told.
 SCRIPT = """
@@ -40,23 +40,23 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_command_that_ends_is_shown_and_done(capsys: pytest.CaptureFixture[str]) -> None:
-    ended = Runner().run(["well"], 60)
+    ended = CommandRunner().run(["well"], 60)
     assert (ended.code, ended.outcome, ended.last_words) == (0, "done", ["begun well"])
     assert capsys.readouterr().out == "begun well\n"
 
 
 def test_one_that_fails_leaves_its_code_and_last_words() -> None:
-    ended = Runner().run(["fail"], float("inf"))
+    ended = CommandRunner().run(["fail"], float("inf"))
     assert (ended.code, ended.outcome, ended.last_words[-1]) == (2, "failed", "error: no such thing")
 
 
 def test_one_that_crashes_is_a_failure_like_any_other() -> None:
-    ended = Runner().run(["crash"], 60)
+    ended = CommandRunner().run(["crash"], 60)
     assert (ended.code, ended.outcome) == (-signal.SIGSEGV, "failed")
 
 
 def test_when_its_time_is_up_it_is_asked_and_may_save() -> None:
-    ended = Runner().run(["sleep"], 5)
+    ended = CommandRunner().run(["sleep"], 5)
     assert ended.outcome == "stopped" and ended.last_words == ["begun sleep", "saved"]
     assert ended.seconds < 30
 
@@ -64,7 +64,7 @@ def test_when_its_time_is_up_it_is_asked_and_may_save() -> None:
 def test_it_is_asked_even_where_a_script_started_all_of_it_in_the_background() -> None:
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        ended = Runner().run(["sleep"], 5)
+        ended = CommandRunner().run(["sleep"], 5)
         assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGINT, before)
@@ -73,12 +73,12 @@ def test_it_is_asked_even_where_a_script_started_all_of_it_in_the_background() -
 
 def test_one_that_does_not_listen_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stage, "PATIENCE_S", (0.0, 0.5, 0.5))
-    ended = Runner().run(["stubborn"], 5)
+    ended = CommandRunner().run(["stubborn"], 5)
     assert (ended.code, ended.outcome) == (-signal.SIGKILL, "stopped")
 
 
 def test_stopping_ends_the_present_command_and_every_later_one() -> None:
-    runner = Runner()
+    runner = CommandRunner()
     threading.Timer(2, runner.stop).start()
     assert runner.run(["sleep"], 60).outcome == "stopped"
     assert runner.stopping and os.getpid()

@@ -8,11 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from harness.containers.images import CPU, GPU, Recipe, copied
+from harness.containers.images import CPU, GPU, ImageSpec, copied
 from harness.errors import HarnessError
+from harness.plan.settings import engine_environment, engine_names
+from harness.store.records import AccuracyRecord, load, record_path
+from tests.bench_kit import OLD_ENGINE, OLD_PYTHON, SETTINGS, Workshop
 from tests.documents import ROOT
 
-RECIPES = [CPU, GPU]
+SPECS = [CPU, GPU]
 
 
 @pytest.fixture
@@ -34,43 +37,43 @@ def checkout(tmp_path: Path) -> Path:
 def test_an_image_contains_what_its_dockerfile_copies_and_nothing_else(checkout: Path) -> None:
     (checkout / "harness/other").mkdir()
     (checkout / "harness/other/two.py").touch()
-    recipe = Recipe("cpu", checkout)
+    spec = ImageSpec("cpu", checkout)
     names = ["Dockerfile.cpu", "harness/__init__.py", "harness/errors.py", "harness/room/one.py"]
-    assert [file.as_posix() for file in recipe.files] == [*names, "requirements/bench-1.txt"]
-    assert recipe.runtimes == ["1"]
-    with tarfile.open(fileobj=io.BytesIO(recipe.context())) as tar:
-        assert tar.getnames() == [file.as_posix() for file in recipe.files]
+    assert [file.as_posix() for file in spec.files] == [*names, "requirements/bench-1.txt"]
+    assert spec.environments == ["bench-1"]
+    with tarfile.open(fileobj=io.BytesIO(spec.context())) as tar:
+        assert tar.getnames() == [file.as_posix() for file in spec.files]
 
 
-def test_the_same_files_are_the_same_context_whenever_and_by_whom_they_were_written(
+def test_the_build_context_does_not_depend_on_dates_and_owners(
     checkout: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     other = tmp_path_factory.mktemp("elsewhere") / "checkout"
     shutil.copytree(checkout, other, copy_function=shutil.copyfile)
     for file in other.rglob("*.py"):
         file.chmod(0o600)
-    assert Recipe("cpu", checkout).context() == Recipe("cpu", other).context()
+    assert ImageSpec("cpu", checkout).context() == ImageSpec("cpu", other).context()
 
 
 @pytest.mark.parametrize("changed", ["harness/room/one.py", "requirements/bench-1.txt", "Dockerfile.cpu"])
-def test_what_goes_into_an_image_decides_whether_it_is_built(checkout: Path, changed: str) -> None:
-    recipe = Recipe("cpu", checkout)
-    before = recipe.content(None)
+def test_an_image_is_built_again_when_and_only_when_its_content_changes(checkout: Path, changed: str) -> None:
+    spec = ImageSpec("cpu", checkout)
+    before = spec.content(None)
     (checkout / "harness/beside.txt").write_text("of no concern")
     (checkout / "harness/room/__pycache__/one.pyc").write_text("neither")
-    assert recipe.content(None) == before
-    assert recipe.content("another-base") != before
+    assert spec.content(None) == before
+    assert spec.content("another-base") != before
     (checkout / changed).write_text((checkout / changed).read_text() + "# changed\n")
-    assert recipe.content(None) != before
+    assert spec.content(None) != before
 
 
 def test_a_dockerfile_that_copies_what_is_not_there_is_an_error(checkout: Path) -> None:
     shutil.rmtree(checkout / "harness/room")
     with pytest.raises(HarnessError, match=r"Dockerfile.cpu: COPY harness/room: no such file"):
-        Recipe("cpu", checkout).content(None)
+        ImageSpec("cpu", checkout).content(None)
 
 
-def test_sources_of_copy_lines() -> None:
+def test_the_sources_of_copy_lines_are_read() -> None:
     text = "COPY a b /there/\nRUN cp x y\nCOPY --from=packages /opt /opt\n# COPY no no\nCOPY \\\n  c \\\n  /d\n"
     assert list(copied(text)) == ["a", "b", "c"]
 
@@ -78,58 +81,87 @@ def test_sources_of_copy_lines() -> None:
 # --- The project's own ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("recipe", "module"), [(CPU, "harness.bench"), (GPU, "harness")], ids=["cpu", "gpu"])
-def test_an_images_rooms_are_all_that_it_needs(recipe: Recipe, module: str, tmp_path: Path) -> None:
-    """Its files alone, in a folder of their own, run the command of its entry point."""
-    with tarfile.open(fileobj=io.BytesIO(recipe.context())) as tar:
-        tar.extractall(tmp_path, filter="data")
-    python = ROOT / ".venvs/bench-1.16.0/bin/python" if recipe is CPU else Path(sys.executable)
-    if not python.is_file():
-        pytest.skip("no .venvs/bench-1.16.0: `make setup` makes it")
-    script = f"import {module}.__main__" if recipe is CPU else IMPORT_ALL_OF_TRAINING
-    command = [str(python), "-c", script]
-    done = subprocess.run(command, cwd=tmp_path, env={"PYTHONPATH": str(tmp_path)}, capture_output=True, text=True)
+def unpacked(spec: ImageSpec, folder: Path) -> dict[str, str]:
+    """An image's files alone, in a folder of their own; the variables with which Python finds them and no others."""
+    with tarfile.open(fileobj=io.BytesIO(spec.context())) as tar:
+        tar.extractall(folder, filter="data")
+    return {"PYTHONPATH": str(folder), "PYTHONSAFEPATH": "1", "HOME": str(folder)}
+
+
+@pytest.mark.skipif(not OLD_PYTHON.is_file(), reason="no .venvs/bench-1.16.0: `make setup` makes it")
+def test_the_files_of_the_bench_image_are_all_that_a_job_needs(workshop: Workshop, tmp_path: Path) -> None:
+    settings = {**SETTINGS, "engines": [OLD_ENGINE]}
+    job = workshop.job(workshop.model("student"), settings=settings)
+    (workshop.folder / "job.json").write_text(job.model_dump_json())
+    command = [str(OLD_PYTHON), "-m", "harness.bench", str(workshop.folder / "job.json")]
+    variables = unpacked(CPU, tmp_path / "image")
+    done = subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+    record = load(record_path(job.results, job.profile, "accuracy", "student"), AccuracyRecord)
+    assert (record.accuracy_pct, record.runtime, record.convolutions) == (100, "onnxruntime 1.16.0", 1)
 
 
-# what `train-matrix --runner local` imports when it is called
-IMPORT_ALL_OF_TRAINING = """
-import harness.cli, harness.commands.budget, harness.store.chain, harness.cli.training_display, harness.store.paths
-import harness.training.pipeline, harness.training.data, harness.training.device
+# What `train-matrix --runner local` imports and reads when it is called.
+TRAIN = """
+import sys
+from pathlib import Path
+import harness.cli, harness.cli.training_display, harness.commands.train_matrix, harness.containers.runner
+import harness.datasets, harness.training.allocation, harness.training.pipeline, harness.training.workers
+import harness.training.worker
+from harness.commands.scope import Scope
+from harness.plan import registry
+from harness.plan.specs import code_of
+scope = Scope.of(Path(sys.argv[1]), "quick", Path("results"), Path("artifacts"))
+plan = scope.plan()
+for cell in plan.cells:
+    code_of(cell.spec), code_of(plan.latency(cell, plan.settings.bench.conditions[0])), code_of(plan.accuracy(cell))
+for kind in ("architecture", "dataset", "criterion", "method"):
+    for name in registry.names(kind):
+        registry.load(kind, name)
 """
 
 
-def test_the_bench_image_has_no_torch_and_no_other_room() -> None:
-    names = {file.as_posix() for file in CPU.files}
-    assert not [name for name in names if name.startswith(("harness/training", "harness/launching", "harness/cli"))]
-    assert CPU.runtimes == ["1.16.0", "current"]
+def test_the_files_of_the_training_image_are_all_that_training_imports(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", TRAIN, str(ROOT / "matrix.toml")]
+    variables = unpacked(GPU, tmp_path / "image")
+    done = subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    help_ = [sys.executable, "-m", "harness", "train-matrix", "--help"]
+    subprocess.run(help_, cwd=tmp_path, env=variables, capture_output=True, check=True)
+
+
+def test_the_bench_image_has_no_torch_and_only_the_rooms_that_measure() -> None:
+    rooms = {file.parts[1] for file in CPU.files if file.parts[0] == "harness" and len(file.parts) > 2}
+    assert rooms == {"bench", "host", "plan", "store"}
+    assert CPU.environments == ["bench-1.16.0", "bench-current"]
+    assert {engine_environment(name) for name in engine_names()} == set(CPU.environments)
     for file in CPU.requirements:
         assert not re.search(r"^torch", (ROOT / file).read_text(), re.MULTILINE)
 
 
-@pytest.mark.parametrize("recipe", RECIPES, ids=["cpu", "gpu"])
-def test_dockerfiles_pin_what_they_stand_on(recipe: Recipe) -> None:
-    text = recipe.dockerfile.read_text()
+@pytest.mark.parametrize("spec", SPECS, ids=["cpu", "gpu"])
+def test_dockerfiles_pin_their_base_and_their_packages(spec: ImageSpec) -> None:
+    text = spec.dockerfile.read_text()
     (base,) = set(re.findall(r"^ARG BASE_IMAGE=(\S+)$", text, re.MULTILINE))
     assert re.fullmatch(r"debian:bookworm-\d{8}-slim@sha256:[0-9a-f]{64}", base)
     assert set(re.findall(r"^FROM (\S+)", text, re.MULTILINE)) == {"${BASE_IMAGE}"}
     assert text.count("--require-hashes") >= 1
-    for file in recipe.requirements:
+    for file in spec.requirements:
         pinned = [line for line in (ROOT / file).read_text().splitlines() if re.match(r"[a-z0-9-]+==", line)]
         assert pinned and (ROOT / file).read_text().count("--hash=sha256:") >= len(pinned)
-    # what the classic builder of old engines cannot do
+    # what the classic builder of old engines cannot build
     assert not re.search(r"^# ?syntax=|^RUN.*<<|^RUN --mount", text, re.MULTILINE)
     assert re.search(r"^USER 10001:10001$", text, re.MULTILINE)
 
 
-def test_both_images_stand_on_the_same_base() -> None:
-    first, second = (re.search(r"BASE_IMAGE=(\S+)", recipe.dockerfile.read_text()) for recipe in RECIPES)
+def test_both_images_have_the_same_base() -> None:
+    first, second = (re.search(r"BASE_IMAGE=(\S+)", spec.dockerfile.read_text()) for spec in SPECS)
     assert first and second and first[1] == second[1]
 
 
-def test_docker_build_by_hand_gets_all_that_the_dockerfiles_copy() -> None:
-    """.dockerignore leaves everything out but what it names."""
-    let_in = [line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")]
-    for recipe in RECIPES:
-        for source in copied(recipe.dockerfile.read_text()):
-            assert any(Path(source).match(name) or source.startswith(f"{name}/") for name in let_in), source
+def test_a_docker_build_by_hand_gets_all_that_the_dockerfiles_copy() -> None:
+    """.dockerignore leaves out everything that it does not name."""
+    named = [line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")]
+    for spec in SPECS:
+        for source in copied(spec.dockerfile.read_text()):
+            assert any(Path(source).match(name) or source.startswith(f"{name}/") for name in named), source

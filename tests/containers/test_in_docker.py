@@ -6,9 +6,19 @@ import pytest
 
 from harness.bench.job import Job
 from harness.commands.bench_job import matrix_job
-from harness.containers.container import Spec, machine_memory, options
+from harness.containers import in_docker
+from harness.containers.container import ContainerSpec, machine_memory, options
 from harness.containers.images import CPU, Built
-from harness.containers.in_docker import bench, bench_spec, bytes_of, chosen_gpus, enclosed, train_spec, whole_cores
+from harness.containers.in_docker import (
+    bench,
+    bench_spec,
+    bytes_of,
+    chosen_gpus,
+    dataset_files,
+    enclosed,
+    train_spec,
+    whole_cores,
+)
 from harness.containers.runner import Docker
 from harness.errors import HarnessError
 from harness.store.paths import Paths
@@ -54,7 +64,7 @@ def test_a_job_knows_its_image_its_interpreters_and_its_limits(bench_of: Bench) 
     job = enclosed(DOCKER, job_of(bench_of), 3 * GIBIBYTE, machine([[0, 2], [1, 3]]))
     assert job.image == IMAGE
     assert job.enclosure and (job.enclosure.cpus, job.enclosure.memory_bytes) == ([1, 3], 3 * GIBIBYTE)
-    assert job.pythons["1.16.0"] == Path("/opt/bench-1.16.0/bin/python")
+    assert job.pythons["onnxruntime-1.16.0"] == Path("/opt/bench-1.16.0/bin/python")
     assert Job.model_validate_json(job.model_dump_json()) == job
 
 
@@ -90,15 +100,24 @@ def test_a_container_is_hardened(bench_of: Bench) -> None:
     assert {name: asked[name] for name in expected} == expected
     assert list(asked["tmpfs"]) == ["/tmp"]
     assert 0 < asked["pids_limit"] <= 4096
-    # a quota would throttle, which is measured
+    # a quota would throttle the process, and so distort measurements
     assert not {"nano_cpus", "cpu_quota", "cpu_period", "privileged"} & set(asked)
     assert asked["environment"]["NVIDIA_VISIBLE_DEVICES"] == "void"
 
 
-def test_a_runtime_that_the_image_lacks_is_an_error_before_anything_runs(bench_of: Bench) -> None:
+def test_an_engine_whose_environment_the_image_lacks_is_an_error_before_anything_runs(
+    bench_of: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(in_docker, "engine_environment", lambda _: "bench-1.20")
+    said = r"bench\.engines: onnxruntime-1\.16\.0: bench-1\.20 is not in the image, which has bench-1\.16\.0, bench-cur"
+    with pytest.raises(HarnessError, match=said):
+        bench(DOCKER, job_of(bench_of))
+
+
+def test_an_engine_of_another_package_is_an_error_before_anything_runs(bench_of: Bench) -> None:
     job = job_of(bench_of)
-    other = job.model_copy(update={"settings": job.settings.model_copy(update={"runtimes": ["1.16.0", "1.20"]})})
-    with pytest.raises(HarnessError, match=r"bench.runtimes: 1.20: not in the image, which has 1.16.0, current"):
+    other = job.model_copy(update={"settings": job.settings.model_copy(update={"engines": ["mine.engine:FAST-1"]})})
+    with pytest.raises(HarnessError, match=r"mine\.engine:FAST-1: only the harness's own are in the image"):
         bench(DOCKER, other)
 
 
@@ -107,12 +126,12 @@ def test_a_runtime_that_the_image_lacks_is_an_error_before_anything_runs(bench_o
 
 def spec_of(
     done: Bench, gpus: Sequence[str] = (), memory: str = "", experiments: Sequence[str] = (), budget: str = ""
-) -> Spec:
+) -> ContainerSpec:
     paths = Paths(done.results, done.artifacts, done.results.parent / "data")
     return train_spec(done.plan, paths, Path("matrix.toml"), experiments, budget, gpus, memory, IMAGE)
 
 
-def test_training_may_write_the_profiles_folders_and_reads_the_rest(bench_of: Bench) -> None:
+def test_training_may_write_the_folders_of_the_profile_and_only_read_the_rest(bench_of: Bench) -> None:
     (bench_of.results.parent / "data/cifar-100-python").mkdir(parents=True)
     spec = spec_of(bench_of, experiments=["prune-0.3"], budget="9m")
     assert spec.writable == [bench_of.results / "lite", bench_of.artifacts / "lite"]
@@ -127,6 +146,14 @@ def test_training_may_write_the_profiles_folders_and_reads_the_rest(bench_of: Be
 
 def test_data_that_is_not_there_is_not_mounted(bench_of: Bench) -> None:
     assert spec_of(bench_of).readable == [Path("matrix.toml").resolve()]
+
+
+def test_a_data_set_is_mounted_whole_and_nothing_beside_it(tmp_path: Path) -> None:
+    for name in ("train", "test", "cifar-100-python", "private"):
+        (tmp_path / name).mkdir()
+    assert dataset_files("image_folder", tmp_path) == [tmp_path / "train", tmp_path / "test"]
+    assert dataset_files("cifar100", tmp_path) == [tmp_path / "cifar-100-python"]
+    assert dataset_files("stand_in", tmp_path) == []
 
 
 @pytest.mark.parametrize(
@@ -153,7 +180,9 @@ def test_gpus_are_asked_for_as_a_device_request(
         ("1,1", True, ("1",)),
     ],
 )
-def test_which_gpus(asked: str, driver: bool, chosen: tuple[str, ...], tmp_path: Path) -> None:
+def test_gpus_are_chosen_by_what_is_asked_for_and_whether_there_is_a_driver(
+    asked: str, driver: bool, chosen: tuple[str, ...], tmp_path: Path
+) -> None:
     file = tmp_path / "version"
     if driver:
         file.touch()
@@ -161,17 +190,17 @@ def test_which_gpus(asked: str, driver: bool, chosen: tuple[str, ...], tmp_path:
 
 
 @pytest.mark.parametrize("asked", ["", "gpu0", "0,", "-1"])
-def test_gpus_that_cannot_be_meant_are_an_error(asked: str) -> None:
+def test_unknown_gpus_are_an_error(asked: str) -> None:
     with pytest.raises(HarnessError, match=r"GPUS .* not auto, all, none or numbers"):
         chosen_gpus(asked)
 
 
 @pytest.mark.parametrize(("text", "expected"), [("512m", 2**29), ("4g", 2**32), ("1.5G", 3 * 2**29), ("2gb", 2**31)])
-def test_amounts_of_memory(text: str, expected: int) -> None:
+def test_amounts_of_memory_are_read(text: str, expected: int) -> None:
     assert bytes_of(text) == expected
 
 
 @pytest.mark.parametrize("text", ["", "4", "g", "4t", "-1g", "1e3m"])
-def test_amounts_that_are_none_are_an_error(text: str) -> None:
+def test_anything_else_is_no_amount_of_memory(text: str) -> None:
     with pytest.raises(HarnessError, match="write 512m or 4g"):
         bytes_of(text)

@@ -41,13 +41,13 @@ def test_another_process_under_the_same_number_is_not_the_same() -> None:
     assert is_gone(this_process().rpartition(" ")[0] + " 1")
 
 
-def test_what_was_there_before_a_restart_is_gone() -> None:
+def test_a_process_from_before_a_restart_is_gone() -> None:
     host, namespace, _, pid, started = this_process().split()
     assert is_gone(f"{host} {namespace} another-boot {pid} {started}")
 
 
 @pytest.mark.parametrize("place", ["another-host pid:[1]", f"{socket.gethostname()} pid:[1]"])
-def test_what_cannot_be_seen_from_here_is_left_alone(place: str) -> None:
+def test_a_process_that_cannot_be_seen_from_here_is_left_alone(place: str) -> None:
     _, _, boot, _, _ = this_process().split()
     assert not is_gone(f"{place} {boot} 999999 1")
 
@@ -57,7 +57,7 @@ def test_a_label_that_is_not_ours_is_left_alone(label: str) -> None:
     assert not is_gone(label)
 
 
-def test_the_caller_keeps_what_is_the_callers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folders_of_a_caller_who_is_not_root_keep_their_owner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("harness.containers.ownership.os.getuid", lambda: 4711)
     monkeypatch.setattr("harness.containers.ownership.os.getgid", lambda: 4712)
     with handed_over([tmp_path / "results"]) as user:
@@ -66,7 +66,7 @@ def test_the_caller_keeps_what_is_the_callers(tmp_path: Path, monkeypatch: pytes
 
 
 @AS_ROOT
-def test_roots_folders_are_lent_to_a_user_who_is_not_root_and_come_back(tmp_path: Path) -> None:
+def test_folders_of_root_belong_to_another_user_until_the_container_has_ended(tmp_path: Path) -> None:
     folder = tmp_path / "results"
     (folder / "train").mkdir(parents=True)
     (folder / "train/cell.json").touch()
@@ -78,7 +78,7 @@ def test_roots_folders_are_lent_to_a_user_who_is_not_root_and_come_back(tmp_path
 
 
 @AS_ROOT
-def test_for_root_in_somebody_elses_folder_nothing_ends_up_as_roots(tmp_path: Path) -> None:
+def test_for_root_in_a_folder_of_another_user_nothing_ends_up_owned_by_root(tmp_path: Path) -> None:
     results, raw = tmp_path / "results", tmp_path / "raw"
     results.mkdir()
     os.chown(results, 1234, 1235)
@@ -117,7 +117,7 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
         (0o755, User(UID, GID), True),
     ],
 )
-def test_what_a_container_could_not_read_is_named_with_what_to_do(
+def test_a_path_that_a_container_could_not_read_is_named_with_a_remedy(
     tmp_path: Path, mode: int, user: User, readable: bool
 ) -> None:
     data = tmp_path / "data"
@@ -130,7 +130,7 @@ def test_what_a_container_could_not_read_is_named_with_what_to_do(
         require_readable([data], user)
 
 
-def test_a_file_and_a_link_to_nowhere(tmp_path: Path) -> None:
+def test_files_are_checked_as_well_and_links_to_nowhere_are_ignored(tmp_path: Path) -> None:
     file = tmp_path / "matrix.toml"
     file.touch(0o600)
     (tmp_path / "link").symlink_to("nowhere")

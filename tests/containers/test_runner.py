@@ -15,18 +15,20 @@ def no_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runner, "SOCKET", tmp_path / "docker.sock")
 
 
-def test_local_is_local_whatever_there_is(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_local_runs_here_even_where_there_is_an_engine(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("DOCKER_HOST", "unix:///nobody")
     assert choose("local", "cpu") is None
     assert capsys.readouterr().out == ""
 
 
-def test_auto_without_an_engine_runs_here_and_says_so_in_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_auto_without_an_engine_runs_here_and_prints_a_line_about_it(capsys: pytest.CaptureFixture[str]) -> None:
     assert choose("auto", "cpu") is None
     assert capsys.readouterr().out == "RUNNER=auto: no Docker engine here; running on this machine\n"
 
 
-def test_auto_with_an_engine_that_does_not_answer_runs_here_too(
+def test_auto_with_an_engine_that_does_not_answer_runs_here_as_well(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/nobody.sock")

@@ -77,7 +77,7 @@ def test_whole_cores_of_one_kind_and_node_are_chosen(picture: Topology, threads:
         (machine(SOCKETS, {0, 1, 4, 12}, NODES), 2, [0, 1], ["CPU 0 shares", "CPU 1 shares"]),
     ],
 )
-def test_what_cannot_be_as_it_should_is_warned_of(
+def test_a_choice_that_is_not_ideal_comes_with_a_warning(
     picture: Topology, threads: int, cpus: list[int], said: list[str]
 ) -> None:
     choice = choose_cpus(picture, threads)
@@ -89,7 +89,9 @@ def test_what_cannot_be_as_it_should_is_warned_of(
 @pytest.mark.parametrize(
     ("threads", "cores", "said"), [(5, SMT, "4 physical cores"), (2, [[0, 1]], "1 physical core;")]
 )
-def test_too_few_cores_names_both_numbers_and_the_key(threads: int, cores: list[list[int]], said: str) -> None:
+def test_too_few_cores_are_an_error_with_both_numbers_and_the_key(
+    threads: int, cores: list[list[int]], said: str
+) -> None:
     with pytest.raises(HarnessError, match=rf"bench\.threads is {threads}, .* {said}"):
         choose_cpus(machine(cores), threads)
 
@@ -149,7 +151,7 @@ def test_a_choice_is_always_one_allowed_cpu_per_core(picture: Topology, threads:
 
 
 @given(st.data())
-def test_half_a_core_comes_after_whole_ones_and_with_a_warning(data: st.DataObject) -> None:
+def test_half_a_core_is_chosen_after_whole_ones_and_with_a_warning(data: st.DataObject) -> None:
     picture = data.draw(pictures())
     threads = data.draw(enough(picture))
     found = chosen_cores(picture, threads)
@@ -173,7 +175,7 @@ def test_kinds_of_cores_are_not_mixed_where_one_has_enough(data: st.DataObject) 
 
 
 @given(st.data())
-def test_all_is_well_on_a_node_with_enough_whole_cores_of_the_fastest_kind(data: st.DataObject) -> None:
+def test_a_node_with_enough_whole_cores_of_the_fastest_kind_gives_no_warning(data: st.DataObject) -> None:
     picture = data.draw(pictures())
     threads = data.draw(enough(picture))
     top = max(core.speed for core in picture.cores)
@@ -198,7 +200,7 @@ def test_several_nodes_are_used_only_where_none_has_enough_and_with_a_warning(da
 
 
 @given(st.data())
-def test_the_core_of_cpu_0_is_left_to_the_interrupts_where_it_can_be(data: st.DataObject) -> None:
+def test_the_core_of_cpu_0_is_left_to_interrupts_where_there_is_another(data: st.DataObject) -> None:
     picture = data.draw(pictures())
     found = chosen_cores(picture, data.draw(enough(picture)))
     for zero in (core for core in found if core.first):
@@ -207,7 +209,7 @@ def test_the_core_of_cpu_0_is_left_to_the_interrupts_where_it_can_be(data: st.Da
 
 
 @given(st.data())
-def test_the_same_machine_gives_the_same_choice_in_whatever_order_it_is_listed(data: st.DataObject) -> None:
+def test_the_order_in_which_a_machine_is_listed_does_not_change_the_choice(data: st.DataObject) -> None:
     picture = data.draw(pictures())
     threads = data.draw(enough(picture))
     shuffled = data.draw(st.permutations(list(picture.siblings.items())))
@@ -280,14 +282,14 @@ def test_cores_of_arm_are_told_apart_by_their_capacity(tree: Tree) -> None:
     assert kinds(recorded(tree, "cpu_capacity", CAPACITIES, more)) == [{4, 5}, {0, 1, 2, 3}]
 
 
-def test_a_capacity_that_is_the_same_everywhere_does_not_hide_the_clocks(tree: Tree) -> None:
+def test_clocks_count_where_all_capacities_are_the_same(tree: Tree) -> None:
     """As newer kernels have it on hybrid x86 CPUs with SMT."""
     more = {f"cpu{cpu}/{CLOCK}": f"{clock}\n" for cpu, clock in enumerate([5_100_000, 5_100_000, 3_900_000])}
     assert kinds(recorded(tree, "cpu_capacity", [1024] * 3, more)) == [{0, 1}, {2}]
 
 
 @pytest.mark.parametrize("name", ["online", "cpu0/uevent", "cpu0/topology/thread_siblings_list", f"cpu0/{CLOCK}"])
-def test_sandboxes_that_show_nothing_have_cores_to_choose_from(tree: Tree, name: str) -> None:
+def test_in_a_sandbox_that_shows_nothing_each_cpu_is_a_core(tree: Tree, name: str) -> None:
     picture = read_topology(tree({name: ""}), frozenset({0, 1, 2}))
     assert (picture.node, picture.speed) == ({}, {})
     choice = choose_cpus(picture, 2)
@@ -300,7 +302,7 @@ def test_this_machine_has_a_core_to_measure_on() -> None:
     assert len(choose_cpus(picture, picture.usable_cores).cpus) == picture.usable_cores
 
 
-def test_a_wrong_cpuset_is_seen_from_inside() -> None:
+def test_a_process_on_other_cpus_notices_it() -> None:
     mine = sorted(os.sched_getaffinity(0))
     require_affinity(mine)
     with pytest.raises(HarnessError, match="not on the chosen"):

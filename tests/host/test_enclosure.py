@@ -1,15 +1,14 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from harness.bench.job import Job
 from harness.errors import HarnessError
 from harness.host import enclosure
 from harness.host.enclosure import check, facts, mounted, writable_elsewhere
 from harness.host.openings import openings
-from tests.bench_kit import Workshop
 
 Tree = Callable[[dict[str, str]], Path]
 MEMORY = 4 << 30
@@ -55,42 +54,39 @@ V2_MOUNTS = "123 122 0:27 / /sys/fs/cgroup ro,nosuid,nodev,noexec,relatime - cgr
 VERSIONS = {"v1": (V1, V1_MOUNTS), "v2": (V2, V2_MOUNTS)}
 
 
-@pytest.fixture
-def job(workshop: Workshop) -> Job:
-    model = workshop.model("teacher-s0", teacher=True)
-    return workshop.job(model, image="sha256:01", enclosure={"cpus": CPUS, "memory_bytes": MEMORY})
+ASKED = {"cpus": CPUS, "memory_bytes": MEMORY}
+INPUTS = [Path("/artifacts/quick/testset.npz"), Path("/artifacts/quick/teacher/model.onnx")]
+OUTPUTS = [Path("/results"), Path("/artifacts/quick/bench")]
 
 
-def binds(job: Job, models: str = "ro") -> str:
+def binds(models: str = "ro") -> str:
     """The mounts of a job, as its container has them."""
-    outputs = [job.results / job.profile, job.raw]
+    outputs = [Path("/results/quick"), OUTPUTS[1]]
     lines = [f"200 118 254:0 {path} {path} rw,relatime - ext4 /dev/vda rw" for path in outputs]
-    inputs = [job.testset, *(model.onnx for model in job.models)]
-    lines += [f"201 118 254:0 {path} {path} {models},relatime - ext4 /dev/vda rw" for path in inputs]
+    lines += [f"201 118 254:0 {path} {path} {models},relatime - ext4 /dev/vda rw" for path in INPUTS]
     return "\n".join(lines) + "\n"
 
 
-def container(tree: Tree, job: Job, version: str = "v1", **changed: str) -> Path:
+def found_in(root: Path) -> dict[str, Any]:
+    return facts(ASKED, INPUTS, OUTPUTS, root)
+
+
+def container(tree: Tree, version: str = "v1", **changed: str) -> Path:
     cgroup, mounts = VERSIONS[version]
-    files = {"proc/self/status": STATUS, "proc/net/dev": NETWORK, "proc/self/mountinfo": MOUNTS + mounts + binds(job)}
+    files = {"proc/self/status": STATUS, "proc/net/dev": NETWORK, "proc/self/mountinfo": MOUNTS + mounts + binds()}
     return tree({**files, **cgroup, **{name.replace("__", "/"): text for name, text in changed.items()}})
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_a_closed_container_is_closed_under_both_cgroup_versions(tree: Tree, job: Job, version: str) -> None:
-    found = check(job, container(tree, job, version))
-    assert found is not None
+def test_a_closed_container_is_closed_under_both_cgroup_versions(tree: Tree, version: str) -> None:
+    found = check(ASKED, INPUTS, OUTPUTS, container(tree, version))
     assert openings(found) == []
     assert (found["memory_bytes"], found["cpus"]) == (MEMORY, CPUS)
 
 
-def test_without_a_container_there_is_nothing_to_assert(workshop: Workshop) -> None:
-    assert check(workshop.job(workshop.model("teacher-s0", teacher=True))) is None
-
-
-def test_the_machine_that_runs_this_is_no_closed_container(job: Job) -> None:
+def test_the_machine_that_runs_this_is_no_closed_container() -> None:
     with pytest.raises(HarnessError, match=r"the container is not closed as it should be: .*RUNNER=docker"):
-        check(job)
+        check(ASKED, INPUTS, OUTPUTS)
 
 
 @pytest.mark.parametrize(
@@ -103,14 +99,14 @@ def test_the_machine_that_runs_this_is_no_closed_container(job: Job) -> None:
         (STATUS.replace("NoNewPrivs:\t1\n", ""), "no_new_privileges", False),
     ],
 )
-def test_rights(tree: Tree, job: Job, status: str, fact: str, value: object) -> None:
-    found = facts(job, container(tree, job, proc__self__status=status))
+def test_rights_that_a_closed_container_lacks(tree: Tree, status: str, fact: str, value: object) -> None:
+    found = found_in(container(tree, proc__self__status=status))
     assert found[fact] == value and len(openings(found)) == 1
 
 
-def test_a_network_interface(tree: Tree, job: Job) -> None:
-    root = container(tree, job, proc__net__dev=NETWORK + "  eth0:     100       1\n")
-    assert facts(job, root)["interfaces"] == ["eth0"]
+def test_a_network_interface_is_named(tree: Tree) -> None:
+    root = container(tree, proc__net__dev=NETWORK + "  eth0:     100       1\n")
+    assert found_in(root)["interfaces"] == ["eth0"]
 
 
 @pytest.mark.parametrize(
@@ -121,46 +117,46 @@ def test_a_network_interface(tree: Tree, job: Job) -> None:
         ("v2", "sys/fs/cgroup/memory.max", "1073741824", 1 << 30),
     ],
 )
-def test_another_memory_limit(tree: Tree, job: Job, version: str, name: str, text: str, expected: int | None) -> None:
-    root = container(tree, job, version)
+def test_another_memory_limit_is_noticed(tree: Tree, version: str, name: str, text: str, expected: int | None) -> None:
+    root = container(tree, version)
     (root / name).write_text(text)
-    found = facts(job, root)
+    found = found_in(root)
     assert found["memory_bytes"] == expected and len(openings(found)) == 1
 
 
-def test_other_cpus(tree: Tree, job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_cpus_are_noticed(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("harness.host.enclosure.os.sched_getaffinity", lambda _: {0, 1, 2, 3, 99})
-    assert openings(facts(job, container(tree, job))) == [
+    assert openings(found_in(container(tree))) == [
         f"it may use CPUs 0,1,2,3,99, not the chosen {','.join(map(str, CPUS))}"
     ]
 
 
-def test_a_root_that_can_be_written_to(tree: Tree, job: Job) -> None:
-    mounts = MOUNTS.replace("/ / ro,", "/ / rw,") + binds(job)
-    found = facts(job, container(tree, job, proc__self__mountinfo=mounts))
+def test_a_root_file_system_that_can_be_written_to_is_noticed(tree: Tree) -> None:
+    mounts = MOUNTS.replace("/ / ro,", "/ / rw,") + binds()
+    found = found_in(container(tree, proc__self__mountinfo=mounts))
     assert found["read_only_root"] is False
 
 
-def test_models_that_can_be_written_to(tree: Tree, job: Job) -> None:
-    found = facts(job, container(tree, job, proc__self__mountinfo=MOUNTS + binds(job, models="rw")))
-    assert found["writable_models"] == sorted([str(job.testset), str(job.models[0].onnx)])
+def test_models_that_can_be_written_to_are_named(tree: Tree) -> None:
+    found = found_in(container(tree, proc__self__mountinfo=MOUNTS + binds(models="rw")))
+    assert found["writable_models"] == sorted(map(str, INPUTS))
 
 
-def test_a_folder_too_much(tree: Tree, job: Job) -> None:
-    mounts = MOUNTS + binds(job) + r"300 118 254:0 /home /home/a\040b rw,relatime - ext4 /dev/vda rw" + "\n"
-    assert facts(job, container(tree, job, proc__self__mountinfo=mounts))["writable_elsewhere"] == ["/home/a b"]
+def test_a_writable_folder_beside_the_outputs_is_named(tree: Tree) -> None:
+    mounts = MOUNTS + binds() + r"300 118 254:0 /home /home/a\040b rw,relatime - ext4 /dev/vda rw" + "\n"
+    assert found_in(container(tree, proc__self__mountinfo=mounts))["writable_elsewhere"] == ["/home/a b"]
 
 
 @pytest.mark.parametrize("place", ["/var/run/docker.sock", "/somewhere/docker.sock"])
-def test_the_engines_socket_wherever_it_is_mounted(tree: Tree, job: Job, place: str) -> None:
-    mounts = MOUNTS + binds(job) + f"300 118 0:24 /docker.sock {place} ro,relatime - tmpfs tmpfs rw\n"
-    assert facts(job, container(tree, job, proc__self__mountinfo=mounts))["engine_sockets"] == [place]
+def test_the_socket_of_an_engine_is_found_wherever_it_is_mounted(tree: Tree, place: str) -> None:
+    mounts = MOUNTS + binds() + f"300 118 0:24 /docker.sock {place} ro,relatime - tmpfs tmpfs rw\n"
+    assert found_in(container(tree, proc__self__mountinfo=mounts))["engine_sockets"] == [place]
 
 
-def test_the_engines_socket_where_it_usually_lies(tree: Tree, job: Job) -> None:
-    root = container(tree, job, run__containerd__containerd_sock="")
+def test_the_socket_of_an_engine_is_found_in_its_usual_place(tree: Tree) -> None:
+    root = container(tree, run__containerd__containerd_sock="")
     (root / "run/containerd/containerd_sock").rename(root / "run/containerd/containerd.sock")
-    assert facts(job, root)["engine_sockets"] == ["/run/containerd/containerd.sock"]
+    assert found_in(root)["engine_sockets"] == ["/run/containerd/containerd.sock"]
 
 
 def test_the_innermost_mount_decides(tree: Tree) -> None:
@@ -177,8 +173,10 @@ def test_the_innermost_mount_decides(tree: Tree) -> None:
     assert writable_elsewhere(mounts, [Path("/a/b")]) == ["/a"]
 
 
-def test_what_cannot_be_read_is_an_error_not_a_pass(tree: Tree, job: Job) -> None:
-    root = container(tree, job)
+def test_a_fact_that_cannot_be_read_is_an_error_rather_than_a_pass(tree: Tree) -> None:
+    root = container(tree)
     (root / "proc/net/dev").unlink()
-    with pytest.raises(HarnessError, match=r"proc/net/dev: cannot be read .*what encloses the bench is not known"):
-        check(job, root)
+    with pytest.raises(
+        HarnessError, match=r"proc/net/dev: cannot be read .* not known what the container"
+    ):
+        check(ASKED, INPUTS, OUTPUTS, root)

@@ -6,10 +6,8 @@ import pytest
 from harness.host.facts import (
     activity,
     caches,
-    cgroup_limits,
     disturbances,
     environment,
-    oom_kills,
     parse_cpuinfo,
     steal_pct,
     turbo,
@@ -58,52 +56,6 @@ def test_turbo_is_read_where_the_kernel_says(tree: Tree, files: dict[str, str], 
     assert turbo(tree(files)) is on
 
 
-V1 = {
-    "proc/self/cgroup": "5:memory:/box\n4:cpuset:/box\n3:cpu,cpuacct:/box\n0::/\n",
-    "sys/fs/cgroup/cpuset/box/cpuset.effective_cpus": "0-1\n",
-    "sys/fs/cgroup/cpu/box/cpu.cfs_quota_us": "150000\n",
-    "sys/fs/cgroup/cpu/box/cpu.cfs_period_us": "100000\n",
-    "sys/fs/cgroup/memory/box/memory.limit_in_bytes": "1073741824\n",
-    "sys/fs/cgroup/memory/box/memory.oom_control": "oom_kill_disable 0\nunder_oom 0\noom_kill 3\n",
-}
-# A container sees its own group as the root, whatever /proc says of it.
-V2 = {
-    "proc/self/cgroup": "0::/../somewhere\n",
-    "sys/fs/cgroup/cpuset.cpus.effective": "2,4\n",
-    "sys/fs/cgroup/cpu.max": "max 100000\n",
-    "sys/fs/cgroup/memory.max": "max\n",
-    "sys/fs/cgroup/memory.events": "low 0\noom 1\noom_kill 2\n",
-}
-UNLIMITED_V1 = {
-    "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "-1\n",
-    "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000\n",
-    "sys/fs/cgroup/memory/memory.limit_in_bytes": "9223372036854771712\n",
-}
-
-
-@pytest.mark.parametrize(
-    ("files", "limits", "kills"),
-    [
-        (V1, {"cpuset": "0-1", "cpu_quota": 1.5, "memory_bytes": 1 << 30}, 3),
-        (V2, {"cpuset": "2,4", "cpu_quota": None, "memory_bytes": None}, 2),
-        (
-            V2 | {"sys/fs/cgroup/cpu.max": "50000 100000\n"},
-            {"cpuset": "2,4", "cpu_quota": 0.5, "memory_bytes": None},
-            2,
-        ),
-        (UNLIMITED_V1, {"cpuset": None, "cpu_quota": None, "memory_bytes": None}, 0),
-        ({"proc/none": ""}, {"cpuset": None, "cpu_quota": None, "memory_bytes": None}, 0),
-    ],
-    ids=["v1", "v2", "v2-quota", "v1-unlimited", "hidden"],
-)
-def test_both_kinds_of_cgroup_are_read(
-    tree: Tree, files: dict[str, str], limits: dict[str, object], kills: int
-) -> None:
-    root = tree(files)
-    assert cgroup_limits(root) == limits
-    assert oom_kills(root) == kills
-
-
 STAT = {"proc/stat": "cpu  100 0 100 700 0 0 0 100 50 0\ncpu0 1\n", "proc/loadavg": "0.25 0 0 1/9 9"}
 
 
@@ -116,12 +68,12 @@ def test_steal_is_the_share_of_all_time_without_counting_guests_twice(tree: Tree
 
 
 def pressure(some: int, full: int) -> str:
-    """As the kernel writes it, in us; what counts is the time in which some task waited."""
+    """As the kernel writes it, in us. The time in which some task waited is what counts."""
     return f"some avg10=1.00 avg60=2.00 avg300=3.00 total={some}\nfull avg10=0.00 avg60=0.00 avg300=0.00 total={full}\n"
 
 
 def busy(cpu: int, memory: int, swapped: tuple[int, int], slowed: list[int], khz: list[int]) -> dict[str, str]:
-    """What a machine says that has been through so much."""
+    """What a machine says after so much of each disturbance."""
     files = {
         "proc/pressure/cpu": pressure(cpu, 7),
         "proc/pressure/memory": pressure(memory, memory // 2),
@@ -134,7 +86,7 @@ def busy(cpu: int, memory: int, swapped: tuple[int, int], slowed: list[int], khz
     return STAT | files
 
 
-def test_what_went_on_meanwhile_is_the_difference_of_two_activities(tree: Tree) -> None:
+def test_disturbances_are_the_difference_of_two_activities(tree: Tree) -> None:
     before = activity(tree(busy(1_000_000, 5_000, (10, 20), [3, 0], [3_000_000, 4_000_000])))
     after = activity(tree(busy(3_500_000, 5_000, (15, 27), [4, 2], [2_000_000, 2_400_000])))
     assert disturbances(before, after) == {
@@ -167,18 +119,6 @@ def test_this_machine_has_an_activity_that_does_not_run_backwards() -> None:
     assert before.keys() == after.keys()
     passing = {"load_average", "khz"}
     assert all(after[name] >= value >= 0 for name, value in before.items() if name not in passing)
-
-
-@pytest.mark.parametrize(
-    "files",
-    [
-        V2 | {"sys/fs/cgroup/cpu.stat": "usage_usec 9\nnr_throttled 7\n"},
-        V1 | {"sys/fs/cgroup/cpu/cpu.stat": "nr_periods 9\nnr_throttled 7\n"},
-    ],
-    ids=["v2", "v1"],
-)
-def test_throttling_is_read_from_both_kinds_of_cgroup(tree: Tree, files: dict[str, str]) -> None:
-    assert activity(tree(files | STAT))["throttled"] == 7
 
 
 def test_this_machine_and_one_that_hides_everything_both_give_facts(tmp_path: Path) -> None:

@@ -35,5 +35,5 @@ def test_a_fact_that_is_missing_is_not_taken_for_closed(fact: str) -> None:
     assert openings(left) == [f"{fact} is not on record"]
 
 
-def test_what_was_asked_for_counts_not_what_was_got() -> None:
+def test_facts_are_held_against_what_was_asked_for() -> None:
     assert len(openings({**CLOSED, "asked": {}})) == 2

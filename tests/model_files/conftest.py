@@ -2,5 +2,5 @@ import pytest
 
 
 @pytest.fixture(autouse=True)
-def _as_in_the_training_room(one_thread: None, offline: None) -> None:
-    """One thread, no network."""
+def _one_thread_and_no_network(one_thread: None, offline: None) -> None:
+    """What every test of this room starts from."""

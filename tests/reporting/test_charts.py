@@ -1,15 +1,48 @@
+import os
 import subprocess
 import sys
+from itertools import combinations
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pytest
 
 from harness.plan.planning import Plan
-from harness.reporting.charts import draw, drawable
+from harness.reporting.chart_style import (
+    KD_COLOURS,
+    LEGEND_CHARACTERS,
+    OTHER_COLOURS,
+    PRUNING_MARKS,
+    kd_colours,
+    legend_lines,
+    legend_mark,
+    pruning_marks,
+)
+from harness.reporting.charts import draw, drawable, is_current
 from harness.reporting.rows import Row, read_rows
-from tests.synthetic import fill_results, plan_for
+from harness.store.records import AccuracyRecord, Interval, LatencyRecord
+from tests.documents import Load
+from tests.reporting.plans import own_plan, write_methods
+from tests.synthetic import ACCURACY, LEFT, change, fill_results, plan_for
 
 PNG = b"\x89PNG\r\n\x1a\n"
+ROOT = Path(__file__).parents[2]
+# As the eye sees them with one of the three kinds of cone missing (Machado et al., 2009), on linear sRGB.
+EYES = {
+    "usual": [[1, 0, 0], [0, 1, 0], [0, 0, 1]],
+    "deuteranopia": [
+        [0.367322, 0.860646, -0.227968],
+        [0.280085, 0.672501, 0.047413],
+        [-0.011820, 0.042940, 0.968881],
+    ],
+    "protanopia": [
+        [0.152286, 1.052583, -0.204868],
+        [0.114503, 0.786281, 0.099216],
+        [-0.003882, -0.048116, 1.051998],
+    ],
+}
 
 
 def rows_of(plan: Plan, results: Path) -> list[Row]:
@@ -30,12 +63,34 @@ def test_the_same_rows_give_the_same_bytes(experiment: str, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("experiment", ["seeds", "prune-0.3"])
+def test_a_file_is_known_by_what_it_shows(experiment: str, tmp_path: Path) -> None:
+    plan = plan_for("full", experiments=[experiment])
+    fill_results(plan, tmp_path)
+    rows, path = rows_of(plan, tmp_path), tmp_path / "chart.png"
+    path.write_bytes(draw(rows, "Title", "subtitle"))
+    assert is_current(path, rows, "Title", "subtitle")
+    assert not is_current(path, rows, "Other title", "subtitle")
+    assert not is_current(path, rows, "Title", "other subtitle")
+    assert not is_current(path, rows[:-1], "Title", "subtitle")
+    assert not is_current(tmp_path / "none.png", rows, "Title", "subtitle")
+
+
+@pytest.mark.parametrize("experiment", ["seeds", "prune-0.3"])
 def test_gaps_are_no_obstacle(experiment: str, tmp_path: Path) -> None:
     plan = plan_for("lite", experiments=[experiment])
     fill_results(plan, tmp_path, skip={plan.teacher.id, "p0.3-bn-base-s0", "p0.3-bn-fmse-s0"})
     rows = rows_of(plan, tmp_path)
     assert drawable(rows)
     assert len(draw(rows, "Title", "subtitle")) > 10_000
+
+
+@pytest.mark.parametrize("experiment", ["seeds", "prune-0.3"])
+def test_figures_that_are_no_numbers_are_gaps(experiment: str, tmp_path: Path) -> None:
+    plan, nan = plan_for("lite", experiments=[experiment]), float("nan")
+    fill_results(plan, tmp_path)
+    change(tmp_path, plan, "p0.3-bn-base-s0", AccuracyRecord, accuracy_pct=nan)
+    change(tmp_path, plan, "p0.3-bn-gram-s0", LatencyRecord, ratio_to_teacher=Interval(value=nan, low=nan, high=nan))
+    assert draw(rows_of(plan, tmp_path), "Title", "subtitle").startswith(PNG)
 
 
 def test_without_a_student_there_is_no_chart(tmp_path: Path) -> None:
@@ -45,7 +100,104 @@ def test_without_a_student_there_is_no_chart(tmp_path: Path) -> None:
         assert not drawable(rows_of(plan, tmp_path))
 
 
+@pytest.mark.parametrize("seeds", [[0], [0, 1]])
+def test_twelve_methods_with_titles_of_any_kind_are_drawn(
+    seeds: list[int], load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    titles = ["$\\frac$", "costs $5 and $6", "^_{", "a\nb", "<b>", "%s {0}", "DKD"]
+    monkeypatch.syspath_prepend(tmp_path)
+    own = write_methods(tmp_path, titles)
+    for table, value in ((LEFT, 0.5), (ACCURACY, 71.0)):
+        for name in own:
+            monkeypatch.setitem(table, name, value)
+    plan = own_plan(load, {"kd_method": ["none", "scratch", "base", "fmse", "gram", *own], "seed": seeds})
+    fill_results(plan, tmp_path)
+    rows = rows_of(plan, tmp_path)
+    assert len({row.kd for row in rows if not row.cell.is_teacher}) == 12
+    assert draw(rows, "$\\frac$ and $", "$\\alpha$").startswith(PNG)
+
+
+def test_known_methods_and_criteria_keep_their_look() -> None:
+    names = {"Base", "GRAM+Base", "DKD", "Logit Std."}
+    colours = kd_colours(names)
+    assert (colours["Base"], colours["GRAM+Base"]) == (KD_COLOURS["Base"], KD_COLOURS["GRAM+Base"])
+    marks = pruning_marks({"L1", "BN", "GN", "Random", "Taylor"})
+    assert {name: marks[name] for name in PRUNING_MARKS} == PRUNING_MARKS
+    assert marks["Random"] != marks["Taylor"]
+
+
+@pytest.mark.parametrize("known", range(6))
+def test_fourteen_methods_or_criteria_look_different(known: int) -> None:
+    for assign, ours in ((kd_colours, KD_COLOURS), (pruning_marks, PRUNING_MARKS)):
+        names = {*list(ours)[:known], *(f"Method {number}" for number in range(14))}
+        names = set(sorted(names)[:14])
+        assert len(set(assign(names).values())) == 14
+        # more of them still get something
+        assert len(assign({*names, *"abcdefgh"})) == 22
+
+
+@pytest.mark.parametrize("eye", EYES)
+def test_colours_can_be_told_apart(eye: str) -> None:
+    colours = [*KD_COLOURS.values(), *OTHER_COLOURS]
+    seen = {colour: lab(np.array(EYES[eye]) @ linear(colour)) for colour in [*colours, "#ffffff", "#222222"]}
+    distance = {(one, two): float(np.linalg.norm(seen[one] - seen[two])) for one, two in combinations(seen, 2)}
+    closest = min(distance, key=lambda pair: distance[pair])
+    # Some ten times what is just noticeable.
+    assert distance[closest] > 15, closest
+
+
+def linear(colour: str) -> npt.NDArray[np.float64]:
+    """#rrggbb as linear sRGB."""
+    channels = np.array([int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)])
+    return np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+
+
+def lab(rgb: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Linear sRGB as CIE L*a*b* under D65."""
+    matrix = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+    ratio = matrix @ np.clip(rgb, 0, 1) / np.array([0.9505, 1.0, 1.089])
+    x, y, z = np.where(ratio > 0.008856, np.cbrt(ratio), 7.787 * ratio + 16 / 116)
+    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+
+
+def test_a_legend_is_broken_into_lines_that_fit() -> None:
+    entries: list[Any] = [legend_mark("o", "#000000", f"method {number}" * 2) for number in range(12)]
+    lines = list(legend_lines(entries))
+    assert [entry for line in lines for entry in line] == entries
+    assert len(lines) > 1
+    for line in lines:
+        assert sum(len(str(entry.get_label())) for entry in line) <= LEGEND_CHARACTERS
+    assert list(legend_lines([])) == []
+
+
+DRAW = """
+from pathlib import Path
+from harness.reporting.charts import draw
+from harness.reporting.rows import read_rows
+from tests.synthetic import fill_results, plan_for
+
+plan = plan_for("lite", experiments=["prune-0.3"])
+fill_results(plan, Path("results"))
+Path("chart.png").write_bytes(draw(read_rows(plan, plan.tables[0], Path("results")), "Title", "subtitle"))
+"""
+
+
+@pytest.mark.parametrize("backend", ["module://matplotlib_inline.backend_inline", "nonsense"])
+def test_the_environments_backend_does_not_matter(backend: str, tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "MPLBACKEND": backend}
+    done = subprocess.run(
+        [sys.executable, "-c", DRAW], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "chart.png").read_bytes().startswith(PNG)
+
+
 def test_matplotlib_is_not_imported_before_a_chart_is_drawn() -> None:
     program = "import sys, harness.reporting.report; sys.exit('matplotlib' in sys.modules)"
-    root = Path(__file__).parents[2]
-    assert subprocess.run([sys.executable, "-c", program], cwd=root, check=False).returncode == 0
+    assert subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=False).returncode == 0
+
+
+def test_reporting_needs_no_torch() -> None:
+    names = ("torch", "onnx", "onnxruntime", "harness.training", "harness.bench")
+    program = f"import sys, harness.reporting.report; sys.exit(any(name in sys.modules for name in {names}))"
+    assert subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=False).returncode == 0

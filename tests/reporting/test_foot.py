@@ -1,13 +1,13 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from harness.plan.planning import Plan
-from harness.reporting.foot import foot, one_line, recipe_line, warnings
+from harness.reporting.foot import foot, network_line, recipe_line, warnings
 from harness.reporting.rows import read_rows
 from harness.store.records import LatencyRecord, TrainRecord
+from tests.documents import Load
+from tests.reporting.plans import own_plan
 from tests.synthetic import BENCH, TRAINING, change, fill_results, plan_for, processes
 
 CELL, TITLE = "p0.3-bn-gram-s0", "P(0.3_BN)_KD(3)_SEED(0)"
@@ -27,11 +27,11 @@ def test_it_says_how_where_when_and_with_what(tmp_path: Path) -> None:
         "Profile lite: ResNet50 at 1/8 width",
         "CIFAR-100, all 50,000 training images",
         f"Teacher {epochs} epochs, students 1 epoch per stage. Protocol study.",
-        "Trained on Some GPU (bf16), torch 2.13.0, 2026-01-02 to 2026-01-05, harness 0123456789.",
-        "Benched on Some CPU @ 2.00GHz",
+        f"Trained on Some GPU ({plan.settings.precision}), torch 2.13.0, 2026-01-02 to 2026-01-05, harness 0123456789.",
+        "Measured on Some CPU @ 2.00GHz",
         "onnxruntime 1.16.0, 1 thread, batch 1, 2026-01-02",
         "Not the target, Intel Core i9-9900K: another processor",
-        "Processes per model: 12. Control, the teacher by itself: 1.001 [0.998, 1.004].",
+        "Processes per model: 12. Control, the teacher measured against itself: 1.001 [0.998, 1.004].",
         "10,000 test images",
     ):
         assert part in text
@@ -49,14 +49,14 @@ def test_rows_of_one_run_may_have_different_numbers_of_processes(tmp_path: Path)
     assert "Control" not in text
 
 
-def test_stand_in_data_and_a_slice_are_said() -> None:
-    plan = plan_for("quick", "stand-in")
+def test_stand_in_images_and_a_part_of_a_data_set_are_named() -> None:
+    plan = plan_for("quick", "stand_in")
     text = foot(plan, plan.tables[0], [])
-    assert "Stand-in data, not CIFAR-100, the first 4,000 training images" in text
-    assert "Benched on" not in text
+    assert "Stand-in images, not CIFAR-100, the first 4,000 training images" in text
+    assert "Measured on" not in text
 
 
-def test_joint_training_is_counted_in_whole_epochs() -> None:
+def test_joint_training_is_given_as_a_whole() -> None:
     plan = plan_for("full", experiments=["controlled"])
     stages = plan.settings.protocol["controlled"].stages
     assert f"students {plan.settings.student.epochs * stages} epochs. Protocol controlled." in recipe_line(
@@ -64,28 +64,61 @@ def test_joint_training_is_counted_in_whole_epochs() -> None:
     )
 
 
+def test_the_network_and_the_data_set_are_named_by_their_titles(load: Load) -> None:
+    data = {"dataset": "image_folder", "train_images": 1000}
+    changes = {"model": {"architecture": "resnet18"}, "data": data, "dataset": {"image_folder": {"classes": 10}}}
+    line = network_line(own_plan(load, {}, changes))
+    assert line == (
+        "Profile full: ResNet18 at full width, cifar stem, 32 px. Image folder, the first 1,000 training images."
+    )
+
+
+def test_lengths_that_an_axis_varies_and_sizes_that_a_recipe_varies_are_given(load: Load) -> None:
+    plan = own_plan(load, {"student": {"epochs": [20, 40]}}, {"teacher": {"image_sizes": [16, 16, 24, 32]}})
+    assert recipe_line(plan, plan.tables[0]) == (
+        "Teacher 150 epochs at 16, 24, 32 px, students 20 epochs per stage or 40 epochs per stage. Protocol study."
+    )
+
+
+def test_a_teacher_that_was_given_is_not_said_to_be_trained(load: Load, tmp_path: Path) -> None:
+    checkpoint = tmp_path / "teacher.pt"
+    checkpoint.write_bytes(b"weights")
+    plan = own_plan(load, {}, {"teacher": {"checkpoint": str(checkpoint)}})
+    assert recipe_line(plan, plan.tables[0]).startswith("Teacher from a given checkpoint, students")
+
+
+def test_the_study_is_named_where_its_figures_are_shown(tmp_path: Path) -> None:
+    for experiment, named in (("prune-0.3", True), ("controlled", False)):
+        plan = plan_for("full", experiments=[experiment])
+        fill_results(plan, tmp_path)
+        assert ("Study: as published" in foot_of(plan, tmp_path)) == named
+
+
 def test_what_is_missing_what_fails_a_check_and_what_the_bench_said_are_warnings(tmp_path: Path) -> None:
     plan = plan_for("lite", experiments=["prune-0.3"])
     fill_results(plan, tmp_path, skip={"p0.3-l1-base-s0"})
+    change(tmp_path, plan, "p0.3-gn-base-s0", TrainRecord, code={"criterion gn": "0" * 64})
     change(tmp_path, plan, CELL, LatencyRecord, warnings=["CV 12 %"], environment={**BENCH, "run": "run-2"})
     found = warnings(read_rows(plan, plan.tables[0], tmp_path))
     assert f"{TITLE}: CV 12 %" in found
-    assert "P(0.3_L1)_KD(0)_SEED(0): no train record yet" in found
+    assert "P(0.3_L1)_KD(0)_SEED(0): there is no train record" in found
+    assert "P(0.3_GN)_KD(0)_SEED(0): made before the code of criterion gn was changed" in found
     assert f"{TITLE}: fails the check mixed-runs: bench run is run-2; run-1 in other rows of the table" in found
 
 
-def test_rows_trained_apart_are_said_as_facts_and_not_as_a_warning(tmp_path: Path) -> None:
+def test_rows_that_were_trained_apart_are_a_fact_and_no_warning(tmp_path: Path) -> None:
     plan = plan_for("lite", experiments=["prune-0.3"])
     fill_results(plan, tmp_path)
     change(tmp_path, plan, CELL, TrainRecord, environment={**TRAINING, "device": "Other GPU", "torch": "2.12.0"})
     text = foot_of(plan, tmp_path)
-    assert "Trained on Other GPU (bf16), Some GPU (bf16), torch 2.12.0 and 2.13.0" in text
+    precision = plan.settings.precision
+    assert f"Trained on Other GPU ({precision}), Some GPU ({precision}), torch 2.12.0 and 2.13.0" in text
     assert "Warning" not in text
 
 
 def test_what_holds_for_all_rows_is_said_once(tmp_path: Path) -> None:
     plan = plan_for("lite", experiments=["prune-0.3"])
-    assert warnings(read_rows(plan, plan.tables[0], tmp_path)) == ["all rows: no train record yet"]
+    assert warnings(read_rows(plan, plan.tables[0], tmp_path)) == ["all rows: there is no train record"]
 
 
 @pytest.mark.parametrize("text", ["<!-- end -->", "a\n<!-- table: lite prune-0.3 -->\nb"])
@@ -94,10 +127,3 @@ def test_a_message_cannot_become_a_marker(tmp_path: Path, text: str) -> None:
     fill_results(plan, tmp_path)
     change(tmp_path, plan, CELL, LatencyRecord, warnings=[text])
     assert "<!--" not in foot_of(plan, tmp_path)
-
-
-@given(st.text())
-def test_any_message_becomes_one_bounded_line(text: str) -> None:
-    line = one_line(text, 40)
-    assert len(line) <= 40
-    assert len(line.splitlines()) <= 1

@@ -43,5 +43,12 @@ def test_a_machine_that_told_nothing_differs_in_everything(target: Target) -> No
     assert bench_machine({}) == "unknown processor"
 
 
+@pytest.mark.parametrize("value", [None, [1], {"L3": [1]}, "x", 1.5])
+def test_facts_of_any_type_are_no_obstacle(target: Target, value: Any) -> None:
+    environment = dict.fromkeys(["cpu", "isa", "physical_cores", "caches_kib", "virtualised"], value)
+    assert bench_machine(environment)
+    assert len(target_differences(environment, target)) == 4
+
+
 def test_a_machine_in_words() -> None:
     assert bench_machine(BENCH) == "Some CPU @ 2.00GHz (2 physical cores, AVX-512, virtualised)"

@@ -35,7 +35,7 @@ def test_facts_are_the_records(plan: Plan, tmp_path: Path) -> None:
         "Parameters (M)": "0.235",
         "MACs (M)": "12.35",
         "ONNX file (MB)": "1.25",
-        "Answers as torch's (%)": "99.88",
+        "Same answer as torch (%)": "99.88",
         "Convolutions in NCHWc": "40 of 53",
         "Denormal weights": "0",
         "First inference (ms)": "",
@@ -54,7 +54,7 @@ def test_what_is_not_known_is_a_gap(plan: Plan, tmp_path: Path) -> None:
     # synthetic records know of no file size
     assert gaps == {
         "ONNX file (MB)",
-        "Answers as torch's (%)",
+        "Same answer as torch (%)",
         "Convolutions in NCHWc",
         "First inference (ms)",
         "Median inference (ms)",

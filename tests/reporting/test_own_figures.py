@@ -14,11 +14,12 @@ FIGURES = {"help_s": 0.0587, "plan_10000_cells_s": 1.2281, "aa_ratio": 1.0, "dev
 README = "# R\n\n<!-- table: benchmarks main -->\n<!-- end -->\n"
 
 
-def leave(results: Path, content: Any = None) -> Path:
-    path = results / "benchmarks/main.json"
+def leave(results: Path, content: Any = None, subject: str = "main", **figures: Any) -> None:
+    """A file of figures: `figures` alone, or the usual ones with changes, or any text."""
+    path = results / f"benchmarks/{subject}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(content if isinstance(content, str) else json.dumps({**ABOUT, **FIGURES, **(content or {})}))
-    return path
+    whole = {**ABOUT, **(figures or {**FIGURES, **(content if isinstance(content, dict) else {})})}
+    path.write_text(content if isinstance(content, str) else json.dumps(whole))
 
 
 def rows(text: str) -> list[list[str]]:
@@ -54,6 +55,37 @@ def test_what_a_figure_lies_between_stands_behind_it_and_in_no_row_of_its_own(tm
     assert ["`aa_ratio`", "1 [0.999, 1]", "1.500 [1.400, 1.600]", "0.99 to 1.01"] in found
     assert ["`x_pct`", "2.500 [-1.250, 12.3]", "—", "—"] in found
     assert not any(word in row[0] for row in found for word in ("low", "high", "least", "most"))
+
+
+def test_what_is_wanted_of_the_figures_of_the_house(tmp_path: Path) -> None:
+    house = {
+        **{f"files_to_add_{kind}": 1 for kind in ("architecture", "dataset", "criterion", "kd", "engine")},
+        **dict.fromkeys(["modules_outside_layers", "same_named_modules", "import_cycles"], 0),
+        "plan_10000_cells_s": 1.23,
+        "package_lines": 13000,
+    }
+    leave(tmp_path, subject="house", **house)
+    found = {row[0].strip("`"): row[1:] for row in rows(figures_table(tmp_path, "house"))[2:]}
+    assert {name: wanted for name, (_, wanted) in found.items()} == {
+        **{f"files_to_add_{kind}": "1" for kind in ("architecture", "dataset", "criterion", "kd", "engine")},
+        **dict.fromkeys(["modules_outside_layers", "same_named_modules", "import_cycles"], "0"),
+        "plan_10000_cells_s": "≤ 2",
+        "package_lines": "—",
+    }
+
+
+def test_what_is_no_number_is_a_gap_and_text_is_no_markup(tmp_path: Path) -> None:
+    leave(tmp_path, {"aa_ratio": float("nan"), "help_s": float("inf"), "device": "a | <b>"})
+    found = {row[0]: row[1] for row in rows(figures_table(tmp_path, "main").replace(r"\|", "¦"))[2:]}
+    assert (found["`aa_ratio`"], found["`help_s`"], found["`device`"]) == ("—", "—", "a ¦ &lt;b>")
+
+
+def test_where_the_results_lie_makes_no_difference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    leave(tmp_path / "results")
+    monkeypatch.chdir(tmp_path)
+    text = figures_table(tmp_path / "results", "main")
+    assert text.endswith("`results/benchmarks/main.json`.")
+    assert figures_table(Path("results"), "main") == text
 
 
 def test_a_missing_or_damaged_file_names_the_command(tmp_path: Path) -> None:

@@ -1,17 +1,24 @@
+import shutil
+from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import pytest
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from harness.errors import HarnessError
-from harness.plan.planning import Plan
-from harness.plan.settings import load_settings
+from harness.plan.loading import load_settings
+from harness.plan.planning import Plan, make_plan
 from harness.reporting.own_figures import MARKER_PROFILE
 from harness.reporting.readme import find_markers
-from harness.reporting.report import check_report, figure_path, stale_tables, table_path, write_report
+from harness.reporting.report import check_files, check_report, figure_path, table_path, write_report
 from harness.reporting.rows import width_text
-from harness.store.records import AccuracyRecord, ExportRecord, Interval, LatencyRecord
-from tests.synthetic import change, fill_results, plan_for
+from harness.store.records import AccuracyRecord, ExportRecord, Interval, LatencyRecord, Record, TrainRecord
+from tests.documents import Load
+from tests.synthetic import change, fill_results, path_of, plan_for
 
+AGAIN = "run: make report PROFILE=lite"
 PROFILES = ["quick", "lite", "full", "reference"]
 MARKERS = """# Harness
 
@@ -127,7 +134,13 @@ def test_check_catches_a_record_that_changed(plan: Plan, results: Path, readme: 
     write_report(plan, results, readme, PROFILES)
     interval = Interval(value=0.5, low=0.4, high=0.6)
     change(results, plan, "p0.4-bn-gram-s0", LatencyRecord, ratio_to_teacher=interval)
-    assert [line.split(":")[2].split()[1] for line in full_check(readme, results)] == ["prune-0.4"]
+    table, chart = table_path(results, plan, plan.tables[1]), figure_path(results, plan, plan.tables[1])
+    line = readme.read_text().split("\n").index("<!-- table: lite prune-0.4 -->") + 1
+    assert full_check(readme, results) == [
+        f"README.md:{line}: table prune-0.4 of profile lite is stale; {AGAIN}",
+        f"{table} is stale; {AGAIN}",
+        f"{chart} is stale; {AGAIN}",
+    ]
 
 
 def test_unknown_names_in_markers_are_errors_with_file_and_line(plan: Plan, results: Path, readme: Path) -> None:
@@ -146,12 +159,168 @@ def test_unknown_names_in_markers_are_errors_with_file_and_line(plan: Plan, resu
 
 
 def test_a_table_file_that_the_records_do_not_bear_out_is_stale(plan: Plan, results: Path) -> None:
-    assert stale_tables(plan, results) == [], "what is not there cannot be stale"
+    assert check_files(plan, results) == [], "what is not there cannot be stale"
     write_report(plan, results, None, PROFILES)
-    assert stale_tables(plan, results) == []
+    assert check_files(plan, results) == []
+    change(results, plan, "p0.4-l1-base-s0", ExportRecord, params=123_456)
+    # The chart does not show parameters.
+    assert check_files(plan, results) == [f"{table_path(results, plan, plan.tables[1])} is stale; {AGAIN}"]
     change(results, plan, "p0.4-l1-base-s0", AccuracyRecord, accuracy_pct=12.34, correct=1234)
-    (line,) = stale_tables(plan, results)
-    assert line == f"{table_path(results, plan, plan.tables[1])} is stale; run: make report PROFILE=lite"
+    assert check_files(plan, results) == [
+        f"{table_path(results, plan, plan.tables[1])} is stale; {AGAIN}",
+        f"{figure_path(results, plan, plan.tables[1])} is stale; {AGAIN}",
+    ]
+
+
+@pytest.mark.parametrize("experiment", ["prune-0.3", "seeds"])
+def test_a_chart_is_stale_where_any_figure_that_it_shows_has_changed(experiment: str, results: Path) -> None:
+    plan = plan_for("lite", experiments=[experiment])
+    fill_results(plan, results)
+    write_report(plan, results, None, PROFILES)
+    figure, cell = figure_path(results, plan, plan.tables[0]), "p0.3-bn-gram-s0"
+    interval = Interval(value=0.5, low=0.4, high=0.6)
+    changes: dict[str, list[tuple[type[Record], dict[str, Any]]]] = {
+        "prune-0.3": [
+            (AccuracyRecord, {"accuracy_pct": 74.0, "correct": 7400}),
+            (LatencyRecord, {"ratio_to_teacher": interval}),
+        ],
+        "seeds": [
+            (AccuracyRecord, {"accuracy_pct": 74.0, "correct": 7400}),
+            (ExportRecord, {"params": 200_000}),
+            (TrainRecord, {"macs": 9_000_000}),
+        ],
+    }
+    for kind, fields in changes[experiment]:
+        assert not [line for line in check_files(plan, results) if str(figure) in line]
+        change(results, plan, cell, kind, **fields)
+        assert f"{figure} is stale; {AGAIN}" in check_files(plan, results)
+        write_report(plan, results, None, PROFILES)
+
+
+def test_a_chart_that_is_another_experiments_or_was_edited_or_damaged_is_stale(plan: Plan, results: Path) -> None:
+    write_report(plan, results, None, PROFILES)
+    one, other = (figure_path(results, plan, table) for table in plan.tables)
+    drawn = one.read_bytes()
+    one.write_bytes(other.read_bytes())
+    assert check_files(plan, results) == [f"{one} is stale; {AGAIN}"]
+    with Image.open(BytesIO(drawn)) as image:
+        about = PngInfo()
+        about.add_text("Source", image.info["Source"])
+        image.putpixel((700, 400), (0, 0, 0))
+        image.save(one, pnginfo=about)
+    assert check_files(plan, results) == [f"{one} is stale; {AGAIN}"]
+    for damaged in (drawn[:5000], b"", b"no picture"):
+        one.write_bytes(damaged)
+        assert check_files(plan, results) == [f"{one} is stale; {AGAIN}"]
+    one.unlink()
+    assert check_files(plan, results) == [f"{one} is missing; {AGAIN}"]
+    one.write_bytes(drawn)
+    assert check_files(plan, results) == []
+
+
+def test_a_picture_that_another_encoder_wrote_is_current(plan: Plan, results: Path) -> None:
+    write_report(plan, results, None, PROFILES)
+    figure = figure_path(results, plan, plan.tables[0])
+    before = figure.read_bytes()
+    with Image.open(figure) as image:
+        about = PngInfo()
+        about.add_text("Source", image.info["Source"])
+        image.save(figure, pnginfo=about, compress_level=1)
+    assert figure.read_bytes() != before
+    assert check_files(plan, results) == []
+
+
+def test_files_that_no_experiment_owns_are_named(plan: Plan, results: Path) -> None:
+    write_report(plan, results, None, PROFILES)
+    table, figure = table_path(results, plan, plan.tables[0]), figure_path(results, plan, plan.tables[0])
+    # an experiment of matrix.toml that this plan leaves out is an owner too
+    controlled = plan_for("lite", experiments=["controlled"])
+    fill_results(controlled, results)
+    write_report(controlled, results, None, PROFILES)
+    assert check_files(plan, results) == []
+    for path in (table.with_stem("renamed"), figure.with_stem("renamed"), figure.with_suffix(".svg")):
+        path.write_bytes(b"")
+        assert check_files(plan, results) == [
+            f"{path}: no experiment has this name; delete the file if the experiment was renamed or removed"
+        ]
+        path.unlink()
+
+
+def test_a_table_that_is_no_text_is_stale(plan: Plan, results: Path) -> None:
+    write_report(plan, results, None, PROFILES)
+    table_path(results, plan, plan.tables[0]).write_bytes(b"\xff\xfe")
+    assert check_files(plan, results) == [f"{table_path(results, plan, plan.tables[0])} is stale; {AGAIN}"]
+
+
+def test_a_chart_goes_when_there_is_nothing_left_to_draw(plan: Plan, results: Path) -> None:
+    write_report(plan, results, None, PROFILES)
+    for folder in ("accuracy", "latency"):
+        shutil.rmtree(results / plan.profile / folder)
+    stale = check_files(plan, results)
+    figure = figure_path(results, plan, plan.tables[0])
+    assert f"{figure} shows models that have no figures now; {AGAIN}" in stale
+    write_report(plan, results, None, PROFILES)
+    assert not figure.exists()
+    assert check_files(plan, results) == []
+
+
+def test_a_chart_that_the_readme_shows_has_to_be_there(plan: Plan, results: Path, readme: Path) -> None:
+    readme.write_text(MARKERS.split("<!-- table: full")[0])
+    write_report(plan, results, readme, PROFILES)
+    assert full_check(readme, results) == []
+    for folder in ("tables", "figures"):
+        shutil.rmtree(results / "lite" / folder)
+    figures = [figure_path(results, plan, table) for table in plan.tables]
+    assert full_check(readme, results) == [f"{figure} is missing; {AGAIN}" for figure in figures]
+    # of a profile that no document shows, nothing was reported yet
+    assert check_files(plan, results) == []
+
+
+def test_without_a_readme_no_document_is_touched(
+    plan: Plan, results: Path, readme: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(readme.parent)
+    report = write_report(plan, results, None, PROFILES)
+    assert readme.read_text() == MARKERS
+    assert readme not in {*report.written, *report.unchanged}
+
+
+def test_where_the_results_lie_makes_no_difference(
+    plan: Plan, results: Path, readme: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(readme.parent)
+    readme.write_text(MARKERS.split("<!-- table: full")[0])
+    path_of(results, plan, "p0.3-bn-gram-s0", TrainRecord).write_text("{")
+    write_report(plan, results, readme, PROFILES)
+    text = readme.read_text()
+    assert "lite/train/p0.3-bn-gram-s0.json: not a train record" in text
+    assert str(results) not in text
+    assert check_report(readme, Path("results"), plan_for) == []
+
+
+HOSTILE = "a $x_1$ and $y | <!-- end --> <b>*bold*</b> `code` [link](http://x) \\ _it_\nsecond"
+
+
+def test_titles_are_shown_as_they_are(results: Path, document: dict[str, Any], load: Load) -> None:
+    document["experiment"][0]["title"] = HOSTILE
+    plan = make_plan(load(document, "lite"), "lite", experiments=["prune-0.3"])
+    fill_results(plan, results)
+    write_report(plan, results, None, PROFILES)
+    text = table_path(results, plan, plan.tables[0]).read_text()
+    shown = (
+        "a \\$x_1\\$ and \\$y \\| &lt;!-- end --> &lt;b>\\*bold\\*&lt;/b> "
+        "\\`code\\` [link\\](http://x) \\\\ \\_it\\_ second"
+    )
+    assert text.splitlines()[0] == f"# {shown} (profile lite)"
+    assert f"![{shown}, profile lite](../figures/prune-0.3.png)" in text
+    assert check_files(plan, results) == []
+
+
+def test_a_folder_with_blanks_and_brackets_is_linked(plan: Plan, tmp_path: Path, readme: Path) -> None:
+    results = tmp_path / "results (of) [mine]"
+    fill_results(plan, results)
+    write_report(plan, results, readme, PROFILES)
+    assert "](results%20%28of%29%20%5Bmine%5D/lite/figures/prune-0.3.png)" in readme.read_text()
 
 
 def test_a_missing_readme_is_named(plan: Plan, results: Path, tmp_path: Path) -> None:
@@ -160,11 +329,11 @@ def test_a_missing_readme_is_named(plan: Plan, results: Path, tmp_path: Path) ->
 
 
 def test_the_text_for_the_terminal_has_the_warnings_and_the_place(results: Path) -> None:
-    plan = plan_for("quick", "stand-in")
+    plan = plan_for("quick", "stand_in")
     fill_results(plan, results, skip={"p0.3-l1-base-s0"})
     text = write_report(plan, results, None, PROFILES).text
-    assert f"{width_text(plan.settings.model.width)} width, stand-in data, no train record" in text
-    assert "Warning: P(0.3_L1)_KD(0)_SEED(0): no train record yet" in text
+    assert f"{width_text(plan.settings.model.width)} width, stand-in images, no train record" in text
+    assert "Warning: P(0.3_L1)_KD(0)_SEED(0): there is no train record" in text
     assert text.endswith(f"Full table: {table_path(results, plan, plan.tables[0])}")
 
 

@@ -1,11 +1,12 @@
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.plan.planning import Plan
+from harness.plan.planning import Cell, Plan
 from harness.reporting.rows import Row, in_order, read_rows
 from harness.reporting.tables import note
 from harness.store.records import (
@@ -18,8 +19,14 @@ from harness.store.records import (
     Rounded,
     TrainRecord,
     failed,
+    identity,
     save,
 )
+from harness.store.records import (
+    load as load_record,
+)
+from tests.documents import Load
+from tests.reporting.plans import own_plan
 from tests.synthetic import TRAINING, change, common, fill_results, path_of, plan_for
 
 CELL = "p0.3-bn-gram-s0"
@@ -86,11 +93,11 @@ def test_a_record_under_another_key_is_stale(plan: Plan, tmp_path: Path, kind: t
     assert getattr(row, kind.stage) is None
 
 
-def test_figures_of_another_onnx_file_are_stale(plan: Plan, tmp_path: Path) -> None:
+def test_figures_of_another_onnx_file_are_orphaned(plan: Plan, tmp_path: Path) -> None:
     fill_results(plan, tmp_path)
     change(tmp_path, plan, CELL, LatencyRecord, onnx_sha256="f" * 64)
     row = rows_of(plan, tmp_path)[CELL]
-    assert [(p.stage, p.state) for p in row.problems] == [("latency", "stale")]
+    assert [(p.stage, p.state) for p in row.problems] == [("latency", "orphaned")]
     assert row.latency_ms is None
     assert row.accuracy_pct is not None
 
@@ -100,14 +107,15 @@ def test_an_export_of_other_weights_takes_its_measurements_with_it(plan: Plan, t
     change(tmp_path, plan, CELL, ExportRecord, weights_sha256="f" * 64)
     row = rows_of(plan, tmp_path)[CELL]
     assert (row.export, row.latency, row.accuracy) == (None, None, None)
-    assert [(p.stage, p.state) for p in row.problems] == [("export", "stale")]
+    assert [(p.stage, p.state) for p in row.problems] == [("export", "orphaned")]
 
 
 def test_a_failed_cell_says_why(plan: Plan, tmp_path: Path) -> None:
     fill_results(plan, tmp_path)
     cell = next(cell for cell in plan.cells if cell.id == CELL)
-    fields = {key: value for key, value in common(plan, cell, TRAINING).items() if key not in ("status", "finished_at")}
-    save(tmp_path, failed(TrainRecord, Failure(kind="diverged", message="loss is nan"), settings={}, **fields))
+    about = identity(plan.profile, cell.id, cell.title, cell.trained)
+    why = Failure(kind="diverged", message="loss is nan")
+    save(tmp_path, failed(TrainRecord, why, seconds=1.0, environment=TRAINING, **about))
     (problem,) = rows_of(plan, tmp_path)[CELL].problems
     assert problem.short == "train failed (diverged)"
     assert problem.detail.endswith("loss is nan")
@@ -119,8 +127,8 @@ def test_a_truncated_record_is_a_row_that_names_the_file(plan: Plan, tmp_path: P
     path.write_text(path.read_text()[:100])
     row = rows_of(plan, tmp_path)[CELL]
     (problem,) = row.problems
-    assert (problem.stage, problem.state, problem.short) == ("latency", "failed", "latency record is unreadable")
-    assert str(path) in problem.detail
+    assert (problem.stage, problem.state, problem.short) == ("latency", "unreadable", "latency record is unreadable")
+    assert problem.detail.startswith(f"{path.relative_to(tmp_path)}: not a latency record")
     assert row.latency is None
     assert row.accuracy is not None
 
@@ -142,14 +150,14 @@ def test_a_warning_does_not_fail_a_row(plan: Plan, tmp_path: Path) -> None:
     assert not rows_of(plan, tmp_path)[CELL].problems
 
 
-def test_labels_tell_a_thin_model_and_stand_in_data() -> None:
-    def labels(profile: str, data: str) -> list[str]:
-        plan = plan_for(profile, data)
+def test_labels_name_a_thin_model_and_stand_in_images() -> None:
+    def labels(profile: str, dataset: str) -> list[str]:
+        plan = plan_for(profile, dataset)
         return Row(plan.cells[-1], None, None, None, None, ()).labels
 
     assert labels("full", "cifar100") == []
     assert labels("lite", "cifar100") == ["1/8 width"]
-    assert labels("quick", "stand-in") == ["1/8 width", "stand-in data"]
+    assert labels("quick", "stand_in") == ["1/8 width", "stand-in images"]
 
 
 def test_a_row_of_rounded_weights_says_so_and_keeps_its_figures(plan: Plan, tmp_path: Path) -> None:
@@ -159,6 +167,100 @@ def test_a_row_of_rounded_weights_says_so_and_keeps_its_figures(plan: Plan, tmp_
     row = rows_of(plan, tmp_path)[CELL]
     assert row.labels == ["1/8 width", "half-precision weights"] and "half-precision weights" in note(row)
     assert row.accuracy_pct is not None and not row.problems
+
+
+@pytest.mark.parametrize(
+    ("removed_pct", "said"),
+    [(12, "12 % of channels removed, 30 % asked"), (45, "45 % of channels removed, 30 % asked"), (21, ""), (39, "")],
+)
+def test_pruning_that_is_not_what_was_asked_for_is_noted(
+    plan: Plan, tmp_path: Path, removed_pct: int, said: str
+) -> None:
+    fill_results(plan, tmp_path)
+    pruning = load_record(path_of(tmp_path, plan, CELL, TrainRecord), TrainRecord).pruning
+    assert pruning
+    done = pruning.model_copy(update={"ranked_before": 1000, "ranked_after": 1000 - 10 * removed_pct})
+    change(tmp_path, plan, CELL, TrainRecord, pruning=done)
+    row = rows_of(plan, tmp_path)[CELL]
+    assert note(row) == ", ".join(["1/8 width", *([said] if said else [])])
+    assert not row.problems
+
+
+def test_layers_that_would_have_lost_every_channel_are_named(plan: Plan, tmp_path: Path) -> None:
+    fill_results(plan, tmp_path)
+    pruning = load_record(path_of(tmp_path, plan, CELL, TrainRecord), TrainRecord).pruning
+    assert pruning
+    skipped = {"ranked_before": 100, "ranked_after": 95, "emptied_layers": ["layer1.0.conv1", "layer2.0.conv1"]}
+    change(tmp_path, plan, CELL, TrainRecord, pruning=pruning.model_copy(update=skipped))
+    (caution,) = rows_of(plan, tmp_path)[CELL].cautions
+    layers = "layers that would have lost every channel: layer1.0.conv1, layer2.0.conv1"
+    assert caution.detail == f"5 % of channels removed, 30 % asked for; {layers}"
+
+
+def test_a_record_by_other_code_keeps_its_figures_and_says_so(plan: Plan, tmp_path: Path) -> None:
+    fill_results(plan, tmp_path)
+    code = load_record(path_of(tmp_path, plan, CELL, TrainRecord), TrainRecord).code
+    assert {"method gram", "criterion bn"} <= set(code)
+    change(tmp_path, plan, CELL, TrainRecord, code={**code, "method gram": "0" * 64})
+    row = rows_of(plan, tmp_path)[CELL]
+    assert "code changed" in note(row)
+    assert [caution.detail for caution in row.cautions] == ["made before the code of method gram was changed"]
+    assert row.accuracy_pct is not None and row.latency_ms is not None and not row.problems
+    others = [one for one in rows_of(plan, tmp_path).values() if one.cell.id != CELL]
+    assert not any(one.cautions for one in others)
+
+
+def test_a_student_of_another_teacher_is_orphaned(plan: Plan, tmp_path: Path) -> None:
+    fill_results(plan, tmp_path)
+    change(tmp_path, plan, CELL, TrainRecord, teacher_sha256="f" * 64)
+    row = rows_of(plan, tmp_path)[CELL]
+    assert [(p.stage, p.state, p.short) for p in row.problems] == [("train", "orphaned", "train record is orphaned")]
+    assert "comes from a teacher with weights ffffffffffff" in row.problems[0].detail
+    assert (row.train, row.export, row.latency, row.accuracy) == (None, None, None, None)
+
+
+def test_a_record_of_the_first_schema_is_a_row_that_says_what_to_do(plan: Plan, tmp_path: Path) -> None:
+    fill_results(plan, tmp_path)
+    path = path_of(tmp_path, plan, CELL, TrainRecord)
+    path.write_text(path.read_text().replace('"schema_version": 2', '"schema_version": 1'))
+    (problem,) = rows_of(plan, tmp_path)[CELL].problems
+    assert problem.short == "train record is unreadable"
+    assert "a record of schema 1, and this harness writes 2" in problem.detail
+
+
+def test_an_accuracy_that_is_no_number_orders_no_other_row(plan: Plan, tmp_path: Path) -> None:
+    fill_results(plan, tmp_path)
+    change(tmp_path, plan, CELL, AccuracyRecord, accuracy_pct=float("nan"))
+    assert "NaN" in path_of(tmp_path, plan, CELL, AccuracyRecord).read_text()
+    rows = read_rows(plan, plan.tables[0], tmp_path)
+    assert rows[-1].cell.id == CELL
+    assert rows[-1].accuracy_pct is None
+    figures = [row.accuracy_pct or 0 for row in rows[1:-1]]
+    assert figures == sorted(figures, reverse=True)
+
+
+def test_the_studys_figures_stand_beside_its_own_models_only(load: Load) -> None:
+    def published(experiment: dict[str, Any], model: dict[str, Any] | None = None) -> list[bool]:
+        plan = own_plan(load, experiment, {"model": model or {}})
+        return [bool(row.published) for row in (bare(cell) for cell in plan.cells)]
+
+    assert published({}) == [True, True]
+    assert published({"protocol": "controlled"}) == [True, False]
+    assert published({}, {"architecture": "resnet18"}) == [False, False]
+    assert published({"student": {"lr": [0.05]}}) == [True, False]
+
+
+def test_the_studys_means_belong_to_its_own_protocol_and_recipe(load: Load) -> None:
+    def mean(experiment: dict[str, Any]) -> float | None:
+        return bare(own_plan(load, experiment).cells[1]).published_mean
+
+    assert mean({}) == 73.36
+    assert mean({"protocol": "controlled"}) is None
+    assert mean({"student": {"lr": [0.05]}}) is None
+
+
+def bare(cell: Cell) -> Row:
+    return Row(cell, None, None, None, None, ())
 
 
 @given(st.lists(st.none() | st.floats(0, 100), max_size=9))
@@ -178,5 +280,5 @@ def test_any_accuracies_keep_all_rows_in_order(accuracies: list[float | None]) -
 
 
 def accuracy_of(plan: Plan, row: Row, value: float) -> AccuracyRecord:
-    fields = common(plan, row.cell, {})
+    fields = common(plan, row.cell, plan.accuracy(row.cell), {})
     return AccuracyRecord(**fields, onnx_sha256="", runtime="", accuracy_pct=value)

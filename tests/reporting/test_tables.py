@@ -9,14 +9,19 @@ from harness.reporting.rows import read_rows
 from harness.reporting.tables import (
     ABSENT,
     Column,
+    axis_headers,
     columns,
     conditions,
     interval_text,
     markdown,
+    seed_groups,
     seed_means,
     terminal,
 )
 from harness.store.records import AccuracyRecord, ExportRecord, Interval, LatencyRecord, TrainRecord
+from harness.store.records import load as load_record
+from tests.documents import Load
+from tests.reporting.plans import own_plan, write_methods
 from tests.synthetic import change, fill_results, path_of, plan_for, processes
 
 SIX = ["Model Name", "Latency (ms)", "Accuracy (%)", "Parameters (M)", "Pruning", "KD"]
@@ -91,10 +96,10 @@ def test_thin_models_keep_digits_and_say_so(tmp_path: Path) -> None:
     assert table["Latency (ms)"][0] == "1.938"
 
 
-def test_stand_in_data_is_named_in_every_row(tmp_path: Path) -> None:
-    plan = plan_for("quick", "stand-in")
+def test_stand_in_images_are_named_in_every_row(tmp_path: Path) -> None:
+    plan = plan_for("quick", "stand_in")
     fill_results(plan, tmp_path)
-    assert set(table_of(plan, tmp_path)["Note"]) == {"1/8 width, stand-in data"}
+    assert set(table_of(plan, tmp_path)["Note"]) == {"1/8 width, stand-in images"}
 
 
 def test_a_row_without_figures_stays_and_says_why(tmp_path: Path) -> None:
@@ -106,9 +111,9 @@ def test_a_row_without_figures_stays_and_says_why(tmp_path: Path) -> None:
     assert last["Model Name"] == "P(0.3_L1)_KD(0)_SEED(0)"
     assert [last[header] for header in SIX[1:4]] == [ABSENT] * 3
     assert last["Note"] == "no train record"
-    stale = table["Model Name"].index("P(0.3_GN)_KD(0)_SEED(0)")
-    assert (table["Latency (ms)"][stale], table["Latency ratio"][stale]) == (ABSENT, ABSENT)
-    assert table["Note"][stale] == "latency record is stale"
+    orphan = table["Model Name"].index("P(0.3_GN)_KD(0)_SEED(0)")
+    assert (table["Latency (ms)"][orphan], table["Latency ratio"][orphan]) == (ABSENT, ABSENT)
+    assert table["Note"][orphan] == "latency record is orphaned"
     assert len(table["Model Name"]) == len(plan.tables[0].cells)
 
 
@@ -160,7 +165,7 @@ def test_the_other_conditions_are_a_table_of_their_own(tmp_path: Path) -> None:
 def test_a_condition_that_some_rows_lack_has_gaps(tmp_path: Path) -> None:
     plan = plan_for("full", experiments=["prune-0.3"])
     fill_results(plan, tmp_path)
-    path_of(tmp_path, plan, plan.cells[1].id, LatencyRecord, "ort-current-threads-1").unlink()
+    path_of(tmp_path, plan, plan.cells[1].id, LatencyRecord, "onnxruntime-current-threads-1").unlink()
     table = conditions_of(plan, tmp_path)
     assert table["onnxruntime 1.32.0, 1 thread: ratio"].count(ABSENT) == 1
     assert table["onnxruntime 1.16.0, 2 threads: ratio"].count(ABSENT) == 0
@@ -192,6 +197,96 @@ def test_a_table_of_one_seed_has_no_means(tmp_path: Path) -> None:
     plan = plan_for("full", experiments=["prune-0.3"])
     fill_results(plan, tmp_path)
     assert seed_means(read_rows(plan, plan.tables[0], tmp_path)) == []
+
+
+def test_the_axes_of_an_experiments_own_are_columns(load: Load, tmp_path: Path) -> None:
+    axes = {"student": {"lr": [0.05, 0.1]}, "method": {"gram": {"scale": [0.1, 1.0]}}}
+    plan = own_plan(load, {"kd_method": ["base", "gram"], **axes})
+    fill_results(plan, tmp_path)
+    rows = read_rows(plan, plan.tables[0], tmp_path)
+    headers = [column.header for column in columns(rows)]
+    assert headers[:9] == [*SIX, "scale", "lr", "Latency ratio"]
+    table = table_of(plan, tmp_path)
+    found = set(zip(table["KD"], table["scale"], table["lr"], strict=True))
+    assert found == {
+        ("None", ABSENT, ABSENT),
+        *(("Base", ABSENT, lr) for lr in ("0.05", "0.1")),
+        *(("GRAM+Base", scale, lr) for scale in ("0.1", "1.0") for lr in ("0.05", "0.1")),
+    }
+
+
+def test_axes_that_end_alike_have_their_whole_names(load: Load, tmp_path: Path) -> None:
+    axes = {"student": {"epochs": [9]}, "pruning": {"sparse": {"epochs": [1, 2]}, "round_to": ["auto"]}}
+    rows = read_rows(own_plan(load, axes), own_plan(load, axes).tables[0], tmp_path)
+    assert axis_headers(rows) == {
+        "pruning.round_to": "round_to",
+        "pruning.sparse.epochs": "pruning.sparse.epochs",
+        "student.epochs": "student.epochs",
+    }
+
+
+def test_lists_and_truth_values_of_an_axis_can_be_read(load: Load, tmp_path: Path) -> None:
+    axes = {"student": {"image_sizes": [[16, 32], [32]], "nesterov": [True]}}
+    plan = own_plan(load, axes)
+    table = table_of(plan, tmp_path)
+    assert set(table["image_sizes"]) == {ABSENT, "16, 32", "32"}
+    assert set(table["nesterov"]) == {ABSENT, "true"}
+
+
+def test_means_over_seeds_are_taken_at_each_point_of_the_other_axes(load: Load, tmp_path: Path) -> None:
+    plan = own_plan(load, {"seed": [0, 1], "student": {"lr": [0.05, 0.1]}})
+    fill_results(plan, tmp_path)
+    for cell in plan.cells[1:]:
+        accuracy = 70 + 10 * cell.point["student.lr"] + cell.seed
+        change(tmp_path, plan, cell.id, AccuracyRecord, accuracy_pct=accuracy, correct=round(100 * accuracy))
+        change(tmp_path, plan, cell.id, TrainRecord, accuracy_pct=accuracy)
+    means = {column.header: column.cells for column in seed_means(read_rows(plan, plan.tables[0], tmp_path))}
+    assert means["lr"] == ["0.1", "0.05"]
+    assert means["Mean accuracy (%)"] == ["71.50", "71.00"]
+    assert means["Seeds"] == ["2 of 2", "2 of 2"]
+    assert "Study: mean accuracy (%)" not in means
+
+
+def test_methods_of_one_title_are_groups_of_their_own(
+    load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    methods = write_methods(tmp_path, ["Same", "Same"])
+    plan = own_plan(load, {"kd_method": methods, "seed": [0, 1]})
+    rows = read_rows(plan, plan.tables[0], tmp_path)
+    assert [len(members) for members in seed_groups(rows)] == [2, 2]
+
+
+def test_a_group_without_an_accuracy_is_the_last(tmp_path: Path) -> None:
+    plan = plan_for("full", experiments=["seeds"])
+    fill_results(plan, tmp_path)
+    for seed in range(5):
+        path_of(tmp_path, plan, f"p0.3-bn-gram-s{seed}", AccuracyRecord).unlink()
+    means = {column.header: column.cells for column in seed_means(read_rows(plan, plan.tables[0], tmp_path))}
+    assert means["KD"] == ["FMSE+Base", "Base", "GRAM+Base"]
+    assert means["Mean accuracy (%)"][-1] == ABSENT
+
+
+def test_pruning_that_is_not_what_was_asked_for_is_in_the_table(tmp_path: Path) -> None:
+    plan = plan_for("full", experiments=["prune-0.3"])
+    fill_results(plan, tmp_path)
+    cell = "p0.3-gn-base-s0"
+    pruning = load_record(path_of(tmp_path, plan, cell, TrainRecord), TrainRecord).pruning
+    assert pruning
+    little = pruning.model_copy(update={"ranked_before": 100, "ranked_after": 88})
+    change(tmp_path, plan, cell, TrainRecord, pruning=little)
+    table = table_of(plan, tmp_path)
+    notes = dict(zip(table["Model Name"], table["Note"], strict=True))
+    assert notes.pop("P(0.3_GN)_KD(0)_SEED(0)") == "12 % of channels removed, 30 % asked"
+    assert set(notes.values()) == {""}
+
+
+def test_text_from_elsewhere_cannot_break_the_table() -> None:
+    table = [Column("A|B", ["<!-- end -->", "a | b"], figures=False), Column("C", ["1 [0, 2]", "`x`"], markup=True)]
+    lines = markdown(table).splitlines()
+    assert [line.replace(r"\|", "").count("|") for line in lines] == [3, 3, 3, 3]
+    assert "&lt;!-- end -->" in lines[2]
+    assert "`x`" in lines[3]
 
 
 @pytest.mark.parametrize("show", [markdown, terminal])

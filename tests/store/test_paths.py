@@ -1,9 +1,31 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from harness.errors import HarnessError
-from harness.store.paths import Paths, data_root
+from harness.plan.loading import load_settings
+from harness.plan.settings import Settings
+from harness.store.paths import Paths, answers_file, data_root, has_dataset, model_file
+from tests.synthetic import MATRIX, plan_for
+
+
+@pytest.fixture
+def paths(tmp_path: Path) -> Paths:
+    return Paths(tmp_path / "results", tmp_path / "artifacts", tmp_path / "data")
+
+
+@pytest.fixture(scope="module")
+def quick() -> Settings:
+    """The profile with a fallback."""
+    return load_settings(MATRIX, "quick")
+
+
+def use_fallback(paths: Paths) -> None:
+    """What a run leaves that has trained on drawn images."""
+    drawn = paths.testset("quick", "stand_in")
+    drawn.parent.mkdir(parents=True)
+    drawn.touch()
 
 
 def test_data_dir_may_name_the_folder_or_the_one_above(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -15,22 +37,45 @@ def test_data_dir_may_name_the_folder_or_the_one_above(monkeypatch: pytest.Monke
     assert data_root() == Path("data")
 
 
-def test_a_profile_stands_on_the_stand_in_only_where_it_was_drawn_and_the_data_is_not_there(tmp_path: Path) -> None:
-    paths = Paths(tmp_path / "results", tmp_path / "artifacts", tmp_path / "data")
-    assert paths.data_at_hand("quick") == "cifar100"
-    drawn = paths.testset("quick", "stand-in")
-    drawn.parent.mkdir(parents=True)
-    drawn.touch()
-    assert paths.data_at_hand("quick") == "stand-in"
-    (tmp_path / "data" / "cifar-100-python").mkdir(parents=True)
-    assert paths.data_at_hand("quick") == "cifar100"
+def test_the_fallback_is_used_once_it_has_been_used_until_the_data_is_there(paths: Paths, quick: Settings) -> None:
+    assert (paths.dataset(quick, "quick"), paths.dataset_is_known(quick, "quick")) == ("cifar100", False)
+    use_fallback(paths)
+    assert (paths.dataset(quick, "quick"), paths.dataset_is_known(quick, "quick")) == ("stand_in", True)
+    (paths.data / "cifar-100-python").mkdir(parents=True)
+    assert (paths.dataset(quick, "quick"), paths.dataset_is_known(quick, "quick")) == ("cifar100", True)
 
 
-def test_data_that_may_not_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_profile_without_a_fallback_has_its_data_set_alone(paths: Paths) -> None:
+    lite = load_settings(MATRIX, "lite")
+    use_fallback(paths)
+    assert (paths.dataset(lite, "lite"), paths.dataset_is_known(lite, "lite")) == ("cifar100", False)
+
+
+def test_a_data_set_is_there_if_its_marker_is(tmp_path: Path) -> None:
+    (tmp_path / "train").mkdir()
+    assert has_dataset(tmp_path, "image_folder")
+    assert not has_dataset(tmp_path, "cifar100")
+    # drawn images are nowhere
+    assert not has_dataset(tmp_path, "stand_in")
+
+
+def test_data_that_may_not_be_read_is_named(paths: Paths, quick: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(_: Path) -> bool:
-        # as for whoever is not root; tests may be run as root
+        # as for a user who is not root; tests may be run as root
         raise PermissionError
 
-    monkeypatch.setattr(Path, "is_dir", refused)
-    with pytest.raises(HarnessError, match=rf"{tmp_path}: this user may not read it; .* DATA_DIR"):
-        Paths(tmp_path, tmp_path, tmp_path).data_at_hand("quick")
+    monkeypatch.setattr(Path, "exists", refused)
+    with pytest.raises(HarnessError, match=rf"{paths.data}: this user may not read it; .* DATA_DIR"):
+        paths.dataset(quick, "quick")
+
+
+def test_a_models_files_lie_in_its_folder_and_each_form_has_its_own(paths: Paths) -> None:
+    cell = plan_for("lite").cells[1]
+    folder = paths.artifacts / "lite" / f"{cell.id}-{cell.trained.key.partition('-')[2][:8]}"
+    assert paths.folder("lite", cell) == folder
+    assert paths.weights("lite", cell) == folder / "weights.safetensors"
+    assert paths.model_file("lite", cell) == folder / "model.onnx"
+    int8 = replace(cell, id=f"{cell.id}-int8", spec=replace(cell.spec, form="int8"))
+    assert model_file(paths.artifacts, "lite", int8) == folder / "model-int8.onnx"
+    assert paths.weights("lite", int8) == paths.weights("lite", cell)
+    assert answers_file(folder).parent == folder

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from harness.errors import HarnessError
 from harness.files import atomic_path, digest, file_sha256, write_text
+from harness.plan.specs import code_of, key_of
 from harness.store.records import (
     AccuracyRecord,
     Epoch,
@@ -22,12 +23,16 @@ from harness.store.records import (
     TrainRecord,
     failed,
     find,
+    identity,
     load,
     now,
+    parity_limit,
     record_path,
     save,
 )
+from tests.synthetic import plan_for
 
+KEY = "v2-0123456789abcdef"
 NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
 COUNTS = st.integers(0, 2**53)
 JSON = st.recursive(
@@ -36,6 +41,7 @@ JSON = st.recursive(
     max_leaves=12,
 )
 TABLES = st.dictionaries(st.text(max_size=5), JSON, max_size=4)
+DIGESTS = st.dictionaries(st.text(max_size=5), st.text("0123456789abcdef", max_size=5), max_size=2)
 
 
 def records(kind: type[Record], **fields: st.SearchStrategy[Any]) -> st.SearchStrategy[Record]:
@@ -43,7 +49,10 @@ def records(kind: type[Record], **fields: st.SearchStrategy[Any]) -> st.SearchSt
         "cell": st.just("p0.3-bn-gram-s0"),
         "title": st.text(max_size=20),
         "profile": st.just("quick"),
-        "key": st.text("0123456789abcdef", min_size=16, max_size=16),
+        "key": st.text("0123456789abcdef", min_size=16, max_size=16).map("v2-".__add__),
+        "spec": TABLES,
+        "code": DIGESTS,
+        "code_kept": st.lists(DIGESTS, max_size=2),
         "status": st.just("done"),
         "finished_at": st.just("2026-01-01T00:00:00+00:00"),
         "seconds": NUMBERS,
@@ -68,7 +77,7 @@ PROCESSES = st.builds(
     involuntary_switches=COUNTS,
     distinct_inputs=COUNTS,
 )
-CONDITIONS = st.sampled_from(["ort-1.16.0-threads-1", "ort-current-threads-all"])
+CONDITIONS = st.sampled_from(["onnxruntime-1.16.0-threads-1", "onnxruntime-current-threads-all"])
 PRUNINGS = st.builds(
     Pruning, amount=NUMBERS, kept_layers=st.lists(st.text(max_size=5), max_size=3), accuracy_after_pct=NUMBERS
 )
@@ -76,7 +85,6 @@ EPOCHS = st.builds(Epoch, phase=st.text(max_size=5), loss=NUMBERS, lr=NUMBERS, i
 ANY_RECORD = st.one_of(
     records(
         TrainRecord,
-        settings=TABLES,
         accuracy_pct=st.none() | NUMBERS,
         widths=st.none() | st.dictionaries(st.text(max_size=5), COUNTS, max_size=3),
         pruning=st.none() | PRUNINGS,
@@ -93,7 +101,7 @@ ANY_RECORD = st.one_of(
         processes=st.lists(PROCESSES, max_size=2),
         control_ratio=st.none() | INTERVALS,
         control=st.lists(PROCESSES, max_size=2),
-        settings=TABLES,
+        session=TABLES,
         warnings=st.lists(st.text(max_size=5), max_size=2),
     ),
     records(AccuracyRecord, onnx_sha256=st.text(max_size=5), runtime=st.text(max_size=5), correct=st.none() | COUNTS),
@@ -105,7 +113,8 @@ def accuracy(**changes: Any) -> AccuracyRecord:
         "cell": "p0.3-bn-gram-s0",
         "title": "P(0.3_BN)_KD(3)_SEED(0)",
         "profile": "quick",
-        "key": "0123456789abcdef",
+        "key": KEY,
+        "spec": {"kind": "accuracy", "engine": "onnxruntime-1.16.0", "threads": 1, "parent": "v2-0"},
         "status": "done",
         "finished_at": now(),
         "seconds": 1.5,
@@ -149,17 +158,17 @@ def latency(condition: str) -> LatencyRecord:
         distinct_inputs=64,
     )
     common = accuracy().model_dump(include=set(Record.model_fields) | {"onnx_sha256", "runtime"})
-    return LatencyRecord(**common, condition=condition, threads=2, settings={}, processes=[process])
+    return LatencyRecord(**common, condition=condition, threads=2, processes=[process])
 
 
 def test_numbers_are_stored_unrounded_and_lists_of_them_on_one_line(tmp_path: Path) -> None:
-    text = save(tmp_path, latency("ort-1.16.0-threads-1")).read_text()
+    text = save(tmp_path, latency("onnxruntime-1.16.0-threads-1")).read_text()
     for part in ('"low_ms": 0.30000000000000004', '"median_ms": 0.3333333333333333', "1e-17", '"cpus": [0, 1]'):
         assert part in text
 
 
 def test_latencies_under_two_conditions_are_two_records(tmp_path: Path) -> None:
-    one, other = latency("ort-1.16.0-threads-1"), latency("ort-current-threads-all")
+    one, other = latency("onnxruntime-1.16.0-threads-1"), latency("onnxruntime-current-threads-all")
     for record in (one, other):
         save(tmp_path, record)
 
@@ -168,7 +177,7 @@ def test_latencies_under_two_conditions_are_two_records(tmp_path: Path) -> None:
 
     assert found(one.condition) == one
     assert found(other.condition) == other
-    assert found("ort-current-threads-1") is None
+    assert found("onnxruntime-current-threads-1") is None
 
 
 def test_a_record_is_readable_by_others(tmp_path: Path) -> None:
@@ -195,7 +204,6 @@ def test_a_truncated_record_is_an_error_that_names_it(tmp_path_factory: pytest.T
         b"null",
         accuracy().model_dump_json().replace("55.5", '"many"').encode(),
         accuracy().model_dump_json().replace('"status":"done"', '"status":"maybe"').encode(),
-        accuracy().model_dump_json().replace('"schema_version":1', '"schema_version":2').encode(),
         accuracy().model_dump_json().replace('"cell"', '"shell"').encode(),
     ],
 )
@@ -204,13 +212,32 @@ def test_a_foreign_record_is_an_error_that_names_it(tmp_path: Path, damage: byte
     path.parent.mkdir(parents=True)
     path.write_bytes(damage)
     with pytest.raises(HarnessError, match=r"not an? accuracy record"):
-        find(tmp_path, "quick", "p0.3-bn-gram-s0", "0123456789abcdef", AccuracyRecord)
+        find(tmp_path, "quick", "p0.3-bn-gram-s0", KEY, AccuracyRecord)
 
 
 def test_a_record_of_another_stage_is_refused(tmp_path: Path) -> None:
     path = save(tmp_path, accuracy())
     with pytest.raises(HarnessError, match="not a train record"):
         load(path, TrainRecord)
+
+
+@pytest.mark.parametrize("version", [1, 3, None, "2"])
+@pytest.mark.parametrize(
+    ("kind", "condition"), [(AccuracyRecord, ""), (LatencyRecord, "onnxruntime-1.16.0-threads-1"), (TrainRecord, "")]
+)
+def test_a_record_of_another_schema_is_one_line_that_says_what_to_do(
+    tmp_path: Path, version: Any, kind: type[Record], condition: str
+) -> None:
+    path = record_path(tmp_path, "quick", kind.stage, "p0.3-bn-gram-s0", condition)
+    path.parent.mkdir(parents=True)
+    # as the harness before wrote it, with fields that there are no more
+    path.write_text(json.dumps({"schema_version": version, "cell": "p0.3-bn-gram-s0", "key": "0" * 16, "settings": {}}))
+    with pytest.raises(HarnessError) as raised:
+        load(path, kind)
+    assert str(raised.value) == (
+        f"{path}: a record of schema {version}, and this harness writes 2; "
+        f"move {tmp_path}/quick away and make its models again, or use the harness that wrote it"
+    )
 
 
 def test_a_missing_record_and_a_folder_in_its_place_are_errors(tmp_path: Path) -> None:
@@ -220,6 +247,36 @@ def test_a_missing_record_and_a_folder_in_its_place_are_errors(tmp_path: Path) -
         load(tmp_path, AccuracyRecord)
 
 
+# --- What a record is of ---------------------------------------------------------------------------------------------
+
+
+def test_a_record_says_which_stage_it_is_of_and_by_which_code() -> None:
+    plan = plan_for("lite")
+    cell = next(cell for cell in plan.cells if cell.id == "p0.3-bn-gram-s0")
+    train = identity("lite", cell.id, cell.title, cell.trained)
+    assert (train["key"], train["spec"], train["code"]) == (
+        cell.trained.key,
+        cell.trained.document,
+        code_of(cell.trained),
+    )
+    assert key_of(train["spec"]) == train["key"]
+    for stage in (cell.spec, plan.latency(cell, plan.settings.bench.conditions[0]), plan.accuracy(cell)):
+        fields = identity("lite", cell.id, cell.title, stage)
+        assert fields["spec"]["parent"] == (cell.trained.key if stage is cell.spec else cell.spec.key)
+        assert key_of(fields["spec"]) == fields["key"] == stage.key
+
+
+def test_settings_without_a_value_survive_storage(tmp_path: Path) -> None:
+    """A record leaves out figures that it does not have, but its key is a hash of all settings, so none may be lost."""
+    record = accuracy(spec={"kind": "pruned", "seed": None, "nested": {"checkpoint": None}, "list": [None]})
+    assert load(save(tmp_path, record), AccuracyRecord).spec == record.spec
+
+
+@pytest.mark.parametrize(("largest", "limit"), [(0.0, 1e-3), (1.0, 1e-3), (20.0, 0.02), (400.0, 0.4)])
+def test_the_parity_gate_is_relative_to_the_largest_logit_but_not_to_tiny_ones(largest: float, limit: float) -> None:
+    assert parity_limit(largest) == pytest.approx(limit)
+
+
 # --- Found, stale, failed --------------------------------------------------------------------------------------------
 
 
@@ -227,15 +284,15 @@ def test_a_record_counts_only_under_its_own_key(tmp_path: Path) -> None:
     def found(key: str) -> AccuracyRecord | None:
         return find(tmp_path, "quick", "p0.3-bn-gram-s0", key, AccuracyRecord)
 
-    assert found("0123456789abcdef") is None
+    assert found(KEY) is None
     record = accuracy()
     save(tmp_path, record)
-    assert found("0123456789abcdef") == record
-    assert found("fedcba9876543210") is None
+    assert found(KEY) == record
+    assert found("v2-fedcba9876543210") is None
 
 
 def test_a_failed_record_carries_its_reason_and_no_figures(tmp_path: Path) -> None:
-    fields = accuracy().model_dump(include={"cell", "title", "profile", "key", "seconds", "environment"})
+    fields = accuracy().model_dump(include={"cell", "title", "profile", "key", "spec", "seconds", "environment"})
     failure = Failure(kind="parity", message="top-1 agrees on 90 % of 256 images\nof 100 %")
     record = failed(AccuracyRecord, failure, **fields, onnx_sha256="ab", runtime="onnxruntime 1.16.0")
     save(tmp_path, record)
@@ -279,7 +336,7 @@ def test_while_it_is_written_the_old_file_is_there(tmp_path: Path) -> None:
 
 
 def test_a_results_folder_that_cannot_be_one_is_a_clear_error(tmp_path: Path) -> None:
-    """A file in its place stops root as well, which permissions would not."""
+    """A file in its place stops even root, whom permissions would not stop."""
     (tmp_path / "results").write_text("not a folder")
     with pytest.raises(HarnessError, match=r"results/quick/accuracy: cannot write here"):
         save(tmp_path / "results", accuracy())
@@ -321,11 +378,11 @@ def test_different_values_have_different_digests(one: dict[str, Any], other: dic
 
 
 def test_the_form_that_is_hashed_is_fixed() -> None:
-    """Records made years apart must find each other: this value may never change."""
+    """Keys of records made years apart have to agree, so this value may never change."""
     assert digest({"b": [1, 0.1, "×"], "a": None, "c": True}, 16) == "36eff231a523b6fc"
 
 
-def test_what_has_no_json_has_no_digest() -> None:
+def test_values_without_a_json_form_have_no_digest() -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         digest({"lr": float("nan")})
 

@@ -1,12 +1,16 @@
+from collections.abc import Callable
+
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torchvision.transforms.v2 import functional as V
 
+from harness.datasets import Images, normalise, resize
 from harness.training import augment as module
-from harness.training.augment import MEAN, STD, augment, crop, cutout, flip, normalise, resize, study
-from harness.training.data import Images
+from harness.training.augment import augment, crop, cutout, flip, study
+
+MEAN = (0.5071, 0.4865, 0.4409)
+Batched = Callable[[Tensor, torch.Generator], Tensor]
 
 
 @pytest.fixture(scope="module")
@@ -35,13 +39,22 @@ def flipped_one_by_one(pixels: Tensor, generator: torch.Generator) -> Tensor:
 def cut_one_by_one(pixels: Tensor, generator: torch.Generator) -> Tensor:
     height, width = pixels.shape[-2:]
     centres = torch.rand(2, len(pixels), 1, generator=generator)[..., 0]
-    cut = []
+    found = []
     for image, y, x in zip(pixels, *centres, strict=True):
         top, left = int(y * height) - 4, int(x * width) - 4
         bottom, right = min(top + 8, height), min(left + 8, width)
         top, left = max(top, 0), max(left, 0)
-        cut.append(V.erase(image, top, left, bottom - top, right - left, torch.zeros(3, 1, 1, dtype=image.dtype)))
-    return torch.stack(cut)
+        found.append(V.erase(image, top, left, bottom - top, right - left, filling().to(image.dtype)))
+    return torch.stack(found)
+
+
+def filling() -> Tensor:
+    """The mean, as a colour."""
+    return (torch.tensor(MEAN).view(3, 1, 1) * 255).round()
+
+
+def cut(pixels: Tensor, generator: torch.Generator) -> Tensor:
+    return cutout(pixels, generator, MEAN)
 
 
 @pytest.mark.parametrize(
@@ -49,50 +62,61 @@ def cut_one_by_one(pixels: Tensor, generator: torch.Generator) -> Tensor:
     [
         (crop, cropped_one_by_one),
         (flip, flipped_one_by_one),
-        (cutout, cut_one_by_one),
+        (cut, cut_one_by_one),
     ],
 )
-def test_a_batch_is_augmented_as_its_images_would_be(batched, single, pixels: Tensor) -> None:  # type: ignore[no-untyped-def]
+def test_a_batch_is_augmented_as_its_images_would_be_one_by_one(
+    batched: Batched, single: Batched, pixels: Tensor
+) -> None:
     for seed in range(5):
         augmented = batched(pixels, random(seed))
         assert torch.equal(augmented, single(pixels, random(seed)))
         assert augmented.dtype == torch.uint8
 
 
-def test_augmentations_follow_each_other_as_named(pixels: Tensor) -> None:
+def test_augmentations_are_applied_in_the_order_in_which_they_are_named(pixels: Tensor) -> None:
     generator = random()
     expected = cut_one_by_one(flipped_one_by_one(cropped_one_by_one(pixels, generator), generator), generator)
-    assert torch.equal(augment(pixels, ["crop", "flip", "cutout"], 32, random()), expected)
+    assert torch.equal(augment(pixels, ["crop", "flip", "cutout"], 32, random(), MEAN), expected)
 
 
 def test_images_of_a_batch_are_augmented_differently(pixels: Tensor) -> None:
     same = pixels[:1].expand(24, -1, -1, -1)
-    for augmentation in (crop, flip, cutout):
+    for augmentation in (crop, flip, cut):
         assert len(augmentation(same, random()).unique(dim=0)) > 1
 
 
-def test_a_holes_area_is_the_squares_or_less() -> None:
-    holes = (cutout(torch.ones(500, 3, 32, 32, dtype=torch.uint8), random()) == 0).sum((2, 3))
+def test_cutouts_hole_is_the_square_or_what_of_it_is_inside_the_image() -> None:
+    holes = (cut(torch.ones(500, 3, 32, 32, dtype=torch.uint8), random()) != 1).sum((2, 3))
     assert torch.equal(holes.amin(1), holes.amax(1))
     assert holes.max() == 64 and holes.min() >= 16
 
 
-def test_without_augmentation_images_are_as_they_were(pixels: Tensor) -> None:
-    assert augment(pixels, [], 32, random()) is pixels
+def test_cutout_fills_with_the_mean_which_is_nothing_after_normalisation() -> None:
+    """DeVries and Taylor (2017) normalise first and fill with zero."""
+    white = torch.full((50, 3, 32, 32), 255, dtype=torch.uint8)
+    normalised = normalise(cut(white, random()), MEAN, (0.25, 0.25, 0.25))
+    hole = (cut(white, random()) != 255).all(1, keepdim=True).expand(-1, 3, -1, -1)
+    assert hole.any() and normalised[hole].abs().max() < 0.01
+    assert normalised[~hole].min() > 1.9
 
 
-# --- The study's -----------------------------------------------------------------------------------------------------
+def test_without_augmentation_images_are_left_alone(pixels: Tensor) -> None:
+    assert augment(pixels, [], 32, random(), MEAN) is pixels
+
+
+# --- The study's augmentation -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("size", [16, 28, 32, 56])
 def test_the_studys_augmentation_has_the_size_asked_for(size: int, pixels: Tensor) -> None:
-    augmented = augment(pixels[:4], ["study"], size, random())
+    augmented = augment(pixels[:4], ["study"], size, random(), MEAN)
     assert augmented.shape == (4, 3, size, size)
     assert augmented.dtype == torch.float32
     assert augmented.min() >= 0 and augmented.max() <= 1
 
 
-def test_the_studys_augmentation_is_repeatable_and_never_the_same_twice(pixels: Tensor) -> None:
+def test_the_studys_augmentation_depends_on_the_random_numbers_alone(pixels: Tensor) -> None:
     once, again, other = (study(pixels[:4], 28, random(seed)) for seed in (1, 1, 2))
     assert torch.equal(once, again)
     assert not torch.equal(once, other)
@@ -112,30 +136,3 @@ def test_flips_and_rotation_are_torchvisions(pixels: Tensor, across: bool, down:
     assert agree[:, 8:-8, 8:-8].float().mean() > 0.99
     assert torch.equal(rotated[4], upright[4])
     assert (rotated[0, :, 0, 0] == 0).all()
-
-
-# --- Size and scale --------------------------------------------------------------------------------------------------
-
-
-def test_the_right_size_is_left_alone(pixels: Tensor) -> None:
-    assert resize(pixels, 32) is pixels
-
-
-@pytest.mark.parametrize("size", [16, 40])
-def test_another_size_is_torchs_bilinear_on_the_unit_scale(size: int, pixels: Tensor) -> None:
-    scaled = pixels.float() / 255
-    expected = F.interpolate(scaled, size=(size, size), mode="bilinear", align_corners=False)
-    assert torch.equal(resize(pixels, size), expected)
-    assert torch.equal(resize(scaled, size), expected)
-
-
-def test_normalised_values_are_those_computed_by_hand() -> None:
-    white = normalise(torch.full((1, 3, 1, 1), 255, dtype=torch.uint8)).flatten().tolist()
-    assert white == pytest.approx([(1 - mean) / std for mean, std in zip(MEAN, STD, strict=True)], rel=1e-6)
-    at_mean = normalise(torch.tensor(MEAN).view(1, 3, 1, 1))
-    assert at_mean.abs().max() == 0
-
-
-def test_bytes_and_unit_scale_normalise_alike(pixels: Tensor) -> None:
-    assert torch.equal(normalise(pixels), normalise(pixels.float() / 255))
-    assert normalise(pixels).dtype == torch.float32

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as V
 
+from harness.datasets import Images
 from harness.training import colour
 from harness.training.colour import ADJUSTMENTS, adjust, brightness, contrast, hue, jitter, saturation
-from harness.training.data import Images
 
 TORCHVISION = (V.adjust_brightness, V.adjust_contrast, V.adjust_saturation, V.adjust_hue)
 Batched = Callable[[Tensor, Tensor], Tensor]
@@ -46,7 +46,7 @@ def test_a_batch_is_adjusted_as_torchvision_adjusts_its_images(
     torch.testing.assert_close(batched(pixels, factors.view(-1, 1, 1, 1)), expected, atol=2e-6, rtol=0)
 
 
-def test_every_image_has_its_own_order_as_if_it_were_alone(pixels: Tensor) -> None:
+def test_every_image_is_adjusted_in_its_own_order(pixels: Tensor) -> None:
     factors = torch.rand(len(pixels), 4, generator=random(2)) + torch.tensor([0.5, 0.5, 0.5, -0.5])
     orders = torch.tensor([list(order) for order in permutations(range(4))] * 3)[: len(pixels)]
     expected = []
@@ -63,14 +63,14 @@ def test_the_order_matters(pixels: Tensor) -> None:
     assert (adjust(pixels, factors, one) - adjust(pixels, factors, other)).abs().max() > 0.1
 
 
-def test_the_images_given_are_left_as_they_were(pixels: Tensor) -> None:
+def test_the_images_given_are_left_alone(pixels: Tensor) -> None:
     before = pixels.clone()
     jittered = jitter(pixels, random())
     assert torch.equal(pixels, before) and not torch.equal(jittered, before)
     assert jittered.min() >= 0 and jittered.max() <= 1
 
 
-def test_jitter_draws_each_factor_within_its_range_and_in_any_order(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_jitter_draws_every_factor_from_its_range_and_every_order(monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[tuple[Tensor, Tensor]] = []
 
     def remember(images: Tensor, factors: Tensor, orders: Tensor) -> Tensor:
@@ -87,10 +87,10 @@ def test_jitter_draws_each_factor_within_its_range_and_in_any_order(monkeypatch:
     assert len(orders.unique(dim=0)) == 24
 
 
-def test_jitter_with_nothing_to_change_changes_nothing(monkeypatch: pytest.MonkeyPatch, pixels: Tensor) -> None:
+def test_jitter_with_neutral_factors_changes_nothing(monkeypatch: pytest.MonkeyPatch, pixels: Tensor) -> None:
     monkeypatch.setattr(torch, "rand", lambda *size, generator: torch.full(size, 0.5))
     torch.testing.assert_close(jitter(pixels, random()), pixels, atol=1e-5, rtol=0)
 
 
-def test_the_four_are_told_apart_by_their_place() -> None:
+def test_the_adjustments_are_in_the_order_of_their_factors() -> None:
     assert (brightness, contrast, saturation, hue) == ADJUSTMENTS

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 import torch
-
 from harness.architectures.resnet import ResNet50, full_widths
+from harness.training.data import Images, Stream
+
 from harness.compression.distillation import Phase, cross_entropy, phases
 from harness.store.records import TrainRecord, find
 from harness.training import loop
 from harness.training.augment import crop, cutout, flip, study
-from harness.training.data import Images, Stream
 from harness.training.device import Device, choose_device, gpu_count
 from harness.training.loop import Learner, train
 from harness.training.memory import free_bytes, measure, side_by_side

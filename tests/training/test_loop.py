@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 import torch
+from harness.architectures.resnet import Outputs, ResNet50
+from harness.training.data import Images, Stream
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from harness.architectures.resnet import Outputs, ResNet50
 from harness.compression.distillation import Phase, cross_entropy, fmse, phases
 from harness.training import loop
 from harness.training.augment import normalise, resize
-from harness.training.data import Images, Stream
 from harness.training.loop import Learner, accuracy_pct, learning_rate, train
 from tests.training_kit import CPU, Told, network, patience, pruned_widths, same_weights
 

@@ -1,10 +1,13 @@
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import psutil
 import pytest
 import torch
-
 from harness.architectures.resnet import full_widths
+
+from harness.host import cgroups
 from harness.training import memory
 from harness.training.memory import SHARE, Footprint, fitting, free_bytes, measure, side_by_side
 from tests.training_kit import CPU, WIDTH, network
@@ -69,24 +72,36 @@ def test_more_cores_leave_room_for_fewer(monkeypatch: pytest.MonkeyPatch) -> Non
     assert 1 <= found[1] < found[0]
 
 
-def test_free_is_what_the_machine_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "CGROUP", tmp_path)
-    assert free_bytes(CPU) == pytest.approx(psutil.virtual_memory().available, rel=0.2)
+def on(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Be on a recorded machine, as far as control groups go."""
+    monkeypatch.setattr(cgroups, "free_memory", partial(cgroups.free_memory, root))
 
 
-@pytest.mark.parametrize("version", [1, 2])
-def test_a_containers_limit_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: int) -> None:
-    names = ("memory.max", "memory.current") if version == 2 else ("memory.limit_in_bytes", "memory.usage_in_bytes")
-    folder = tmp_path if version == 2 else tmp_path / "memory"
-    folder.mkdir(exist_ok=True)
-    for name, content in zip((*names, "memory.stat"), ("1000", "700", "anon 5\ninactive_file 50\n"), strict=True):
-        (folder / name).write_text(content)
-    monkeypatch.setattr(memory, "CGROUP", tmp_path)
+GROUPS = {
+    1: {
+        "proc/self/cgroup": "2:memory:/outer/inner\n",
+        "sys/fs/cgroup/memory/outer/memory.limit_in_bytes": "1000",
+        "sys/fs/cgroup/memory/outer/memory.usage_in_bytes": "700",
+        "sys/fs/cgroup/memory/outer/memory.stat": "anon 5\ninactive_file 50\n",
+    },
+    2: {
+        "proc/self/cgroup": "0::/outer/inner\n",
+        "sys/fs/cgroup/outer/memory.max": "1000",
+        "sys/fs/cgroup/outer/memory.current": "700",
+        "sys/fs/cgroup/outer/memory.stat": "anon 5\ninactive_file 50\n",
+        "sys/fs/cgroup/outer/inner/memory.max": "max",
+    },
+}
+
+
+@pytest.mark.parametrize("version", GROUPS)
+def test_the_limit_of_a_group_around_this_process_counts(
+    tree: Callable[[dict[str, str]], Path], monkeypatch: pytest.MonkeyPatch, version: int
+) -> None:
+    on(tree(GROUPS[version]), monkeypatch)
     assert free_bytes(CPU) == 350
 
 
-def test_a_container_without_a_limit_has_the_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, content in {"memory.max": "max", "memory.current": "7", "memory.stat": "anon 5\n"}.items():
-        (tmp_path / name).write_text(content)
-    monkeypatch.setattr(memory, "CGROUP", tmp_path)
-    assert free_bytes(CPU) > 0.01 * GIB
+def test_without_a_limit_free_is_what_the_machine_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    on(tmp_path, monkeypatch)
+    assert free_bytes(CPU) == pytest.approx(psutil.virtual_memory().available, rel=0.2)

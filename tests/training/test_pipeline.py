@@ -10,9 +10,9 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from harness.architectures.resnet import ResNet50, full_widths, load_weights, save_weights, widths_of
 from torch import Tensor
 
-from harness.architectures.resnet import ResNet50, full_widths, load_weights, save_weights, widths_of
 from harness.compression.distillation import Phase, phases
 from harness.errors import HarnessError
 from harness.files import file_sha256

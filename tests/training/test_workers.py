@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
+from harness.training.data import Images, draw_stand_in
 
 from harness.errors import HarnessError
 from harness.files import file_sha256
@@ -19,7 +20,6 @@ from harness.store.lock import alone
 from harness.store.paths import Paths
 from harness.store.records import TrainRecord, find
 from harness.training import loop, workers
-from harness.training.data import Images, draw_stand_in
 from harness.training.pipeline import Summary, make_cells
 from harness.training.worker import Order
 from harness.training.workers import make_on

@@ -23,9 +23,9 @@ from harness.errors import HarnessError
 from harness.plan import registry
 from harness.plan.specs import engine_plugin
 
-Floats = npt.NDArray[np.float32]
+Array = npt.NDArray[np.float32]
 # float32 images [N, 3, size, size] -> float32 logits [N, classes]
-Infer = Callable[[Floats], Floats]
+Infer = Callable[[Array], Array]
 # The names that every exported model gives its one input and its one output.
 INPUT, OUTPUT = "input", "output"
 

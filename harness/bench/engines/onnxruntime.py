@@ -6,7 +6,7 @@ from typing import Any
 
 import onnxruntime
 
-from harness.bench.engines import INPUT, OUTPUT, Engine, Floats, Infer
+from harness.bench.engines import INPUT, OUTPUT, Array, Engine, Infer
 
 TITLE = "ONNX Runtime"
 VARIANTS = {
@@ -47,7 +47,7 @@ class OnnxRuntime(Engine):
     def open(self, model: bytes, threads: int) -> Infer:
         session = onnxruntime.InferenceSession(model, self.session_options(threads), providers=[PROVIDER])
 
-        def infer(images: Floats) -> Floats:
+        def infer(images: Array) -> Array:
             return session.run([OUTPUT], {INPUT: images})[0]
 
         return infer

@@ -2,7 +2,7 @@
 
 A method's file defines METHOD, a `Method`, and these constants (harness.plan.registry): TITLE, its name in the KD
 column; NUMBER, the study's for it; PARAMETERS, its own settings, the constants of its losses among them; USES, the
-methods whose losses it makes use of; FEATURES = True where it reads features; TEACHER = False where it needs no teacher.
+methods whose losses it uses; FEATURES = True where it reads features; TEACHER = False where it needs no teacher.
 
 Losses take the student's outputs, the teacher's, and the labels int64 [N] of a batch, and return a scalar.
 """
@@ -76,8 +76,8 @@ class Method:
     """What a method's file brings.
 
     `phases(setup)`: what a student goes through; `by_objective` makes the usual ones. `kept(architecture)`: the
-    convolutions whose outputs must keep the teacher's channels for the losses to be defined. `modules(setup)`: trainable
-    modules of the method's own, like regressors. `fresh_weights`: the student starts from new weights.
+    convolutions whose outputs must keep the teacher's channels for the losses to be defined. `modules(setup)`:
+    trainable modules of the method's own, like regressors. `fresh_weights`: the student starts from new weights.
     """
 
     phases: Callable[[Setup], list[Phase]]
@@ -88,7 +88,7 @@ class Method:
 
 def method_of(name: str) -> Method:
     """The plug-in of a method."""
-    found: Method = registry.load("method", name)
+    found: Method = registry.load("method", name, Method)
     return found
 
 

@@ -19,6 +19,8 @@ from harness.errors import HarnessError
 from harness.plan import registry
 from harness.plan.specs import Choice, Pruned, Sparse
 
+# What has channels that can be pruned.
+LAYERS = (nn.Conv2d, nn.Linear)
 Batches = Iterator[tuple[Tensor, Tensor]]
 
 
@@ -59,8 +61,9 @@ class Criterion:
 class Outcome:
     """A pruned network and what was really removed. MACs are for one image; each pair is before and after.
 
-    `ranked` counts the channels that compete with one another; those of kept layers do not. `emptied` names the
-    convolutions whose channels all ranked among those to go: what became of them is the protocol's choice.
+    `channels` counts those of all convolutions; `ranked` those that compete with one another, which those of kept
+    layers do not. `emptied` names the layers of which pruning would have left fewer than `round_to` channels: whether
+    they stay whole or keep that many is the protocol's choice.
     """
 
     model: nn.Module
@@ -74,7 +77,7 @@ class Outcome:
 
 def criterion_of(choice: Choice) -> Criterion:
     """The plug-in of a criterion."""
-    found: Criterion = registry.load("criterion", choice.name)
+    found: Criterion = registry.load("criterion", choice.name, Criterion)
     return found
 
 
@@ -130,7 +133,7 @@ def prune(model: nn.Module, example: Tensor, stage: Pruned, batches: Callable[[]
     Raises HarnessError where that removes nothing or leaves a layer that is not a multiple of `stage.round_to`.
     """
     kept = kept_layers(model, stage.keep_for)
-    before = widths_of(model)
+    before, convolutions = _channels(model), widths_of(model)
     macs, params = tp.utils.count_ops_and_params(model, example)
     model.eval()
     seed = stage.seed or 0
@@ -142,7 +145,7 @@ def prune(model: nn.Module, example: Tensor, stage: Pruned, batches: Callable[[]
         if stage.emptied_groups == "least":
             pruner._round_to = _keep_least
         pruner.step()
-    after = widths_of(model)
+    after = _channels(model)
     emptied = ranking.emptied(stage.amount, stage.round_to)
     _check(stage, before, after, kept, emptied)
     # A plain network of the same widths: nothing of the pruner's tracing stays behind.
@@ -154,10 +157,15 @@ def prune(model: nn.Module, example: Tensor, stage: Pruned, batches: Callable[[]
         kept,
         (int(params), parameter_count(clean)),
         (int(macs), int(clean_macs)),
-        (sum(before.values()), sum(after.values())),
+        (sum(convolutions.values()), sum(widths_of(clean).values())),
         (ranking.channels, ranking.channels - sum(before[root] - after[root] for root in ranking.roots)),
         emptied,
     )
+
+
+def _channels(model: nn.Module) -> Widths:
+    """The output channels of every layer that pruning can make smaller."""
+    return {name: len(module.weight) for name, module in model.named_modules() if isinstance(module, LAYERS)}
 
 
 def _keep_least(pruned: int, channels: int, round_to: int) -> int:
@@ -176,23 +184,23 @@ class Ranking:
     def __init__(self, pruner: Any, model: nn.Module) -> None:
         self._names = {module: name for name, module in model.named_modules()}
         self._graph = pruner.DG
-        # (convolutions of the group, importance of its channels)
+        # (layers of the group, importance of its channels)
         self._groups: list[tuple[list[str], Tensor]] = []
         estimate = pruner.estimate_importance
 
         def noted(group: Any) -> Tensor | None:
             importance: Tensor | None = estimate(group)
             if importance is not None:
-                self._groups.append((self._convolutions(group), importance.detach().float().cpu()))
+                self._groups.append((self._layers(group), importance.detach().float().cpu()))
             return importance
 
         pruner.estimate_importance = noted
 
-    def _convolutions(self, group: Any) -> list[str]:
+    def _layers(self, group: Any) -> list[str]:
         found = [
             self._names[dependency.target.module]
             for dependency, _ in group
-            if isinstance(dependency.target.module, nn.Conv2d)
+            if isinstance(dependency.target.module, LAYERS)
             and self._graph.is_out_channel_pruning_fn(dependency.handler)
         ]
         return list(dict.fromkeys(found))
@@ -204,11 +212,11 @@ class Ranking:
 
     @property
     def roots(self) -> list[str]:
-        """One convolution of each group: all of a group have the same channels."""
+        """One layer of each group: all of a group have the same number of channels."""
         return [names[0] for names, _ in self._groups if names]
 
     def emptied(self, amount: float, round_to: int) -> list[str]:
-        """The convolutions of groups that the ranking would leave without a single multiple of `round_to`."""
+        """The layers of groups that the ranking would leave with fewer channels than `round_to`."""
         everything = torch.cat([importance for _, importance in self._groups]) if self._groups else torch.zeros(0)
         count = len(everything) - int(len(everything) * (1 - amount))
         if not count:
@@ -226,10 +234,10 @@ def _check(stage: Pruned, before: Widths, after: Widths, kept: Sequence[str], em
     odd = [layer for layer, width in after.items() if width != before[layer] and width % stage.round_to]
     broken = [layer for layer in kept if after[layer] != before[layer]]
     what = f"pruning by {stage.criterion.name} at {stage.amount:g}"
-    if before == after and emptied:
+    if before == after and emptied and stage.emptied_groups == "whole":
         raise HarnessError(
             f"{what} removed nothing: {len(emptied)} layers would lose every channel, and such a layer is left whole; "
-            f'set prune_amount or pruning.round_to ({stage.round_to}) lower, or emptied_groups = "least" in the protocol'
+            f"set prune_amount or pruning.round_to ({stage.round_to}) lower, or the protocol's emptied_groups to least"
         )
     if before == after:
         raise HarnessError(
