@@ -71,7 +71,7 @@ train-matrix: $(HAVE_MAIN)  ## train and export the missing models
 	  $(if $(TOGETHER),--together '$(TOGETHER)') $(if $(DEVICES),--devices '$(DEVICES)') $(foreach id,$(REDO),--redo '$(id)') $(if $(CODE),--code '$(CODE)')
 
 bench: $(HAVE_MAIN) $(HAVE_BENCHES)  ## measure latency and accuracy of the exported models
-	@$(HARNESS) bench $(OPTIONS) $(IN_IMAGE)
+	@$(HARNESS) bench $(OPTIONS) $(IN_IMAGE) $(if $(CODE),--code '$(CODE)')
 
 results: $(HAVE_MAIN) $(HAVE_BENCHES)  ## everything unattended, the most valuable first, within BUDGET=25m
 	@$(HARNESS) results $(OPTIONS) $(if $(BUDGET),--budget '$(BUDGET)')
@@ -117,7 +117,7 @@ lint: $(HAVE_DEV)  ## style, types and import boundaries
 	@.venvs/main/bin/hadolint Dockerfile.cpu Dockerfile.gpu
 
 benchmarks: $(HAVE_DEV) $(HAVE_BENCHES)  ## measure the harness itself, into results/benchmarks [SUBJECT=name]
-	@$(HARNESS) benchmarks $(SUBJECT)
+	@$(PY) -m benchmarks $(SUBJECT)
 
 # Existing pins are kept unless UPGRADE=1. No index address is written down, so any index that has these files will do.
 COMPILE = $(UV) pip compile -q --universal --generate-hashes --no-emit-index-url --no-emit-find-links \

@@ -1,7 +1,7 @@
 """`python disturbance.py SEED`: loads every CPU in bursts until it is ended, in the same rhythm for the same seed.
 
-A burst is arithmetic on a working set larger than the second-level cache, so that it takes time slices, shared cache and
-memory bandwidth from the measurement beside it. The process ends with its parent.
+A burst is arithmetic on a working set larger than the second-level cache, so that it takes time slices, shared cache
+and memory bandwidth from the measurement beside it. The process ends with its parent.
 """
 
 import ctypes

@@ -1,9 +1,9 @@
 """Which estimator gives the same figure twice: the study behind the bench's own, from raw samples.
 
-Reads the raw samples that benchmarks.bench_quality has kept of runs of the same models, quiet and disturbed. For each of
-several estimators it computes the ratios to the teacher, how far two runs lie apart, how wide the intervals are, and how
-far the disturbance moves the ratios. Writes results/benchmarks/estimators.json, docs/estimators.png and the table in
-docs/estimators.md.
+Reads the raw samples that benchmarks.bench_quality has kept of runs of the same models, quiet and disturbed. For each
+of several estimators it computes the ratios to the teacher, how far two runs lie apart, how wide the intervals are, and
+how far the disturbance moves the ratios. Writes results/benchmarks/estimators.json, docs/estimators.png and the table
+in docs/estimators.md.
 """
 
 import json

@@ -171,18 +171,20 @@ def bench(
     matrix: Matrix = MATRIX,
     results: Results = RESULTS,
     artifacts: Artifacts = ARTIFACTS,
+    code: Code = "refuse",
     runner: Runner = "auto",
     memory: Memory = "",
 ) -> None:
     """Measure latency and accuracy of every exported model, in the image or environment with the pinned runtime."""
     from harness.commands.bench_job import matrix_job, not_exported, run_bench
     from harness.commands.scope import Scope
+    from harness.commands.train_matrix import code_policy
     from harness.containers.runner import choose
 
     scope = Scope.of(matrix, profile, results, artifacts, experiment)
     planned = scope.plan()
     docker = choose(runner, "cpu")
-    job = matrix_job(planned, scope.paths, local=docker is None)
+    job = matrix_job(planned, scope.paths, docker is None, code_policy(code))
     for cell in not_exported(planned, scope.paths):
         print(f"left out, no ONNX file here: {cell.title}", file=sys.stderr)
     if docker:

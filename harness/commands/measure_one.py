@@ -24,16 +24,20 @@ CELL = "model"
 
 @dataclass(frozen=True)
 class Measured:
-    """What the study's test.py prints, and the engine that measured it, like "onnxruntime 1.16.0"."""
+    """What the study's test.py prints, and what measured it: an engine like "onnxruntime 1.16.0", and its threads."""
 
     params: int
     latency: Interval
     accuracy_pct: float
     runtime: str
+    threads: int
 
 
-def measure_one(path: Path, matrix: Path, profile: str) -> Measured:
-    """Parameters, latency (ms) and accuracy (%) of an ONNX file; HarnessError where it cannot be read or measured."""
+def measure_one(path: Path, matrix: Path, profile: str, data_dir: Path | None = None) -> Measured:
+    """Parameters, latency (ms) and accuracy (%) of an ONNX file; HarnessError where it cannot be read or measured.
+
+    Accuracy is on the test images of the data set that the model was trained on, below `data_dir` or DATA_DIR.
+    """
     try:
         model = onnx.load(path)
     except FileNotFoundError:
@@ -51,11 +55,11 @@ def measure_one(path: Path, matrix: Path, profile: str) -> Measured:
     engines, threads = settings.bench.engines[:1], settings.bench.threads[:1]
     bench = settings.bench.model_copy(update={"engines": engines, "threads": threads})
     (condition,) = bench.conditions
-    # Its records are discarded, so what they would be compared by is of no concern.
+    # Its records are discarded, so nothing is ever compared with these.
     identity = Identity(key=metadata["key"], spec={}, code={})
     with tempfile.TemporaryDirectory(prefix="harness-test-") as folder:
         here = Path(folder)
-        _save_testset(here / "testset.npz", settings, metadata.get("data"))
+        _save_testset(here / "testset.npz", settings, metadata.get("data"), data_dir or data_root())
         job = Job(
             profile=profile,
             results=here / "results",
@@ -85,12 +89,12 @@ def measure_one(path: Path, matrix: Path, profile: str) -> Measured:
             raise HarnessError(record.failure.message)
     assert latency.latency_ms and accuracy.accuracy_pct is not None, "done records carry their figures"
     params = sum(weight.size for weight in weights if weight.dtype == np.float32)
-    return Measured(params, latency.latency_ms, accuracy.accuracy_pct, latency.runtime)
+    return Measured(params, latency.latency_ms, accuracy.accuracy_pct, latency.runtime, latency.threads)
 
 
-def _save_testset(path: Path, settings: Settings, trained_on: str | None) -> None:
+def _save_testset(path: Path, settings: Settings, trained_on: str | None, root: Path) -> None:
     """Write the test images of the data set that the model was trained on; the profile's where it does not say."""
     data = settings.data.model_copy(update={"dataset": trained_on or settings.data.dataset, "fallback": None})
-    name = datasets.provide(settings.model_copy(update={"data": data}), data_root())
-    images = datasets.load(name, settings.parameters("dataset", name), data_root(), train=False)
+    name = datasets.provide(settings.model_copy(update={"data": data}), root)
+    images = datasets.load(name, settings.parameters("dataset", name), root, train=False)
     datasets.save_testset(path, images)

@@ -172,9 +172,17 @@ def _parse(path: Path, modified_ns: int, size: int) -> _Source:
                     constants[target.id] = ast.literal_eval(statement.value)  # type: ignore[attr-defined]
                 except ValueError:
                     continue  # a value that has to be computed is of no concern to planning
-    modules = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module}
-    imports = {file for module in modules for file in _beside(path, module)}
+    imports = {file for node in ast.walk(tree) for module in _imported(node) for file in _beside(path, module)}
     return _Source(constants, source_digest(tree), tuple(sorted(file for file in imports - {path} if file.is_file())))
+
+
+def _imported(node: ast.AST) -> Iterator[str]:
+    """The modules that a statement imports, and the names that may be modules; relative ones without their dots."""
+    if isinstance(node, ast.Import):
+        yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+        package = f"{node.module}." if node.module else ""
+        yield from (node.module or "", *(package + alias.name for alias in node.names))
 
 
 def _beside(path: Path, module: str) -> Iterator[Path]:

@@ -207,7 +207,9 @@ def _variant(engine: str) -> tuple[registry.Plugin, Mapping[str, str]]:
 def _known_engine(engine: str) -> str:
     try:
         _variant(engine)
-    except HarnessError:
+    except HarnessError as error:
+        if ":" in engine:
+            raise ValueError(str(error)) from error
         raise ValueError(
             f"unknown engine {engine!r}; allowed: {', '.join(engine_names())}, or package.module:NAME-variant"
         ) from None

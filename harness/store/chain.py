@@ -59,7 +59,6 @@ class Chain:
         self.plan = plan
         self._read = read or _reader(results, plan.profile)
         self._links: dict[tuple[str, str, str], Link[Record]] = {}
-        self._code: dict[str, str] = {}
 
     def train(self, cell: Cell) -> Link[TrainRecord]:
         """The training of the cell's model."""

@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-# The folder whose files are the harness: one that git does not know is code as well.
+# The folder whose files are the harness.
 PACKAGE = "harness"
 
 
@@ -19,15 +19,15 @@ def revision() -> str:
 def revision_of(folder: Path) -> str:
     """The commit that a checkout is at, by tag or hash; "unknown" where git cannot tell.
 
-    It ends in "-dirty" where a file that git knows has been changed, and where harness/ holds one that git does not
-    know: `git describe --dirty` alone would miss a new plug-in. New files elsewhere (results, notes) do not count.
+    It ends in "-dirty" where a file of harness/ has been changed, or one has been added that git does not know: `git
+    describe --dirty` alone would miss a new plug-in. Files elsewhere do not count, since a run rewrites results itself.
     """
     try:
-        described = _git(folder, "describe", "--always", "--dirty", "--abbrev=12")
-        untracked = _git(folder, "ls-files", "--others", "--exclude-standard", "--", PACKAGE)
+        described = _git(folder, "describe", "--always", "--abbrev=12")
+        changed = _git(folder, "status", "--porcelain", "--untracked-files=all", "--", PACKAGE)
     except (OSError, subprocess.SubprocessError):
         return "unknown"
-    return f"{described}-dirty" if untracked and not described.endswith("-dirty") else described
+    return f"{described}-dirty" if changed else described
 
 
 def _git(folder: Path, *arguments: str) -> str:

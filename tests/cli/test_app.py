@@ -55,7 +55,7 @@ def test_json_is_one_document(folder: Path, verb: str) -> None:
 def test_the_plan_shows_cells_states_and_what_would_run(folder: Path) -> None:
     text = harness(folder, "plan", "--profile", "quick").stdout
     assert "P(0.3_BN)_KD(0)_SEED(0)" in text
-    assert "train 2 epochs of the teacher" in text and "distil 1 students" in text
+    assert "train 2 epochs of the teacher" in text and "distil 1 student," in text
 
 
 def other_network(folder: Path) -> str:

@@ -306,7 +306,7 @@ def test_a_method_that_reads_features_says_so_where_the_architecture_names_none(
     from harness.architectures import Architecture
 
     given = Setup(Architecture(), STAGED, 1, registry.resolve("method", method, {}), {})
-    with pytest.raises(HarnessError, match="reads the .*features.*the architecture names n"):
+    with pytest.raises(HarnessError, match=r"reads the .*features.*the architecture names n"):
         method_of(method).phases(given)
     assert list(method_of(method).kept(Architecture())) == []
 

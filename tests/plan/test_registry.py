@@ -1,6 +1,7 @@
 import ast
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -290,6 +291,91 @@ def test_the_form_that_is_hashed_is_fixed() -> None:
     assert digest_of(SAMPLE)[:16] == "954f18d26ae45285"
 
 
+# --- Code that a plug-in shares --------------------------------------------------------------------------------------
+
+
+def write(folder: Path, files: dict[str, str]) -> None:
+    for name, source in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(source, encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "from mine._losses import loss",
+        "from ._losses import loss",
+        "from . import _losses",
+        "from mine import _losses",
+        "import mine._losses",
+        "def later():\n    from mine._losses import loss",
+    ],
+)
+def test_a_file_beside_a_plug_in_counts_however_it_is_imported(
+    external: External, tmp_path: Path, statement: str
+) -> None:
+    write(tmp_path, {"mine/kd.py": f"{statement}\nPLUGIN = 1", "mine/_losses.py": "def loss(x): return x"})
+    before = find("method", "mine.kd:PLUGIN").digest
+    write(tmp_path, {"mine/_losses.py": "def loss(x): return 10 * x"})
+    assert find("method", "mine.kd:PLUGIN").digest != before
+
+
+@pytest.mark.parametrize(
+    ("edited", "counts"),
+    [
+        ("mine/kd.py", True),
+        ("mine/_losses.py", True),
+        ("mine/_norms.py", True),
+        ("mine/unrelated.py", False),
+        ("other/library.py", False),
+    ],
+)
+def test_files_beside_a_plug_in_count_if_it_imports_them_or_they_do(
+    external: External, tmp_path: Path, edited: str, counts: bool
+) -> None:
+    write(
+        tmp_path,
+        {
+            "mine/kd.py": "from mine._losses import loss\nfrom other.library import x\nPLUGIN = loss",
+            "mine/_losses.py": "from ._norms import norm\ndef loss(x): return norm(x)",
+            "mine/_norms.py": "from mine._losses import loss\ndef norm(x): return x",
+            "mine/unrelated.py": "y = 1",
+            "other/library.py": "x = 1",
+        },
+    )
+    before = find("method", "mine.kd:PLUGIN").digest
+    path = tmp_path / edited
+    path.write_text(f"# Only a comment.\n{path.read_text()}")
+    assert find("method", "mine.kd:PLUGIN").digest == before
+    path.write_text(f"{path.read_text()}\nMORE = 1")
+    assert (find("method", "mine.kd:PLUGIN").digest != before) == counts
+
+
+def test_the_shared_code_of_a_kind_counts_for_the_plug_ins_that_import_it(
+    external: External, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a copy of the package, where it can be edited."""
+    package = Path("harness/compression/distillation")
+    shutil.copytree(ROOT / package, tmp_path / "copy" / package)
+    monkeypatch.setattr(registry, "ROOT", tmp_path / "copy")
+    importing = external("one", f"from {PACKAGES['method']} import Method\nPLUGIN = Method")
+    alone = external("two", "PLUGIN = 1")
+    plugins = [*names("method"), importing, alone]
+    before = {name: find("method", name).digest for name in plugins}
+    shared = tmp_path / "copy" / package / "__init__.py"
+    shared.write_text(shared.read_text(encoding="utf-8") + "\nMORE = 1\n", encoding="utf-8")
+    after = {name: find("method", name).digest for name in plugins}
+    assert {name for name in plugins if before[name] != after[name]} == {*names("method"), importing}
+
+
+def test_networks_of_a_family_count_their_familys_code() -> None:
+    """Without it, a change of the blocks of a ResNet would leave every ResNet's digest as it was."""
+    for name in ("resnet18", "resnet50"):
+        plugin = find("architecture", name)
+        assert plugin.digest != digest_of(plugin.path.read_text(encoding="utf-8"))
+
+
 # --- Plug-ins elsewhere ----------------------------------------------------------------------------------------------
 
 
@@ -336,6 +422,15 @@ def test_a_module_without_the_object_is_named(external: External) -> None:
     name = external("mine", "x = 1")
     with pytest.raises(HarnessError, match=r"method 'mine:PLUGIN': mine does not provide PLUGIN: "):
         registry.load("method", name)
+
+
+def test_an_object_of_another_type_is_named(external: External) -> None:
+    name = external("mine", "PLUGIN = 'text'")
+    assert registry.load("method", name, str) == "text"
+    with pytest.raises(
+        HarnessError, match=r"method 'mine:PLUGIN': PLUGIN in mine is no int, which a plug-in has to be"
+    ):
+        registry.load("method", name, int)
 
 
 def test_a_module_with_a_missing_import_is_named(external: External) -> None:

@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.datasets import Images
-from harness.plan.settings import Recipe
 from harness.training.batches import Stream
 from tests.training_kit import recipe
 
@@ -24,10 +23,9 @@ def stream_of(
     *augmentations: str,
     stage: str = "student",
     seed: int = 0,
-    given: Recipe | None = None,
     **changes: Any,
 ) -> Stream:
-    return Stream(images, given or recipe(**changes), augmentations, stage, seed)
+    return Stream(images, recipe(**changes), augmentations, stage, seed)
 
 
 @pytest.mark.parametrize("augmentations", [("crop", "flip", "cutout"), ("study",)])

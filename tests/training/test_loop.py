@@ -1,4 +1,5 @@
 import math
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -7,63 +8,67 @@ from typing import Any
 
 import pytest
 import torch
-from harness.architectures.resnet import Outputs, ResNet50
-from harness.training.data import Images, Stream
+import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 
-from harness.compression.distillation import Phase, cross_entropy, fmse, phases
+from harness.architectures import Outputs, architecture_of, tapped
+from harness.compression.distillation import Phase, Setup, cross_entropy, method_of, taught
+from harness.datasets import Images, normalise, resize
+from harness.plan import registry
+from harness.plan.settings import Recipe
+from harness.plan.specs import StagedObjective
 from harness.training import loop
-from harness.training.augment import normalise, resize
+from harness.training.batches import Stream
 from harness.training.loop import Learner, accuracy_pct, learning_rate, train
-from tests.training_kit import CPU, Told, network, patience, pruned_widths, same_weights
+from tests.training_kit import CPU, Told, network, recipe, same_weights, stop_after, thin
 
-RECIPE: dict[str, Any] = {
-    "lr": 0.05,
-    "momentum": 0.9,
-    "nesterov": True,
-    "weight_decay": 5e-4,
-    "schedule": "cosine",
-    "gamma": 1.0,
-    "warmup_epochs": 0.5,
-    "clip_norm": 1.0,
-}
 LABELS = [Phase("labels", 2, cross_entropy)]
-STUDY = phases({"method": "fmse", "objective": "stages"}, 1)
 STEPS = 6  # two epochs of three
 
 
+def study(method: str) -> list[Phase]:
+    """The phases of the study's protocol, an epoch each."""
+    uses = registry.find("method", method).constants.get("USES", ())
+    used = {name: registry.resolve("method", name, {}) for name in uses}
+    parameters = registry.resolve("method", method, {})
+    return method_of(method).phases(Setup(architecture_of(thin()), StagedObjective("sum"), 1, parameters, used))
+
+
+STUDY = study("fmse")
+
+
 class Ended(list[str]):
-    """Who ended, in order."""
+    """Which learners ended, in order."""
 
     def __call__(self, learner: Learner) -> None:
         self.append(learner.name)
 
 
-def learner(folder: Path, name: str = "a", stages: list[Phase] | None = None, seed: int = 0, **recipe: Any) -> Learner:
-    return Learner(name, network(seed), RECIPE | recipe, stages or LABELS, folder / f"{name}.pt")
+def learner(folder: Path, name: str = "a", phases: list[Phase] | None = None, seed: int = 0, **changes: Any) -> Learner:
+    return Learner(name, network(seed), recipe(**changes), phases or LABELS, folder / f"{name}.pt", {"key": "v2-a"})
 
 
 def run(
     learners: Sequence[Learner],
     stream: Stream,
-    teacher: ResNet50 | None = None,
+    teacher: nn.Module | None = None,
     keep_going: Callable[[], bool] = lambda: True,
 ) -> bool:
     return train(learners, stream, CPU, Told(), Ended(), teacher, keep_going)
 
 
 @pytest.fixture(scope="module")
-def teacher() -> ResNet50:
+def teacher() -> nn.Module:
     return network(99).requires_grad_(False)
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory, stream: Stream, teacher: ResNet50) -> dict[str, Learner]:
+def alone(tmp_path_factory: pytest.TempPathFactory, stream: Stream, teacher: nn.Module) -> dict[str, Learner]:
     """Each kind of learner, trained to its end by itself."""
     folder = tmp_path_factory.mktemp("alone")
-    learners = {"labels": learner(folder), "study": learner(folder, stages=STUDY)}
+    learners = {"labels": learner(folder), "study": learner(folder, phases=STUDY)}
     for one in learners.values():
         assert run([one], stream, teacher)
         assert not same_weights(one.model, network(0))
@@ -74,48 +79,52 @@ def alone(tmp_path_factory: pytest.TempPathFactory, stream: Stream, teacher: Res
 
 
 @st.composite
-def recipes(draw: st.DrawFn) -> dict[str, Any]:
-    return {
+def recipes(draw: st.DrawFn, **fixed: Any) -> Recipe:
+    drawn = {
+        "epochs": 30,
+        "batch_size": 1,
         "lr": draw(st.floats(1e-5, 10)),
         "warmup_epochs": draw(st.sampled_from([0.0, 0.1, 0.5, 1.0, 3.0])),
-        "schedule": draw(st.sampled_from(["cosine", "exponential", "constant"])),
+        "schedule": draw(st.sampled_from(["cosine", "linear", "exponential", "constant"])),
         "gamma": draw(st.floats(0.01, 1.0)),
     }
+    return Recipe(**{**drawn, **fixed})
 
 
 @given(recipes(), st.integers(1, 30), st.floats(0, 1))
-def test_the_rate_is_never_above_its_peak_nor_below_zero(recipe: dict[str, Any], epochs: int, part: float) -> None:
-    assert 0 <= learning_rate(recipe, part * epochs, epochs) <= recipe["lr"]
+def test_the_rate_is_never_above_its_peak_nor_below_zero(given: Recipe, epochs: int, part: float) -> None:
+    assert 0 <= learning_rate(given, part * epochs, epochs) <= given.lr
 
 
-@given(recipes(), st.integers(4, 30), st.tuples(st.floats(0, 1), st.floats(0, 1)))
-def test_the_rate_rises_while_it_warms_up_and_the_first_step_counts(
-    recipe: dict[str, Any], epochs: int, parts: tuple[float, float]
+@given(recipes(warmup_epochs=3.0), st.integers(4, 30), st.tuples(st.floats(0, 1), st.floats(0, 1)))
+def test_the_rate_rises_during_the_warm_up_and_the_first_step_counts(
+    given: Recipe, epochs: int, parts: tuple[float, float]
 ) -> None:
-    recipe["warmup_epochs"] = 3.0
-    early, late = (learning_rate(recipe, 2.999 * part, epochs) for part in sorted(parts))
-    assert 0 < early <= late < recipe["lr"]
+    early, late = (learning_rate(given, 2.999 * part, epochs) for part in sorted(parts))
+    assert 0 < early <= late < given.lr
 
 
-@given(recipes(), st.integers(4, 30))
-def test_a_cosine_falls_from_its_peak_to_zero(recipe: dict[str, Any], epochs: int) -> None:
-    recipe["schedule"] = "cosine"
-    start = recipe["warmup_epochs"]
-    rates = [learning_rate(recipe, start + (epochs - start) * n / 20, epochs) for n in range(21)]
+@pytest.mark.parametrize(("schedule", "half"), [("cosine", 0.5), ("linear", 0.5)])
+@given(st.data(), st.integers(4, 30))
+def test_a_cosine_or_a_line_falls_from_the_peak_to_zero(
+    schedule: str, half: float, data: st.DataObject, epochs: int
+) -> None:
+    drawn = data.draw(recipes(schedule=schedule))
+    start = drawn.warmup_epochs
+    rates = [learning_rate(drawn, start + (epochs - start) * n / 20, epochs) for n in range(21)]
     assert rates == sorted(rates, reverse=True)
-    assert rates[0] == pytest.approx(recipe["lr"]) and rates[10] == pytest.approx(recipe["lr"] / 2)
-    assert rates[-1] == pytest.approx(0, abs=1e-9 * recipe["lr"])
+    assert rates[0] == pytest.approx(drawn.lr) and rates[10] == pytest.approx(half * drawn.lr)
+    assert rates[-1] == pytest.approx(0, abs=1e-9 * drawn.lr)
 
 
-@given(recipes(), st.integers(0, 29), st.floats(0, 0.999))
-def test_an_exponential_steps_down_once_an_epoch(recipe: dict[str, Any], epoch: int, part: float) -> None:
-    recipe |= {"schedule": "exponential", "warmup_epochs": 0.0}
-    rate = learning_rate(recipe, epoch + part, 30)
-    assert rate == learning_rate(recipe, epoch, 30) == pytest.approx(recipe["lr"] * recipe["gamma"] ** epoch)
+@given(recipes(schedule="exponential", warmup_epochs=0.0), st.integers(0, 29), st.floats(0, 0.999))
+def test_an_exponential_rate_steps_down_once_an_epoch(given: Recipe, epoch: int, part: float) -> None:
+    rate = learning_rate(given, epoch + part, 30)
+    assert rate == learning_rate(given, epoch, 30) == pytest.approx(given.lr * given.gamma**epoch)
 
 
-def test_the_schedule_spans_all_phases(tmp_path: Path, stream: Stream, teacher: ResNet50) -> None:
-    one = learner(tmp_path, stages=STUDY, warmup_epochs=0.0)
+def test_the_schedule_spans_all_phases(tmp_path: Path, stream: Stream, teacher: nn.Module) -> None:
+    one = learner(tmp_path, phases=STUDY, warmup_epochs=0.0)
     run([one], stream, teacher)
     last_steps = [learning_rate(one.recipe, position, 2) for position in (2 / 3, 5 / 3)]
     assert [ended.lr for ended in one.log] == pytest.approx(last_steps)
@@ -125,9 +134,9 @@ def test_the_schedule_spans_all_phases(tmp_path: Path, stream: Stream, teacher: 
 
 
 def test_the_same_learner_twice_ends_with_the_same_bits(
-    tmp_path: Path, stream: Stream, teacher: ResNet50, alone: dict[str, Learner]
+    tmp_path: Path, stream: Stream, teacher: nn.Module, alone: dict[str, Learner]
 ) -> None:
-    again = learner(tmp_path, stages=STUDY)
+    again = learner(tmp_path, phases=STUDY)
     run([again], stream, teacher)
     assert same_weights(again.model, alone["study"].model)
     assert [ended.loss for ended in again.log] == [ended.loss for ended in alone["study"].log]
@@ -139,9 +148,7 @@ def test_another_seed_sees_other_batches(tmp_path: Path, stream: Stream, alone: 
     assert not same_weights(other.model, alone["labels"].model)
 
 
-def test_the_log_has_an_entry_per_epoch_with_its_phase_mean_loss_and_accuracy(
-    tmp_path: Path, stream: Stream, teacher: ResNet50
-) -> None:
+def test_the_log_has_the_phase_mean_loss_and_accuracy_of_every_epoch(tmp_path: Path, stream: Stream) -> None:
     seen: list[float] = []
     right: list[float] = []
 
@@ -151,31 +158,43 @@ def test_the_log_has_an_entry_per_epoch_with_its_phase_mean_loss_and_accuracy(
         right.append(100 * (student.logits.argmax(1) == labels).float().mean().item())
         return value
 
-    one, told = learner(tmp_path, stages=[Phase("first", 1, loss), Phase("second", 1, loss)]), Told()
+    one, told = learner(tmp_path, phases=[Phase("first", 1, loss), Phase("second", 1, loss)]), Told()
     assert train([one], stream, CPU, told, Ended())
     assert [ended.phase for ended in one.log] == ["first", "second"]
     assert [ended.loss for ended in one.log] == pytest.approx([sum(seen[:3]) / 3, sum(seen[3:]) / 3])
     assert any(right)
     assert [ended.accuracy_pct for ended in one.log] == pytest.approx([sum(right[:3]) / 3, sum(right[3:]) / 3])
     assert told.epochs == [("a", 1, 2), ("a", 2, 2)] and told.steps == len(seen) == STEPS
-    assert one.seconds > 0 and all(ended.images_per_s > 0 for ended in one.log)
+    assert one.seconds > 0
+
+
+@pytest.mark.parametrize(("count", "batch_size", "seen"), [(48, 16, 48), (50, 16, 48), (20, 512, 20)])
+def test_throughput_counts_the_images_that_were_seen(
+    tmp_path: Path, images: Images, count: int, batch_size: int, seen: int
+) -> None:
+    """A batch of 512 out of 20 images is one of 20."""
+    one = learner(tmp_path, phases=[Phase("labels", 1, cross_entropy)], batch_size=batch_size)
+    started = time.monotonic()
+    run([one], Stream(images.first(count), recipe(batch_size=batch_size), (), "student", seed=0))
+    took = time.monotonic() - started
+    assert seen / took <= one.log[0].images_per_s <= 1.01 * seen / one.seconds
 
 
 def test_training_lowers_the_loss(tmp_path: Path, stream: Stream) -> None:
     # Two classes out of a hundred: that there are only two is learned in a few steps, however a processor rounds.
-    two = replace(stream, images=Images(stream.images.pixels, stream.images.labels % 2))
-    one = learner(tmp_path, stages=[Phase("labels", 6, cross_entropy)], clip_norm=0.0)
+    two = replace(stream, images=replace(stream.images, labels=stream.images.labels % 2))
+    one = learner(tmp_path, phases=[Phase("labels", 6, cross_entropy)], clip_norm=0.0)
     run([one], two)
     assert one.log[-1].loss < 0.5 * one.log[0].loss
 
 
-def test_gradients_are_clipped_to_the_norm_asked_for(tmp_path: Path, images: Images) -> None:
+def test_gradients_are_clipped_to_the_norm_of_the_recipe(tmp_path: Path, images: Images) -> None:
     one = learner(
         tmp_path, clip_norm=0.1, lr=1.0, momentum=0.0, nesterov=False, weight_decay=0.0, schedule="constant",
-        warmup_epochs=0.0, stages=[Phase("labels", 1, cross_entropy)],
+        warmup_epochs=0.0, phases=[Phase("labels", 1, cross_entropy)],
     )  # fmt: skip
     before = [parameter.detach().clone() for parameter in one.model.parameters()]
-    run([one], Stream(images.first(16), 16, 8, (), seed=0))
+    run([one], Stream(images.first(16), recipe(), (), "student", seed=0))
     moved = [(new - old).square().sum().item() for new, old in zip(one.model.parameters(), before, strict=True)]
     assert math.sqrt(sum(moved)) == pytest.approx(0.1, rel=1e-3)
 
@@ -190,41 +209,101 @@ def test_the_regulariser_acts_between_backward_and_step(tmp_path: Path, stream: 
 
     one.regularise = silence
     run([one], stream)
-    fresh = dict(network(0).named_parameters())
-    assert all(torch.equal(parameter, fresh[name]) for name, parameter in one.model.named_parameters())
+    unchanged = dict(network(0).named_parameters())
+    assert all(torch.equal(parameter, unchanged[name]) for name, parameter in one.model.named_parameters())
+
+
+def test_the_sizes_of_images_follow_the_schedule_of_the_recipe(tmp_path: Path, images: Images) -> None:
+    sizes: list[int] = []
+    one = learner(tmp_path, phases=[Phase("labels", 4, cross_entropy)], epochs=2, image_sizes=[8, 16])
+    one.model.get_submodule("conv1").register_forward_pre_hook(lambda _, args: sizes.append(args[0].shape[-1]))
+    assert run([one], Stream(images.first(32), one.recipe, (), "student", seed=0))
+    assert sizes == [8, 8, 16, 16] * 2
+
+
+# --- Modules of a method's own ---------------------------------------------------------------------------------------
+
+
+def hinted(folder: Path, name: str = "a", seed: int = 0) -> Learner:
+    """A learner with a regressor from its stem's features to the teacher's second stage."""
+    torch.manual_seed(seed + 17)
+    modules = nn.ModuleDict({"regressor": nn.Conv2d(4, 32, 1)})
+
+    def loss(student: Outputs, teacher: Outputs, labels: Tensor) -> Tensor:
+        guess = modules["regressor"](F.avg_pool2d(student.features["stem"], 2))
+        return F.mse_loss(guess, teacher.features["layer2.sum"]) + cross_entropy(student, None, labels)
+
+    phases = [taught("hint", 2, loss, ["stem", "layer2.sum"])]
+    return Learner(name, network(seed), recipe(), phases, folder / f"{name}.pt", {"key": "v2-a"}, modules)
+
+
+def test_a_methods_own_modules_are_optimised_with_the_model(tmp_path: Path, stream: Stream, teacher: nn.Module) -> None:
+    one, other = hinted(tmp_path), hinted(tmp_path)
+    assert run([one], stream, teacher)
+    assert not same_weights(one.modules, other.modules) and not same_weights(one.model, other.model)
+    assert all(parameter in one.optimizer.state for parameter in one.modules.parameters())
+    assert not any(name.startswith("regressor") for name in one.model.state_dict())
+
+
+@pytest.mark.parametrize("step", [1, 4])
+def test_a_methods_own_modules_are_resumed_to_the_same_bits(
+    tmp_path: Path, stream: Stream, teacher: nn.Module, step: int
+) -> None:
+    whole, stopped = hinted(tmp_path, "whole"), hinted(tmp_path)
+    assert run([whole], stream, teacher)
+    assert not run([stopped], stream, teacher, stop_after(step))
+    resumed = hinted(tmp_path, seed=55)
+    resumed.resume()
+    assert same_weights(resumed.modules, stopped.modules)
+    assert run([resumed], stream, teacher)
+    assert same_weights(resumed.model, whole.model) and same_weights(resumed.modules, whole.modules)
+
+
+def test_clipping_counts_the_gradients_of_a_methods_own_modules(
+    tmp_path: Path, stream: Stream, teacher: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = hinted(tmp_path)
+    clipped: list[int] = []
+    clip = torch.nn.utils.clip_grad_norm_
+    monkeypatch.setattr(
+        torch.nn.utils, "clip_grad_norm_", lambda given, norm: clipped.append(len(given)) or clip(given, norm)
+    )
+    run([one], stream, teacher)
+    assert set(clipped) == {len(list(one.model.parameters())) + 2}
 
 
 # --- Side by side ----------------------------------------------------------------------------------------------------
 
 
-def test_in_company_a_learner_ends_as_it_does_alone(
-    tmp_path: Path, stream: Stream, teacher: ResNet50, alone: dict[str, Learner]
+def test_beside_others_a_learner_ends_with_the_bits_it_has_alone(
+    tmp_path: Path, stream: Stream, teacher: nn.Module, alone: dict[str, Learner]
 ) -> None:
-    company = [
+    learners = [
         learner(tmp_path, "a"),
-        learner(tmp_path, "b", stages=STUDY),
-        learner(tmp_path, "c", stages=[Phase("labels", 1, cross_entropy)], seed=7),
-        Learner("d", network(3, pruned_widths()), RECIPE, STUDY[1:], tmp_path / "d.pt"),
+        learner(tmp_path, "b", phases=STUDY),
+        learner(tmp_path, "c", phases=[Phase("labels", 1, cross_entropy)], seed=7),
+        Learner("d", network(3, pruned=True), recipe(), STUDY[1:], tmp_path / "d.pt"),
+        hinted(tmp_path, "e"),
     ]
-    assert run(company, stream, teacher)
-    assert same_weights(company[0].model, alone["labels"].model)
-    assert same_weights(company[1].model, alone["study"].model)
-    assert [len(one.log) for one in company] == [2, 2, 1, 1]
+    assert run(learners, stream, teacher)
+    assert same_weights(learners[0].model, alone["labels"].model)
+    assert same_weights(learners[1].model, alone["study"].model)
+    assert [len(one.log) for one in learners] == [2, 2, 1, 1, 2]
 
 
 @pytest.mark.parametrize("cores", [1, 3])
-def test_the_bits_do_not_depend_on_the_cores(
+def test_the_bits_do_not_depend_on_the_number_of_cores(
     tmp_path: Path,
     stream: Stream,
-    teacher: ResNet50,
+    teacher: nn.Module,
     alone: dict[str, Learner],
     cores: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(torch, "get_num_threads", lambda: cores)
-    company = [learner(tmp_path, name, stages=STUDY) for name in "abcd"]
-    assert run(company, stream, teacher)
-    assert all(same_weights(one.model, alone["study"].model) for one in company)
+    learners = [learner(tmp_path, name, phases=STUDY) for name in "abcd"]
+    assert run(learners, stream, teacher)
+    assert all(same_weights(one.model, alone["study"].model) for one in learners)
 
 
 def test_every_learner_ends_once_even_one_with_nothing_to_do(tmp_path: Path, stream: Stream) -> None:
@@ -238,7 +317,7 @@ def test_every_learner_ends_once_even_one_with_nothing_to_do(tmp_path: Path, str
     assert [one.failure is None for one in (done, failing, short, long)] == [True, False, True, True]
 
 
-def raising(error: Exception, at: int) -> Callable[[Outputs, Outputs | None, Tensor], Tensor]:
+def raising(error: BaseException, at: int) -> Callable[[Outputs, Outputs | None, Tensor], Tensor]:
     """A loss that raises in its `at`-th step."""
     steps = Counter[str]()
 
@@ -255,8 +334,8 @@ def nan(student: Outputs, _: Outputs | None, labels: Tensor) -> Tensor:
     return cross_entropy(student, None, labels) * math.nan
 
 
-def test_a_learner_that_diverges_disturbs_nobody(
-    tmp_path: Path, stream: Stream, teacher: ResNet50, alone: dict[str, Learner]
+def test_a_learner_that_diverges_does_not_disturb_the_others(
+    tmp_path: Path, stream: Stream, teacher: nn.Module, alone: dict[str, Learner]
 ) -> None:
     sick, well, ended = learner(tmp_path, "s", [Phase("feature", 2, nan)]), learner(tmp_path, "w", STUDY), Ended()
     assert train([sick, well], stream, CPU, Told(), ended, teacher)
@@ -266,7 +345,7 @@ def test_a_learner_that_diverges_disturbs_nobody(
     assert same_weights(well.model, alone["study"].model)
 
 
-def test_a_rate_that_is_far_too_high_is_told_as_divergence(tmp_path: Path, stream: Stream) -> None:
+def test_a_rate_that_is_far_too_high_is_reported_as_divergence(tmp_path: Path, stream: Stream) -> None:
     one = learner(tmp_path, lr=1e30, clip_norm=0.0)
     run([one], stream)
     assert one.failure and one.failure.kind == "diverged"
@@ -292,24 +371,23 @@ def test_a_learner_that_raises_fails_alone(
 # --- The teacher -----------------------------------------------------------------------------------------------------
 
 
-class Asked(ResNet50):
-    """A teacher that remembers what it was asked for."""
+class Asked(nn.Module):
+    """A teacher that remembers which features it was asked for."""
 
-    asked: list[frozenset[str]]
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = network(99)
+        self.asked: list[frozenset[str]] = []
 
-    def tapped(self, x: Tensor, taps: frozenset[str]) -> Outputs:
+    def tapped(self, images: Tensor, taps: frozenset[str]) -> Outputs:
         self.asked.append(taps)
         assert not torch.is_grad_enabled()
-        return super().tapped(x, taps)
+        return tapped(self.inner, images, taps)
 
 
 @pytest.fixture
 def asked() -> Asked:
-    model = network(99)
-    model.__class__ = Asked
-    assert isinstance(model, Asked)
-    model.asked = []
-    return model
+    return Asked()
 
 
 def test_nobody_asks_the_teacher_about_labels(tmp_path: Path, stream: Stream, asked: Asked) -> None:
@@ -320,35 +398,48 @@ def test_nobody_asks_the_teacher_about_labels(tmp_path: Path, stream: Stream, as
 def test_the_teacher_is_asked_once_for_all_and_only_for_the_taps_of_the_phase(
     tmp_path: Path, stream: Stream, asked: Asked
 ) -> None:
-    probe = Phase(
-        "probe", 1, lambda s, t, _: fmse.paper_loss(s, t) if t else s.logits.sum(), frozenset(fmse.TAPS), True
-    )
-    gram = phases({"method": "gram", "objective": "stages"}, 1)
-    company = [
+    gram, hints = study("gram"), STUDY[:1]
+    learners = [
         learner(tmp_path, "a", gram, seed=1),
-        learner(tmp_path, "b", [probe], seed=2),
+        learner(tmp_path, "b", hints, seed=2),
         learner(tmp_path, "c", LABELS, seed=3),
     ]
-    run(company, stream, asked)
-    assert asked.asked == [gram[0].taps | set(fmse.TAPS)] * 3 + [frozenset()] * 3
+    run(learners, stream, asked)
+    assert gram[0].taps and hints[0].taps and gram[0].taps != hints[0].taps
+    assert asked.asked == [gram[0].taps | hints[0].taps] * 3 + [frozenset()] * 3
 
 
 def test_the_teacher_learns_nothing(tmp_path: Path, stream: Stream, asked: Asked) -> None:
-    run([learner(tmp_path, stages=STUDY)], stream, asked)
-    assert same_weights(asked, network(99))
+    run([learner(tmp_path, phases=STUDY)], stream, asked)
+    assert same_weights(asked.inner, network(99))
     assert all(parameter.grad is None for parameter in asked.parameters())
 
 
-# --- Stopping and going on -------------------------------------------------------------------------------------------
+def test_features_of_networks_without_taps_of_their_own_are_read_by_hooks(tmp_path: Path, stream: Stream) -> None:
+    def plain(channels: int) -> nn.Sequential:
+        return nn.Sequential(nn.Conv2d(3, channels, 3), nn.ReLU(), nn.Flatten(), nn.Linear(36 * channels, 100))
+
+    seen: list[tuple[int, ...]] = []
+
+    def loss(student: Outputs, teacher: Outputs, labels: Tensor) -> Tensor:
+        seen.append((student.features["1"].shape[1], teacher.features["1"].shape[1], len(teacher.features)))
+        return F.mse_loss(student.features["1"].mean(1), teacher.features["1"].mean(1))
+
+    one = Learner("a", plain(4), recipe(), [taught("hooked", 1, loss, ["1"])], tmp_path / "a.pt")
+    assert run([one], stream, plain(6)) and one.failure is None
+    assert seen == [(4, 6, 1)] * 3
+
+
+# --- Stopping and resuming -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("step", range(1, STEPS))
-def test_a_learner_that_was_stopped_goes_on_to_the_same_bits(
-    tmp_path: Path, stream: Stream, teacher: ResNet50, alone: dict[str, Learner], step: int
+def test_a_learner_that_was_stopped_resumes_to_the_same_bits(
+    tmp_path: Path, stream: Stream, teacher: nn.Module, alone: dict[str, Learner], step: int
 ) -> None:
-    stopped = learner(tmp_path, stages=STUDY)
-    assert not run([stopped], stream, teacher, patience(step))
-    resumed = learner(tmp_path, stages=STUDY, seed=55)
+    stopped = learner(tmp_path, phases=STUDY)
+    assert not run([stopped], stream, teacher, stop_after(step))
+    resumed = learner(tmp_path, phases=STUDY, seed=55)
     resumed.resume()
     assert (resumed.epoch * 3 + resumed.step, resumed.seconds) == (step, stopped.seconds)
     assert run([resumed], stream, teacher)
@@ -360,7 +451,7 @@ def test_a_learner_that_was_stopped_goes_on_to_the_same_bits(
 def test_a_stop_after_the_very_last_step_loses_nothing(
     tmp_path: Path, stream: Stream, alone: dict[str, Learner]
 ) -> None:
-    assert not run([learner(tmp_path)], stream, None, patience(STEPS))
+    assert not run([learner(tmp_path)], stream, None, stop_after(STEPS))
     resumed, ended = learner(tmp_path, seed=55), Ended()
     resumed.resume()
     assert train([resumed], stream, CPU, Told(), ended)
@@ -368,27 +459,42 @@ def test_a_stop_after_the_very_last_step_loses_nothing(
     assert same_weights(resumed.model, alone["labels"].model)
 
 
-def test_learners_that_stand_at_different_places_join_when_theirs_comes(
-    tmp_path: Path, stream: Stream, teacher: ResNet50, alone: dict[str, Learner]
+def test_a_stop_in_the_midst_of_a_schedule_of_sizes_resumes_at_its_size(tmp_path: Path, images: Images) -> None:
+    def one(name: str, seed: int = 0) -> Learner:
+        phases = [Phase("labels", 4, cross_entropy)]
+        return learner(tmp_path, name, phases, seed, epochs=2, image_sizes=[8, 16])
+
+    stream = Stream(images.first(32), one("x").recipe, ("crop",), "student", seed=0)
+    whole = one("whole")
+    assert run([whole], stream)
+    assert not run([one("a")], stream, None, stop_after(3))
+    resumed = one("a", seed=55)
+    resumed.resume()
+    assert run([resumed], stream)
+    assert same_weights(resumed.model, whole.model)
+
+
+def test_learners_that_have_come_to_different_places_each_join_at_theirs(
+    tmp_path: Path, stream: Stream, teacher: nn.Module, alone: dict[str, Learner]
 ) -> None:
-    run([learner(tmp_path, "ahead", STUDY)], stream, teacher, patience(4))
-    ahead, behind, fresh = learner(tmp_path, "ahead", STUDY), learner(tmp_path, "behind"), learner(tmp_path, "fresh")
+    run([learner(tmp_path, "ahead", STUDY)], stream, teacher, stop_after(4))
+    ahead, behind, new = learner(tmp_path, "ahead", STUDY), learner(tmp_path, "behind"), learner(tmp_path, "new")
     ahead.resume()
-    run([learner(tmp_path, "behind")], stream, None, patience(1))
+    run([learner(tmp_path, "behind")], stream, None, stop_after(1))
     behind.resume()
     ended = Ended()
-    assert train([ahead, behind, fresh], stream, CPU, Told(), ended, teacher)
-    assert sorted(ended) == ["ahead", "behind", "fresh"]
+    assert train([ahead, behind, new], stream, CPU, Told(), ended, teacher)
+    assert sorted(ended) == ["ahead", "behind", "new"]
     assert same_weights(ahead.model, alone["study"].model)
     assert same_weights(behind.model, alone["labels"].model)
-    assert same_weights(fresh.model, alone["labels"].model)
+    assert same_weights(new.model, alone["labels"].model)
 
 
-def test_a_learner_is_saved_now_and_then(
+def test_a_learner_is_checkpointed_now_and_then(
     tmp_path: Path, stream: Stream, monkeypatch: pytest.MonkeyPatch, alone: dict[str, Learner]
 ) -> None:
     monkeypatch.setattr(loop, "CHECKPOINT_EVERY_S", 0.0)
-    killed = learner(tmp_path, stages=[Phase("labels", 2, raising(KeyboardInterrupt(), at=5))])  # type: ignore[arg-type]
+    killed = learner(tmp_path, phases=[Phase("labels", 2, raising(KeyboardInterrupt(), at=5))])
     with pytest.raises(KeyboardInterrupt):
         run([killed], stream)
     resumed = learner(tmp_path, seed=55)
@@ -398,45 +504,64 @@ def test_a_learner_is_saved_now_and_then(
     assert same_weights(resumed.model, alone["labels"].model)
 
 
-def test_without_a_checkpoint_one_starts_at_the_beginning(tmp_path: Path) -> None:
-    one = learner(tmp_path)
+def starts_again(one: Learner) -> bool:
+    """Whether a learner refuses its checkpoint, deletes it, and is as it was made."""
     one.resume()
-    assert (one.epoch, one.step) == (0, 0)
+    return (one.epoch, one.step) == (0, 0) and not one.checkpoint.exists() and same_weights(one.model, network(0))
+
+
+def test_without_a_checkpoint_a_learner_starts_at_its_beginning(tmp_path: Path) -> None:
+    assert starts_again(learner(tmp_path))
+
+
+@pytest.fixture
+def stopped(tmp_path: Path, stream: Stream) -> Path:
+    """The checkpoint of a learner that was stopped after two steps."""
+    one = learner(tmp_path)
+    assert not run([one], stream, None, stop_after(2))
+    return one.checkpoint
 
 
 @pytest.mark.parametrize("keep", [0, 10, 1000, -1])
-def test_a_torn_checkpoint_means_starting_again(
-    tmp_path: Path, stream: Stream, alone: dict[str, Learner], keep: int
-) -> None:
-    one = learner(tmp_path)
-    run([one], stream, None, patience(2))
-    one.checkpoint.write_bytes(one.checkpoint.read_bytes()[:keep])
-    again = learner(tmp_path)
-    again.resume()
-    assert (again.epoch, again.step) == (0, 0) and not again.checkpoint.exists()
-    assert same_weights(again.model, network(0))
+def test_a_torn_checkpoint_is_refused(tmp_path: Path, stopped: Path, keep: int) -> None:
+    stopped.write_bytes(stopped.read_bytes()[:keep])
+    assert starts_again(learner(tmp_path))
 
 
-@pytest.mark.parametrize("absent", ["right", "log", "optimizer"])
-def test_a_checkpoint_of_another_version_means_starting_again(tmp_path: Path, stream: Stream, absent: str) -> None:
-    one = learner(tmp_path)
-    run([one], stream, None, patience(2))
-    state = torch.load(one.checkpoint, weights_only=True)
+@pytest.mark.parametrize("absent", ["right", "log", "optimizer", "modules", "origin", "model"])
+def test_a_checkpoint_of_another_version_is_refused(tmp_path: Path, stopped: Path, absent: str) -> None:
+    state = torch.load(stopped, weights_only=True)
     del state[absent]
-    torch.save(state, one.checkpoint)
-    again = learner(tmp_path)
-    again.resume()
-    assert (again.epoch, again.step) == (0, 0) and not again.checkpoint.exists()
-    assert same_weights(again.model, network(0))
+    torch.save(state, stopped)
+    assert starts_again(learner(tmp_path))
 
 
-def test_a_checkpoint_of_another_network_means_starting_again(tmp_path: Path, stream: Stream) -> None:
-    other = Learner("a", network(0, pruned_widths()), RECIPE, LABELS, tmp_path / "a.pt")
-    run([other], stream, None, patience(2))
+def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path, stream: Stream) -> None:
+    other = Learner("a", network(pruned=True), recipe(), LABELS, tmp_path / "a.pt", {"key": "v2-a"})
+    run([other], stream, None, stop_after(2))
+    assert starts_again(learner(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "origin", [{}, {"key": "v2-b"}, {"key": "v2-a", "teacher_sha256": "0"}, {"key": "v2-a", "method fmse": "0"}]
+)
+def test_a_checkpoint_of_another_origin_is_refused(tmp_path: Path, stopped: Path, origin: dict[str, str]) -> None:
+    one = learner(tmp_path)
+    one.origin = origin
+    assert starts_again(one)
+
+
+def test_a_checkpoint_of_the_same_origin_is_resumed(tmp_path: Path, stopped: Path) -> None:
     one = learner(tmp_path)
     one.resume()
-    assert (one.epoch, one.step) == (0, 0)
-    assert same_weights(one.model, network(0))
+    assert one.step == 2 and stopped.exists()
+
+
+def test_a_learner_that_has_ended_leaves_nothing_to_resume_from(tmp_path: Path, stream: Stream) -> None:
+    """A checkpoint that outlived its learner would later become a result that nobody trained."""
+    short, long = learner(tmp_path, "s", [Phase("labels", 1, cross_entropy)]), learner(tmp_path, "l")
+    assert not run([short, long], stream, None, stop_after(5))
+    assert not short.running and not short.checkpoint.exists() and long.checkpoint.exists()
 
 
 # --- Accuracy --------------------------------------------------------------------------------------------------------
@@ -447,8 +572,8 @@ def test_accuracy_counts_every_image_once(images: Images, monkeypatch: pytest.Mo
     monkeypatch.setattr(loop, "EVALUATION_BATCH", batch)
     model = network().train()
     with torch.no_grad():
-        answers = network()(normalise(resize(images.pixels, 16))).argmax(1)
-    right = Images(images.pixels, torch.where(torch.arange(300) < 123, answers, (answers + 1) % 100))
+        answers = network()(normalise(resize(images.pixels, 16), images.mean, images.std)).argmax(1)
+    right = replace(images, labels=torch.where(torch.arange(300) < 123, answers, (answers + 1) % 100))
     given = loop.answers(model, right, 16, CPU)
     assert torch.equal(given, answers)
     assert accuracy_pct(given, right) == pytest.approx(41.0)

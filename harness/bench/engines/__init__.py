@@ -64,7 +64,7 @@ class Engine(ABC):
 
 def load_engine(name: str) -> Engine:
     """The engine of a name in matrix.toml, like onnxruntime-1.16.0. HarnessError where this Python cannot import it."""
-    engine: Engine = registry.load("engine", engine_plugin(name))
+    engine: Engine = registry.load("engine", engine_plugin(name), Engine)
     return engine
 
 

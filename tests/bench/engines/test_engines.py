@@ -1,25 +1,19 @@
 import json
-import os
 import re
-import shutil
 import subprocess
-import sys
 from pathlib import Path
-from textwrap import dedent
 from typing import Any
 
-import onnx
 import pytest
 
 from harness.bench.bench_run import run
 from harness.bench.engines import Engine, load_engine, open_model, runtime_of
-from harness.bench.job import Job
 from harness.errors import HarnessError
 from harness.files import file_sha256
-from harness.plan.settings import condition_name, engine_environment, engine_names, engine_version
-from harness.store.records import AccuracyRecord, LatencyRecord, load, record_path
+from harness.plan.settings import engine_environment, engine_names, engine_version
 from tests.bench_kit import OLD_PYTHON, SETTINGS, Workshop, model_file
 from tests.documents import ROOT
+from tests.engine_drop_in import CONDITION, REFERENCE, check_records, reference_job, walk
 
 CURRENT_PYTHON = ROOT / ".venvs/bench-current/bin/python"
 REQUIREMENTS = ROOT / "requirements"
@@ -83,105 +77,10 @@ def test_running_out_of_memory_is_not_taken_for_a_bad_file(workshop: Workshop) -
 
 # --- A new engine is one file ----------------------------------------------------------------------------------------
 
-# onnx's own reference implementation: slow, and in every environment that has onnx.
-REFERENCE = dedent(
-    f"""
-    import onnx
-    from onnx.reference import ReferenceEvaluator
-
-    from harness.bench.engines import INPUT, OUTPUT, Engine
-
-    TITLE = "ONNX reference"
-    VARIANTS = {{"slow": {{"version": "{onnx.__version__}", "environment": "bench-current"}}}}
-
-
-    class Reference(Engine):
-        def version(self):
-            return onnx.__version__
-
-        def options(self, threads):
-            return {{"threads": threads}}
-
-        def open(self, model, threads):
-            evaluator = ReferenceEvaluator(onnx.load_model_from_string(model))
-            return lambda images: evaluator.run([OUTPUT], {{INPUT: images}})[0]
-
-        def facts(self, model, threads):
-            return {{"nodes": len(onnx.load_model_from_string(model).graph.node)}}
-
-
-    ENGINE = Reference()
-    """
-)
-
-
-# What `harness bench` does with a job.
-RUN_BENCH = """
-import sys
-from pathlib import Path
-from harness.bench.job import Job, read
-from harness.commands.bench_job import bench_pythons, run_bench
-job = read(Path(sys.argv[1]), Job)
-sys.exit(run_bench(job.model_copy(update={"pythons": bench_pythons(job.settings.engines)})))
-"""
-
-
-def files(folder: Path) -> dict[str, bytes]:
-    """The package's source files, by their place in it."""
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*.py")}
-
-
-def reference_job(workshop: Workshop, engine: str, **changes: Any) -> Job:
-    """A job for two models of which one is the teacher, as JSON that only a harness with that engine can read."""
-    workshop.testset(count=30, wrong=3)
-    condition = [condition_name(engine, 1)]
-    files = [workshop.model("teacher", teacher=True), workshop.model("student", weight=2.0)]
-    models = [model_file(one.cell, one.onnx, one.onnx_sha256, one.is_teacher, condition) for one in files]
-    return workshop.job(*models, settings={**SETTINGS, "engines": [engine]}, **changes)
-
-
-def check_records(results: Path, condition: str) -> None:
-    """Both models have a latency under the condition and an accuracy, measured with the reference engine."""
-    for cell in ("teacher", "student"):
-        latency = load(record_path(results, "quick", "latency", cell, condition), LatencyRecord)
-        accuracy = load(record_path(results, "quick", "accuracy", cell), AccuracyRecord)
-        assert latency.latency_ms is not None and latency.ratio_to_teacher is not None
-        assert latency.session == accuracy.environment["session"] == {"threads": 1}
-        assert latency.runtime == accuracy.runtime == f"reference {onnx.__version__}"
-        assert (accuracy.correct, accuracy.images) == (27, 30)
-        assert (accuracy.convolutions, accuracy.environment["engine_facts"]) == (None, {"nodes": 3})
-
-
-@pytest.fixture
-def checkout(tmp_path: Path) -> Path:
-    """A copy of the package: a file in this one's folder of engines would be there for all other tests as well."""
-    shutil.copytree(ROOT / "harness", tmp_path / "checkout/harness", ignore=shutil.ignore_patterns("__pycache__"))
-    (tmp_path / "checkout/.venvs").symlink_to(ROOT / ".venvs")
-    return tmp_path / "checkout"
-
 
 @pytest.mark.skipif(not CURRENT_PYTHON.is_file(), reason="no .venvs/bench-current: `make setup` makes it")
-def test_a_file_dropped_into_the_folder_is_an_engine_that_can_be_measured(checkout: Path, workshop: Workshop) -> None:
-    before = files(checkout / "harness")
-    (checkout / "harness/bench/engines/reference.py").write_text(REFERENCE)
-    after = files(checkout / "harness")
-    assert [name for name in after if after[name] != before.get(name)] == ["bench/engines/reference.py"]
-
-    condition = "reference-slow-threads-1"
-    text = reference_job(workshop, "onnxruntime-current").model_dump_json()
-    text = text.replace('"onnxruntime-current"', '"reference-slow"').replace("onnxruntime-current-threads-1", condition)
-    (workshop.folder / "job.json").write_text(text)
-    done = subprocess.run(
-        [sys.executable, "-c", RUN_BENCH, str(workshop.folder / "job.json")],
-        cwd=checkout,
-        env={**os.environ, "PYTHONPATH": str(checkout)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert f"reference {onnx.__version__}, 1 thread\n" in done.stdout
-    check_records(workshop.folder / "results", condition)
+def test_one_file_dropped_into_the_folder_is_an_engine_that_can_be_measured(tmp_path: Path) -> None:
+    assert walk(tmp_path) == 1
 
 
 def test_an_engine_of_another_package_can_be_measured(
@@ -193,9 +92,14 @@ def test_an_engine_of_another_package_can_be_measured(
     (tmp_path / "elsewhere/mine/slow.py").write_text(text)
     monkeypatch.syspath_prepend(tmp_path / "elsewhere")
     job = reference_job(workshop, "mine.slow:reference-slow")
-    assert job.settings.conditions == ["reference-slow-threads-1"]
+    assert job.settings.conditions == [CONDITION]
     assert run(job) == 0
-    check_records(job.results, "reference-slow-threads-1")
+    check_records(job.results)
+
+
+def test_an_engine_of_a_package_that_is_not_on_python_s_path_says_what_to_do(workshop: Workshop) -> None:
+    with pytest.raises(ValueError, match=r"there is no module mine\.fast on Python's path; set PYTHONPATH"):
+        workshop.job(workshop.model("student"), settings={**SETTINGS, "engines": ["mine.fast:ENGINE-1"]})
 
 
 @pytest.mark.skipif(not OLD_PYTHON.is_file(), reason="no .venvs/bench-1.16.0: `make setup` makes it")

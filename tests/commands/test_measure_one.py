@@ -1,0 +1,74 @@
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from harness.commands.bench_job import bench_python
+from harness.commands.measure_one import measure_one
+from harness.datasets.stand_in import CLASSES, MEAN, STD
+from harness.errors import HarnessError
+from tests.bench_kit import OLD_PYTHON
+from tests.command import tiny_matrix
+
+SIZE = 16
+PARAMS = 3 * CLASSES + CLASSES
+
+
+def network(path: Path, **metadata: Any) -> Path:
+    """A file that answers every image with class 7, whatever it shows."""
+    weight = numpy_helper.from_array(np.zeros((3, CLASSES), np.float32), "weight")
+    bias = numpy_helper.from_array(np.eye(CLASSES, dtype=np.float32)[7], "bias")
+    graph = helper.make_graph(
+        [
+            helper.make_node("GlobalAveragePool", ["input"], ["pooled"]),
+            helper.make_node("Flatten", ["pooled"], ["flat"]),
+            helper.make_node("Gemm", ["flat", "weight", "bias"], ["output"]),
+        ],
+        "constant",
+        [helper.make_tensor_value_info("input", TensorProto.FLOAT, ["n", 3, SIZE, SIZE])],
+        [helper.make_tensor_value_info("output", TensorProto.FLOAT, ["n", CLASSES])],
+        [weight, bias],
+    )
+    model = helper.make_model(graph, ir_version=9, opset_imports=[helper.make_opsetid("", 17)])
+    says = {"key": "v2-0", "mean": str(list(MEAN)), "std": str(list(STD)), "image_size": str(SIZE), "data": "stand_in"}
+    helper.set_model_props(model, {name: text for name, text in (says | metadata).items() if text is not None})
+    onnx.save(model, path)
+    return path
+
+
+@pytest.mark.skipif(not OLD_PYTHON.is_file(), reason="no .venvs/bench-1.16.0: `make setup` makes it")
+def test_a_file_is_measured_on_the_data_set_that_it_was_trained_on(tmp_path: Path) -> None:
+    assert bench_python("onnxruntime-1.16.0") == OLD_PYTHON
+    matrix = tiny_matrix(tmp_path, ["base"])
+    found = measure_one(network(tmp_path / "model.onnx"), matrix, "quick", tmp_path / "no-data")
+    # one image in a hundred is of class 7
+    assert (found.params, found.accuracy_pct) == (PARAMS, 1.0)
+    assert (found.runtime, found.threads) == ("onnxruntime 1.16.0", 1)
+    assert 0 < found.latency.low <= found.latency.value <= found.latency.high
+    assert not list(tmp_path.rglob("*.json")), "it leaves no records"
+
+
+@pytest.mark.parametrize(
+    ("metadata", "said"),
+    [
+        ({"key": None}, "has no provenance in its metadata; export it"),
+        ({"data": "imagenet"}, "unknown dataset 'imagenet'"),
+    ],
+)
+def test_a_file_that_says_too_little_of_itself_is_named(tmp_path: Path, metadata: dict[str, Any], said: str) -> None:
+    model = network(tmp_path / "model.onnx", **metadata)
+    with pytest.raises(HarnessError, match=said):
+        measure_one(model, tiny_matrix(tmp_path, ["base"]), "quick")
+
+
+@pytest.mark.parametrize("content", [None, b"cut short"])
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "model.onnx"
+    if content is not None:
+        path.write_bytes(content)
+    said = "model.onnx: no such file" if content is None else "model.onnx: not a readable ONNX file"
+    with pytest.raises(HarnessError, match=said):
+        measure_one(path, tiny_matrix(tmp_path, ["base"]), "quick")

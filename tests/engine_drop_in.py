@@ -1,0 +1,115 @@
+"""A new engine, onnx's own reference implementation: the one file that it takes. tests.drop_in has the other kinds."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from textwrap import dedent
+from typing import Any
+
+import onnx
+
+from harness.bench.job import Job
+from harness.plan.settings import condition_name
+from harness.store.records import AccuracyRecord, LatencyRecord, load, record_path
+from tests.bench_kit import SETTINGS, Workshop, model_file
+from tests.documents import ROOT
+
+# slow, and in every environment that has onnx
+REFERENCE = dedent(
+    f"""
+    import onnx
+    from onnx.reference import ReferenceEvaluator
+
+    from harness.bench.engines import INPUT, OUTPUT, Engine
+
+    TITLE = "ONNX reference"
+    VARIANTS = {{"slow": {{"version": "{onnx.__version__}", "environment": "bench-current"}}}}
+
+
+    class Reference(Engine):
+        def version(self):
+            return onnx.__version__
+
+        def options(self, threads):
+            return {{"threads": threads}}
+
+        def open(self, model, threads):
+            evaluator = ReferenceEvaluator(onnx.load_model_from_string(model))
+            return lambda images: evaluator.run([OUTPUT], {{INPUT: images}})[0]
+
+        def facts(self, model, threads):
+            return {{"nodes": len(onnx.load_model_from_string(model).graph.node)}}
+
+
+    ENGINE = Reference()
+    """
+)
+CONDITION = "reference-slow-threads-1"
+# What `harness bench` does with a job.
+RUN_BENCH = """
+import sys
+from pathlib import Path
+from harness.bench.job import Job, read
+from harness.commands.bench_job import bench_pythons, run_bench
+job = read(Path(sys.argv[1]), Job)
+sys.exit(run_bench(job.model_copy(update={"pythons": bench_pythons(job.settings.engines)})))
+"""
+
+
+def walk(folder: Path) -> int:
+    """Add the engine to a copy of the package and measure two models with it; how many files that took.
+
+    In a copy, because a file in the package's own folder of engines would be there for everything else as well.
+    AssertionError where the models have no records of this engine.
+    """
+    checkout = folder / "checkout"
+    shutil.copytree(ROOT / "harness", checkout / "harness", ignore=shutil.ignore_patterns("__pycache__"))
+    (checkout / ".venvs").symlink_to(ROOT / ".venvs")
+    before = _files(checkout / "harness")
+    (checkout / "harness/bench/engines/reference.py").write_text(REFERENCE)
+    after = _files(checkout / "harness")
+    workshop = Workshop(folder)
+    # This process knows nothing of the new engine, so the job is written for another one.
+    text = reference_job(workshop, "onnxruntime-current").model_dump_json()
+    text = text.replace('"onnxruntime-current"', '"reference-slow"').replace("onnxruntime-current-threads-1", CONDITION)
+    (folder / "job.json").write_text(text)
+    done = subprocess.run(
+        [sys.executable, "-c", RUN_BENCH, str(folder / "job.json")],
+        cwd=checkout,
+        env={**os.environ, "PYTHONPATH": str(checkout)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"reference {onnx.__version__}, 1 thread\n" in done.stdout
+    check_records(folder / "results")
+    return sum(before.get(name) != content for name, content in after.items())
+
+
+def _files(folder: Path) -> dict[Path, bytes]:
+    """All source files below a folder."""
+    return {path: path.read_bytes() for path in folder.rglob("*.py")}
+
+
+def reference_job(workshop: Workshop, engine: str, **changes: Any) -> Job:
+    """A job that measures a teacher and a student with an engine."""
+    workshop.testset(count=30, wrong=3)
+    condition = [condition_name(engine, 1)]
+    files = [workshop.model("teacher", teacher=True), workshop.model("student", weight=2.0)]
+    models = [model_file(one.cell, one.onnx, one.onnx_sha256, one.is_teacher, condition) for one in files]
+    return workshop.job(*models, settings={**SETTINGS, "engines": [engine]}, **changes)
+
+
+def check_records(results: Path) -> None:
+    """Both models have a latency and an accuracy, measured with the reference engine."""
+    for cell in ("teacher", "student"):
+        latency = load(record_path(results, "quick", "latency", cell, CONDITION), LatencyRecord)
+        accuracy = load(record_path(results, "quick", "accuracy", cell), AccuracyRecord)
+        assert latency.latency_ms is not None and latency.ratio_to_teacher is not None
+        assert latency.session == accuracy.environment["session"] == {"threads": 1}
+        assert latency.runtime == accuracy.runtime == f"reference {onnx.__version__}"
+        assert (accuracy.correct, accuracy.images) == (27, 30)
+        assert (accuracy.convolutions, accuracy.environment["engine_facts"]) == (None, {"nodes": 3})
