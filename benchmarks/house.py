@@ -15,6 +15,7 @@ import grimp
 
 from benchmarks import ROOT, Figures
 from benchmarks.user_commands import plan_seconds
+from harness.errors import HarnessError
 from tests import drop_in, engine_drop_in
 
 PACKAGES = ("harness", "benchmarks")
@@ -91,10 +92,13 @@ def cycles(graph: grimp.ImportGraph) -> list[set[str]]:
 
 
 def lines_of(revision: str, folder: str) -> int:
-    """The lines of all Python files below a folder, as a revision in git has them."""
+    """The lines of all Python files below a folder in a revision of git; HarnessError where git does not have that."""
     names = _git("ls-tree", "-r", "--name-only", "-z", revision, folder).decode().split("\0")
     return sum(len(_git("show", f"{revision}:{name}").splitlines()) for name in names if name.endswith(".py"))
 
 
 def _git(*arguments: str) -> bytes:
-    return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, check=True).stdout
+    done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, check=False)
+    if done.returncode:
+        raise HarnessError(f"git {' '.join(arguments)}: {done.stderr.decode().strip()}; this needs a full clone")
+    return done.stdout

@@ -11,8 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from harness.plan import registry
 from harness.plan.planning import Plan, make_plan
 from harness.plan.registry import Kind
+from harness.reporting.rows import read_rows
 from harness.store.chain import Chain
 from harness.store.paths import Paths
 from harness.training.device import Device
@@ -92,9 +94,10 @@ def make(added: DropIn, folder: Path, device: Device = CPU) -> Made:
 
 
 def walk(kind: Kind, folder: Path) -> int:
-    """Add a plug-in of this kind and make the models that use it, each with records that stand; how many files it took.
+    """Add a plug-in of this kind and make the models that use it; how many files it took.
 
-    AssertionError where a model was not made, or where the plan does not show the plug-in's title.
+    AssertionError where a model was not made, where a record does not stand, or where a row of the table lacks it or
+    no row names the plug-in.
     """
     added = KINDS[kind]
     made = make(added, folder)
@@ -105,6 +108,13 @@ def walk(kind: Kind, folder: Path) -> int:
             for link in (chain.train(cell), chain.export(cell)):
                 assert link.standing and not link.changed, f"{cell.id}: {link.stage} {link.state} {link.reason}"
             assert made.paths.model_file(made.plan.profile, cell).is_file(), cell.id
+        rows = read_rows(made.plan, made.plan.tables[0], made.paths.results)
+        assert [row.cell for row in rows if row.train and row.export] == list(made.plan.cells)
+        # nothing was measured, and nothing else is wrong
+        wrong = [problem for row in rows for problem in row.problems if problem.stage not in ("latency", "accuracy")]
+        assert not wrong, wrong
+        named = {text for row in rows for text in (row.cell.title, row.pruning, row.kd)}
+        assert added.title in named | {registry.find(kind, added.name).title for _ in rows if kind == "dataset"}
     return len(made.files)
 
 

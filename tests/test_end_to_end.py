@@ -157,8 +157,13 @@ def test_a_deleted_record_leaves_a_row_that_says_so(done: Done, tmp_path: Path) 
 def test_a_failed_cell_is_a_row_with_its_reason_and_exit_code_one(done: Done, tmp_path: Path) -> None:
     other = copied(done, tmp_path)
     # A learning rate at which nothing can stay finite; the teacher and the pruned networks are kept.
-    changes = {"profile__quick__student__lr": 1e30, "profile__quick__student__clip_norm": 0.0}
-    tiny_matrix(other.folder, ["base", "gram"], profile__quick__data__dataset=dataset(), **changes)
+    tiny_matrix(
+        other.folder,
+        ["base", "gram"],
+        profile__quick__data__dataset=dataset(),
+        profile__quick__student__lr=1e30,
+        profile__quick__student__clip_norm=0.0,
+    )
     trained = run(other, "train-matrix", "--profile", "quick")
     assert trained.returncode == 1
     assert "diverged" in trained.stdout and "2 failed" in trained.stdout and "teacher:" not in trained.stdout

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from harness.architectures._convolution import mend
 from harness.errors import HarnessError
 from harness.plan import registry
 from harness.plan.specs import Network
@@ -78,7 +79,7 @@ def architecture_of(network: Network) -> Architecture:
 
 def build(network: Network) -> nn.Module:
     """The unpruned network with new weights; what it is, is kept in its attribute `network`."""
-    model = architecture_of(network).build(network)
+    model = mend(architecture_of(network).build(network))
     model.network = network  # type: ignore[assignment]
     return model
 
@@ -112,7 +113,7 @@ def rebuild(network: Network, shapes: Shapes) -> nn.Module:
 
 
 def _pruned_from(full: tuple[int, ...], shape: tuple[int, ...]) -> bool:
-    """Whether pruning can have given a tensor this shape: one channel or more, none more than before, the same kernel."""
+    """Whether pruning can have given a tensor this shape: some channels, no more than before, and the same kernel."""
     same_form = len(shape) == len(full) and shape[2:] == full[2:]
     return same_form and all(0 < channels <= most for channels, most in zip(shape, full, strict=True))
 

@@ -90,7 +90,9 @@ def _measure_all(context: Context, problems: dict[str, HarnessError]) -> int:
     accuracies = [model for model in sound if everything or not _accuracy_is_current(context, model)]
     latencies = sound if everything or not _latencies_are_current(context, sound) else []
     if not problems and not accuracies and not latencies:
-        print(f"Nothing to bench: {len(sound)} {'model is' if len(sound) == 1 else 'models are'} up to date.")
+        models_are = f"{len(sound)} {'model is' if len(sound) == 1 else 'models are'}"
+        engines = ", ".join(answer.runtime for answer in context.engines.values())
+        print(f"Nothing to bench: {models_are} up to date ({engines}).")
         return 0
     _require_writable(context)
     for model in models:

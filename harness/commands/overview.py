@@ -6,7 +6,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-from harness.plan.planning import Cell, Plan, kd_label
+from harness.plan.planning import Plan, kd_label
 from harness.plan.specs import Sparse, Student
 from harness.store.states import CellState, counts
 
@@ -34,7 +34,7 @@ def as_document(plan: Plan, states: Sequence[CellState]) -> dict[str, Any]:
             {
                 "id": state.cell.id,
                 "title": state.cell.title,
-                "keys": keys(plan, state.cell),
+                "keys": {stage.kind: stage.key for stage in state.cell.spec.lineage},
                 "training": state.training,
                 "benching": state.benching,
                 "reason": state.reason,
@@ -43,13 +43,6 @@ def as_document(plan: Plan, states: Sequence[CellState]) -> dict[str, Any]:
             for state in states
         ],
     }
-
-
-def keys(plan: Plan, cell: Cell) -> dict[str, Any]:
-    """The key of every stage of a cell by the stage's name; those of latencies by condition."""
-    latencies = {name: plan.latency(cell, name).key for name in plan.settings.bench.conditions}
-    before = {stage.kind: stage.key for stage in cell.spec.lineage}
-    return {**before, "latency": latencies, "accuracy": plan.accuracy(cell).key}
 
 
 def as_text(plan: Plan, states: Sequence[CellState], only_counts: bool) -> str:

@@ -80,7 +80,7 @@ def test_a_run_from_no_records_to_nothing_left_to_do(workshop: Workshop, capsys:
 
     before = written(job)
     assert run(job) == 0
-    assert capsys.readouterr().out == "Nothing to bench: 2 models are up to date.\n"
+    assert capsys.readouterr().out == f"Nothing to bench: 2 models are up to date ({RUNTIME}).\n"
     assert written(job) == before
 
 

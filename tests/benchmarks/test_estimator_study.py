@@ -4,30 +4,27 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import estimator_study as estimators
-from harness.bench.job import Job, Model
+from benchmarks import estimator_study
+from harness.bench.job import Job
 from harness.errors import HarnessError
+from tests.bench_kit import HEADLINE, SETTINGS, model_file
 
-CONDITION = "ort-1.16.0-threads-1"
 TRUE_RATIO = 0.7
 
 
 @pytest.fixture
 def job(tmp_path: Path) -> Job:
-    target = dict(name="x", physical_cores=8, isa="AVX2", vector_channels=8, l3_mib=16.0, base_ghz=3.6)
-    model = dict(title="T", key="k", onnx=tmp_path / "model.onnx", onnx_sha256="0" * 64)
+    onnx = tmp_path / "model.onnx"
+    models = [model_file(cell, onnx, "0" * 64, teacher=cell == "teacher") for cell in ("teacher", "student")]
     return Job.model_validate(
         dict(
             profile="lite",
             results=tmp_path / "results",
             raw=tmp_path / "raw",
             testset=tmp_path / "testset.npz",
-            settings=dict(runtimes=["1.16.0"], threads=[1], target=target),
+            settings=SETTINGS,
             harness_revision="r",
-            models=[
-                Model.model_validate(dict(cell="teacher", is_teacher=True, **model)),
-                Model.model_validate(dict(cell="student", is_teacher=False, **model)),
-            ],
+            models=models,
         )
     )
 
@@ -37,7 +34,7 @@ CELLS = {"teacher": (1e-3, 4), "teacher-control": (1e-3, 4), "student": (TRUE_RA
 
 
 def leave_run(folder: Path, seed: int, disturbed: bool) -> None:
-    """Raw samples as a run leaves them."""
+    """Write raw samples as a run of the bench does."""
     random = np.random.default_rng(seed)
     (folder / "raw").mkdir(parents=True)
     for cell, (latency, slow) in CELLS.items():
@@ -45,7 +42,7 @@ def leave_run(folder: Path, seed: int, disturbed: bool) -> None:
         for block in range(12):
             samples = latency * (1.8 if slowed[block] else 1.0) * (1 + random.exponential(0.01, 200))
             entry = {"extra_info": {"block": block}, "stats": {"data": samples.tolist()}}
-            path = folder / "raw" / f"latency-block{block:03d}-{cell}.{CONDITION}.json"
+            path = folder / "raw" / f"latency-block{block:03d}-{cell}.{HEADLINE}.json"
             path.write_text(json.dumps({"benchmarks": [entry]}))
 
 
@@ -58,10 +55,10 @@ def studied(tmp_path: Path, job: Job, monkeypatch: pytest.MonkeyPatch) -> list[P
         "# Study\n\n<!-- table: lite estimators -->\n<!-- end -->\n\nThe end.\n"
     )
     monkeypatch.chdir(tmp_path)
-    return estimators.study(tmp_path, job)
+    return estimator_study.study(tmp_path, job)
 
 
-def test_whole_slowed_processes_move_the_median_and_not_the_lower_quartile(studied: list[Path]) -> None:
+def test_slow_processes_move_the_median_but_not_the_lower_quartile(studied: list[Path]) -> None:
     rows = {
         (row["within"], row["over"]): row for row in json.loads(Path("results/benchmarks/estimators.json").read_text())
     }
@@ -72,7 +69,7 @@ def test_whole_slowed_processes_move_the_median_and_not_the_lower_quartile(studi
     assert all(value >= 0 for row in rows.values() for name, value in row.items() if name.endswith("pct"))
 
 
-def test_the_document_keeps_its_words_and_gets_the_table_and_the_plot(studied: list[Path]) -> None:
+def test_the_document_keeps_its_words_and_gets_a_table_and_a_plot(studied: list[Path]) -> None:
     assert studied == [
         Path("results/benchmarks/estimators.json"),
         Path("docs/estimators.png"),
@@ -85,14 +82,14 @@ def test_the_document_keeps_its_words_and_gets_the_table_and_the_plot(studied: l
     assert Path("docs/estimators.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_control_is_no_student_and_blocks_are_paired(tmp_path: Path, job: Job) -> None:
+def test_the_control_is_not_read_and_every_block_is(tmp_path: Path, job: Job) -> None:
     leave_run(tmp_path / "one", 0, disturbed=False)
-    found = estimators.read(tmp_path / "one" / "raw", job)
+    found = estimator_study.read(tmp_path / "one" / "raw", job)
     assert list(found) == ["teacher", "student"]
     assert all(sorted(blocks) == list(range(12)) for blocks in found.values())
 
 
-def test_without_the_document_there_is_one_line(studied: list[Path], tmp_path: Path, job: Job) -> None:
+def test_a_missing_document_is_an_error_of_one_line(studied: list[Path], tmp_path: Path, job: Job) -> None:
     Path("docs/estimators.md").unlink()
     with pytest.raises(HarnessError, match=r"docs/estimators\.md: not found"):
-        estimators.study(tmp_path, job)
+        estimator_study.study(tmp_path, job)

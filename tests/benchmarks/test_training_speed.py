@@ -1,24 +1,38 @@
+import copy
 from pathlib import Path
 
 import pytest
 import torch
 
-from benchmarks import SUBJECTS
-from benchmarks.contenders import RECIPE, nine_students, some_images, train_all
-from benchmarks.other_loops import Apart, Loop, PilImages, study_transform, usual_transform
-from benchmarks.step_profile import where, where_table
-from benchmarks.training_speed import Figures, in_turns, ratio
-from harness.architectures.resnet import ResNet50, full_widths, parameter_count, widths_of
+from benchmarks import SUBJECTS, Figures
+from benchmarks.baseline_loops import Loop, LoopProcess, PilImages, study_transform, usual_transform
+from benchmarks.resume_cost import main as resume
+from benchmarks.step_profile import stepping, where, where_table
+from benchmarks.training_speed import Size, ratio, take_turns
+from benchmarks.workload import (
+    nine_students,
+    phases,
+    recipe,
+    resnet50,
+    some_images,
+    stream,
+    students_plan,
+    train_all,
+)
+from harness.architectures import parameter_count, widths_of
 from harness.compression.distillation import Phase
 from harness.compression.pruning import kept_layers
+from harness.datasets import normalise
+from harness.datasets.stand_in import draw
 from harness.errors import HarnessError
+from harness.model_files.weights import save_weights
 from harness.reporting.own_figures import WANTED
-from harness.training.augment import normalise
-from harness.training.data import Stream, draw_stand_in
 from harness.training.device import Device
 from harness.training.loop import Learner
+from tests.documents import ROOT
 
 CPU = Device(torch.device("cpu"), bf16=False)
+THIN = 0.0625
 
 
 def test_contestants_take_turns_and_the_first_round_does_not_count() -> None:
@@ -28,7 +42,7 @@ def test_contestants_take_turns_and_the_first_round_does_not_count() -> None:
         order.append(name)
         return float(len(order))
 
-    found = in_turns({"a": lambda: contestant("a"), "b": lambda: contestant("b")}, 3)
+    found = take_turns({"a": lambda: contestant("a"), "b": lambda: contestant("b")}, 3)
     assert order == ["a", "b"] * 4
     assert found == {"a": [3.0, 5.0, 7.0], "b": [4.0, 6.0, 8.0]}
 
@@ -42,61 +56,92 @@ def test_a_learner_that_fails_is_no_measurement(tmp_path: Path) -> None:
     def faulty(*_: object) -> torch.Tensor:
         raise ValueError("no loss today")
 
-    model = ResNet50(full_widths(0.0625), "cifar")
-    learner = Learner("one", model, RECIPE, [Phase("labels", 1, faulty)], tmp_path / "one.pt")
-    stream = Stream(draw_stand_in(8, seed=1), 8, 8, (), seed=0)
+    how = recipe(batch_size=8, image_size=8)
+    learner = Learner("one", resnet50(THIN), how, [Phase("labels", 1, faulty)], tmp_path / "one.pt")
     with pytest.raises(HarnessError, match="not measured: one: ValueError: no loss today"):
-        train_all([learner], stream, CPU)
+        train_all([learner], stream(draw(8, seed=1), how), CPU)
 
 
-def test_what_is_wanted_is_measured() -> None:
-    source = Path("harness/benchmarks/training.py").read_text(encoding="utf-8")
+def test_every_figure_with_a_limit_is_measured() -> None:
+    source = (ROOT / "benchmarks" / f"{SUBJECTS['training'].module}.py").read_text(encoding="utf-8")
     names = [name for name in WANTED if name.startswith(("step_", "nine_", "resume_"))]
     assert len(names) == 4 and all(f'"{name}"' in source for name in names)
-    assert {"training", "training_profile"} <= set(SUBJECTS)
 
 
-@pytest.mark.parametrize("transform", [study_transform(32), usual_transform(32)])
-def test_other_loops_see_the_engines_images(transform) -> None:  # type: ignore[no-untyped-def]
+@pytest.mark.parametrize("transform", [study_transform, usual_transform])
+def test_other_loops_see_the_same_images(transform) -> None:  # type: ignore[no-untyped-def]
     torch.manual_seed(0)
-    images = draw_stand_in(8, seed=1)
-    pictures = PilImages(images, transform)
+    images = draw(8, seed=1)
+    pictures = PilImages(images, transform(32, images))
     seen = torch.stack([pictures[index][0] for index in range(8)])
     assert seen.shape == (8, 3, 32, 32) and [pictures[index][1] for index in range(8)] == images.labels.tolist()
-    plain = normalise(images.pixels)
-    assert seen.min() >= normalise(torch.zeros(1, 3, 1, 1)).min() and seen.max() <= plain.max() + 2.5
+    plain = normalise(images.pixels, images.mean, images.std)
+    black = normalise(torch.zeros(1, 3, 1, 1), images.mean, images.std)
+    assert seen.min() >= black.min() and seen.max() <= plain.max() + 2.5
 
 
 def test_another_loop_trains_whole_batches_of_an_epoch() -> None:
-    model = ResNet50(full_widths(0.0625), "cifar")
-    before = model.fc.weight.detach().clone()
-    loop = Loop(model, draw_stand_in(20, seed=1), usual_transform(32), 8, 1, CPU.torch)
+    model, images = resnet50(THIN), draw(20, seed=1)
+    before = copy.deepcopy(model.state_dict()["fc.weight"])
+    loop = Loop(model, images, usual_transform(32, images), 8, 1, CPU.torch)
     assert loop.seconds_per_image() > 0
-    assert not torch.equal(model.fc.weight, before)
+    after = model.state_dict()
+    assert not torch.equal(after["fc.weight"], before)
+    assert after["bn1.num_batches_tracked"] == 2
 
 
 def test_the_nine_students_are_those_of_the_studys_first_table() -> None:
-    teacher, students = nine_students(0.125, 16)
+    teacher, students = nine_students(0.125, 16, batch_size=8)
     assert len({student.name for student in students}) == 9
     for student in students:
         assert parameter_count(student.model) < parameter_count(teacher)
-        kept = kept_layers([student.kd["method"]])
+        kept = kept_layers(student.model, [student.stage.method.name])
         assert all(widths_of(student.model)[layer] == widths_of(teacher)[layer] for layer in kept)
+    assert {phase.name for one in students for phase in phases(one.stage, one.model)} == {"base", "feature"}
+
+
+def test_resuming_takes_one_step_from_every_checkpoint_and_keeps_it(tmp_path: Path) -> None:
+    size = Size(width=0.125, image=8, batch=8, images=16, student_images=16, rounds=1, student_rounds=1)
+    teacher, students = nine_students(size.width, size.image, size.batch)
+    learners = [student.learner(tmp_path) for student in students]
+    train_all(learners, stream(draw(16, seed=1), learners[0].recipe), CPU, teacher.eval(), keep_going=lambda: False)
+    for learner in learners:
+        learner.save()
+        save_weights(tmp_path / f"{learner.name}.safetensors", learner.model, {})
+    save_weights(tmp_path / "teacher.safetensors", teacher, {})
+    before = {path.name: path.read_bytes() for path in tmp_path.glob("*.pt")}
+    resume(tmp_path, size.width, size.image, size.batch, size.student_images)
+    assert {path.name: path.read_bytes() for path in tmp_path.glob("*.pt")} == before
+    assert len(list((tmp_path / "again").glob("*.pt"))) == len(before) == 9
+
+
+def test_the_students_plan_has_the_size_that_is_asked_for() -> None:
+    plan = students_plan(0.25, 24, 32)
+    assert plan.teacher.teacher.network.width == 0.25
+    assert {(cell.student.recipe.batch_size, *cell.student.recipe.image_sizes) for cell in plan.cells[1:]} == {(32, 24)}
 
 
 def test_without_the_data_set_images_are_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATA_DIR", str(tmp_path))
-    assert len(some_images(7).labels) == 7
+    assert torch.equal(some_images(7).pixels, draw(7, seed=1).pixels)
 
 
-def test_a_step_is_accounted_for() -> None:
-    images = draw_stand_in(8, seed=1)
-    shares = where(0.0625, normalise(images.pixels), images.labels, CPU)
+def test_the_parts_of_a_step_add_up() -> None:
+    images = draw(8, seed=1)
+    shares = where(0.125, normalise(images.pixels, images.mean, images.std), images.labels, CPU)
     assert sum(shares.values()) == pytest.approx(100)
-    assert all(
-        shares[kind] > 0 for kind in ("convolution", "convolution, backward", "BatchNorm", "BatchNorm, backward")
-    )
+    kinds = ("convolution", "convolution, backward", "BatchNorm", "BatchNorm, backward")
+    assert all(shares[kind] > 0 for kind in kinds)
     assert shares["the rest"] < 50
+
+
+@pytest.mark.parametrize("change", [{"optimizer": {"fused": False, "foreach": True}}, {"clip_norm": 0.0}])
+def test_a_step_with_one_thing_changed_is_still_a_step(change) -> None:  # type: ignore[no-untyped-def]
+    images, model = draw(8, seed=1), resnet50(THIN)
+    before = copy.deepcopy(model.state_dict()["fc.weight"])
+    pixels = normalise(images.pixels, images.mean, images.std)
+    stepping(THIN, pixels, images.labels, CPU, model=model, **change)()
+    assert not torch.equal(model.state_dict()["fc.weight"], before)
 
 
 def test_a_profile_is_a_table_with_a_column_per_width() -> None:
@@ -109,7 +154,7 @@ def test_a_profile_is_a_table_with_a_column_per_width() -> None:
 
 
 def test_a_loop_in_a_process_of_its_own_takes_its_turns_and_ends() -> None:
-    apart = Apart("usual", 8, width=0.0625, image_size=16, images=16)
-    with apart:
-        assert all(0 < apart.seconds_per_image() < 10 for _ in range(2))
-    assert apart.process.exitcode == 0
+    loop = LoopProcess("usual", 8, width=THIN, image_size=16, images=16)
+    with loop:
+        assert all(0 < loop.seconds_per_image() < 10 for _ in range(2))
+    assert loop.process.exitcode == 0

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from harness.architectures import Outputs, architecture_of, build, tapped, widths_of
 from harness.compression.distillation import Method, Phase, Setup, method_of
-from harness.compression.distillation.base import soft_targets, study_loss
+from harness.compression.distillation._losses import soft_targets, study_loss
 from harness.errors import HarnessError
 from harness.plan import registry
 from harness.plan.specs import JointObjective, Objective, StagedObjective

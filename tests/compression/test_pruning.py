@@ -413,6 +413,13 @@ def test_gn_pushes_convolutions_too() -> None:
 
 
 @pytest.mark.parametrize("criterion", ["bn", "gn"])
+def test_layers_without_batchnorm_do_not_stop_the_push(small: nn.Module, criterion: str) -> None:
+    found = changed(small, criterion)
+    assert "bn.weight" in found and "head.bias" not in found
+    assert ("pointwise.weight" in found) == (criterion == "gn")
+
+
+@pytest.mark.parametrize("criterion", ["bn", "gn"])
 def test_a_strength_of_zero_is_no_push(criterion: str) -> None:
     assert changed(network(), criterion, strength=0.0) == []
 

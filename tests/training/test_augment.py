@@ -105,7 +105,7 @@ def test_without_augmentation_images_are_left_alone(pixels: Tensor) -> None:
     assert augment(pixels, [], 32, random(), MEAN) is pixels
 
 
-# --- The study's augmentation --------------------------------------------------------------------------------------------
+# --- The study's augmentation ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("size", [16, 28, 32, 56])

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from harness.training import device
-from harness.training.device import Device, choose_device
+from harness.training.device import Device, choose_device, cpu_name, emulates_bf16
 from tests.training_kit import CPU
 
 
@@ -15,23 +15,18 @@ def kept(monkeypatch: pytest.MonkeyPatch) -> list[None]:
     return calls
 
 
-@pytest.mark.parametrize(
-    ("precision", "native", "bf16"),
-    [
-        ("auto", True, True),
-        ("auto", False, False),
-        ("fp32", True, False),
-        ("bf16", False, True),
-    ],
-)
-def test_bf16_where_asked_for_or_native(
-    monkeypatch: pytest.MonkeyPatch, precision: str, native: bool, bf16: bool
+@pytest.mark.parametrize("native", [True, False])
+@pytest.mark.parametrize("precision", ["bf16", "fp32"])
+def test_the_precision_is_the_one_asked_for_whatever_the_processor_has(
+    monkeypatch: pytest.MonkeyPatch, precision: str, native: bool
 ) -> None:
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: native)
-    assert choose_device(precision, cuda=False) == Device(torch.device("cpu"), bf16)
+    chosen = choose_device(precision, cuda=False)
+    assert chosen == Device(torch.device("cpu"), bf16=precision == "bf16")
+    assert emulates_bf16(chosen) == (precision == "bf16" and not native)
 
 
-def test_the_cpu_keeps_its_memory(kept: list[None]) -> None:
+def test_on_a_cpu_freed_memory_is_kept(kept: list[None]) -> None:
     choose_device("fp32", cuda=False)
     assert len(kept) == 1
 
@@ -42,7 +37,7 @@ def test_without_a_gpu_it_is_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("bf16", [False, True])
-def test_autocast_is_for_forward_passes_of_the_precision(bf16: bool) -> None:
+def test_forward_passes_run_in_the_precision_and_weights_stay_in_fp32(bf16: bool) -> None:
     layer = nn.Linear(4, 4)
     with Device(torch.device("cpu"), bf16).autocast():
         seen = layer(torch.zeros(1, 4)).dtype
@@ -50,7 +45,7 @@ def test_autocast_is_for_forward_passes_of_the_precision(bf16: bool) -> None:
     assert layer.weight.dtype == torch.float32
 
 
-def test_placing_a_network_changes_its_layout_and_not_its_answer() -> None:
+def test_placing_a_network_changes_its_layout_and_not_its_output() -> None:
     last = nn.Conv2d(64, 32, 3)
     model = nn.Sequential(nn.Conv2d(3, 64, 3), last)
     image = torch.randn(1, 3, 8, 8)
@@ -60,12 +55,12 @@ def test_placing_a_network_changes_its_layout_and_not_its_answer() -> None:
     torch.testing.assert_close(model(image), before)
 
 
-def test_the_facts_say_what_a_reader_needs() -> None:
+def test_the_facts_name_the_device_the_precision_and_the_libraries() -> None:
     facts = CPU.facts()
-    assert facts["device"] and facts["device_type"] == "cpu"
+    assert facts["device"] == cpu_name() != "" and facts["device_type"] == "cpu"
     assert facts["precision"] == "fp32" and facts["threads"] == torch.get_num_threads()
     assert facts["torch"].startswith("2.") and facts["torch-pruning"] and facts["onnxruntime"]
 
 
-def test_waiting_for_the_cpu_is_nothing() -> None:
+def test_there_is_no_waiting_for_a_cpu() -> None:
     CPU.synchronize()

@@ -5,12 +5,13 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
-from harness.architectures.resnet import full_widths
 
 from harness.host import cgroups
+from harness.plan.specs import Choice, Network
 from harness.training import memory
 from harness.training.memory import SHARE, Footprint, fitting, free_bytes, measure, side_by_side
-from tests.training_kit import CPU, WIDTH, network
+from tests.drop_in import ARCHITECTURE, imported
+from tests.training_kit import CPU, network, thin
 
 GIB = 2**30
 
@@ -26,26 +27,26 @@ GIB = 2**30
         (1, 1, 0, 1, 1),
     ],
 )
-def test_what_fits_is_free_memory_less_what_steps_by_what_stands(
+def test_what_fits_follows_from_free_memory_and_what_a_network_takes(
     standing: int, working: int, free: int, at_once: int, expected: int
 ) -> None:
     assert SHARE == 0.7
     assert fitting(Footprint(standing, working), free, at_once) == expected
 
 
-def test_a_network_stands_for_weights_gradients_and_momentum() -> None:
+def test_a_network_takes_its_weights_gradients_and_momentum_all_the_time() -> None:
     bytes_of_weights = sum(value.nbytes for value in network().state_dict().values())
-    assert measure(full_widths(WIDTH), "cifar", 16, 8, CPU).standing == 3 * bytes_of_weights
+    assert measure(thin(), 16, 8, CPU).standing == 3 * bytes_of_weights
 
 
-def test_what_it_works_with_grows_with_the_batch_as_measured() -> None:
-    small, large = (measure(full_widths(WIDTH), "cifar", 16, batch, CPU).working for batch in (2, 10))
+def test_what_a_step_takes_grows_with_the_batch_as_measured() -> None:
+    small, large = (measure(thin(), 16, batch, CPU).working for batch in (2, 10))
     direct = memory._kept_for_backward(network(), 10, 16, CPU)
     assert large == pytest.approx(direct, rel=0.01)
     assert 4.5 < large / small < 5
 
 
-def test_it_is_about_what_the_layers_put_out() -> None:
+def test_what_a_step_takes_is_about_what_the_layers_put_out() -> None:
     """Every convolution's and every BatchNorm's output is kept, once, except that ReLU works in place."""
     sizes: list[int] = []
     model = network()
@@ -53,13 +54,27 @@ def test_it_is_about_what_the_layers_put_out() -> None:
         if isinstance(module, torch.nn.Conv2d | torch.nn.BatchNorm2d):
             module.register_forward_hook(lambda _, __, output: sizes.append(output.nbytes))
     model(torch.zeros(8, 3, 16, 16))
-    assert measure(full_widths(WIDTH), "cifar", 16, 8, CPU).working == pytest.approx(sum(sizes), rel=0.25)
+    assert measure(thin(), 16, 8, CPU).working == pytest.approx(sum(sizes), rel=0.25)
+
+
+@pytest.mark.parametrize("spec", [thin("resnet18"), thin(stem="imagenet"), thin(width=0.125)])
+def test_other_networks_are_measured_too(spec: Network) -> None:
+    found = measure(spec, 16, 8, CPU)
+    assert found.standing == 3 * sum(value.nbytes for value in network(spec=spec).state_dict().values())
+    assert found.working == pytest.approx(memory._kept_for_backward(network(spec=spec), 8, 16, CPU), rel=0.05)
+
+
+def test_a_network_from_outside_the_package_is_measured(tmp_path: Path) -> None:
+    ARCHITECTURE.write(tmp_path)
+    with imported(tmp_path):
+        found = measure(Network(Choice(ARCHITECTURE.name, {"expansion": 2}), 10, 1.0, "cifar"), 16, 8, CPU)
+    assert found.standing > 0 < found.working
 
 
 def test_measuring_draws_no_random_numbers() -> None:
     torch.manual_seed(3)
     before = torch.random.get_rng_state()
-    measure(full_widths(WIDTH), "cifar", 8, 4, CPU)
+    measure(thin(), 8, 4, CPU)
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
@@ -68,7 +83,7 @@ def test_more_cores_leave_room_for_fewer(monkeypatch: pytest.MonkeyPatch) -> Non
     found = []
     for cores in (1, 8):
         monkeypatch.setattr(torch, "get_num_threads", lambda cores=cores: cores)
-        found.append(side_by_side(full_widths(WIDTH), "cifar", 16, 64, CPU))
+        found.append(side_by_side(thin(), 16, 64, CPU))
     assert 1 <= found[1] < found[0]
 
 

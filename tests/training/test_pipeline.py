@@ -34,6 +34,8 @@ from tests.training_kit import CPU, WIDTH, Told, below, network, same_weights, s
 
 pytestmark = pytest.mark.usefixtures("few_images")
 
+NETWORK = thin("resnet18")
+RESNET50 = {"profile__quick__model__architecture": "resnet50"}
 TEACHER, BASE, FMSE = "teacher-s0", "p0.3-bn-base-s0", "p0.3-bn-fmse-s0"
 CELLS = [TEACHER, BASE, FMSE]
 # In the teacher's epoch, at its end, among the students, and among them once more.
@@ -175,7 +177,7 @@ def test_the_answers_on_file_are_those_that_the_accuracy_counts(plan: Plan, made
 
 def test_a_student_is_smaller_than_its_teacher_and_says_by_how_much(plan: Plan, made: Paths) -> None:
     teacher = trained(plan, made, TEACHER)
-    assert teacher.pruning is None and teacher.widths == widths_of(network())
+    assert teacher.pruning is None and teacher.widths == widths_of(network(spec=NETWORK))
     for name in (BASE, FMSE):
         student = trained(plan, made, name)
         assert student.pruning and student.params and teacher.params and student.params < teacher.params
@@ -264,18 +266,19 @@ def test_memory_decides_how_many_train_side_by_side(
         shutil.rmtree(folder(plan, copied, name))
     _, told = run(plan, copied)
     assert sum(stage.startswith("distillation") for stage in told.stages) == 2
-    assert asked[0] == (thin(), 16, 50, CPU, 1.0)
+    assert asked[0] == (NETWORK, 16, 50, CPU, 1.0)
     assert weights(plan, copied) == weights(plan, made)
 
 
 # --- Part of it ------------------------------------------------------------------------------------------------------
 
 
-def test_the_teacher_is_made_too_where_only_a_student_is_asked_for(plan: Plan, tmp_path: Path) -> None:
-    paths = below(tmp_path)
-    summary, _ = run(plan, paths, cells=[cell(plan, BASE)])
-    assert summary.made == [TEACHER, BASE]
-    assert cell_state(paths, plan, cell(plan, FMSE)).training == "missing"
+def test_the_teacher_is_made_too_where_only_a_student_is_asked_for(tmp_path: Path) -> None:
+    plan, paths = tiny_plan(tmp_path, ["bn"], ["base", "fmse"], **RESNET50), below(tmp_path)
+    summary, _ = run(plan, paths, cells=[cell(plan, FMSE)])
+    assert summary.made == [TEACHER, FMSE]
+    assert cell_state(paths, plan, cell(plan, BASE)).training == "missing"
+    assert widths_of(load_weights(paths.weights("quick", plan.teacher))[0]) == widths_of(network())
 
 
 def test_a_deleted_onnx_file_is_exported_again_and_nothing_else(plan: Plan, copied: Paths) -> None:
@@ -393,7 +396,7 @@ def test_after_the_teacher_was_replaced_nothing_of_the_old_one_is_used(plan: Pla
 def test_a_students_checkpoint_of_another_teacher_is_not_resumed(plan: Plan, copied: Paths, tmp_path: Path) -> None:
     for name in (BASE, FMSE):
         shutil.rmtree(folder(plan, copied, name))
-    stopped, _ = run(plan, copied, stop_after(3))
+    run(plan, copied, stop_after(3))
     checkpoint = folder(plan, copied, BASE) / "checkpoint.pt"
     origin = torch.load(checkpoint, weights_only=True)["origin"]
     spec = cell(plan, BASE).student
@@ -737,7 +740,8 @@ def test_a_pruning_criterion_gets_labelled_batches_without_augmentation(plan: Pl
 
 def given(folder: Path, model: nn.Module, **metadata: Any) -> Plan:
     save_weights(folder / "given.safetensors", model, metadata)
-    return tiny_plan(folder, ["l1"], ["base"], profile__quick__teacher__checkpoint=str(folder / "given.safetensors"))
+    checkpoint = str(folder / "given.safetensors")
+    return tiny_plan(folder, ["l1"], ["base"], profile__quick__teacher__checkpoint=checkpoint, **RESNET50)
 
 
 @pytest.mark.parametrize("metadata", [{}, {"image_size": 16}])
@@ -751,28 +755,29 @@ def test_a_given_teacher_is_used_as_it_is(tmp_path: Path, metadata: dict[str, An
 
 def test_a_given_teacher_from_another_trainer_is_recognised(tmp_path: Path) -> None:
     torch.save({"net": {f"module.{name}": value for name, value in network(5).state_dict().items()}}, tmp_path / "w.pt")
-    plan = tiny_plan(tmp_path, ["l1"], ["base"], profile__quick__teacher__checkpoint=str(tmp_path / "w.pt"))
+    checkpoint = str(tmp_path / "w.pt")
+    plan = tiny_plan(tmp_path, ["l1"], ["base"], profile__quick__teacher__checkpoint=checkpoint, **RESNET50)
     summary, _ = run(plan, below(tmp_path), cells=[plan.teacher])
     assert summary.made == [TEACHER]
 
 
 @pytest.mark.parametrize(
-    "model",
+    "other",
     [
-        network(pruned=True),
-        network(spec=thin(stem="imagenet")),
-        network(spec=thin(width=0.125)),
-        network(spec=thin("resnet18")),
-        build(Network(Choice("resnet50"), 10, WIDTH, "cifar")),
+        lambda: network(pruned=True),
+        lambda: network(spec=thin(stem="imagenet")),
+        lambda: network(spec=thin(width=0.125)),
+        lambda: network(spec=thin("resnet18")),
+        lambda: build(Network(Choice("resnet50"), 10, WIDTH, "cifar")),
     ],
     ids=["pruned", "stem", "width", "architecture", "classes"],
 )
-def test_a_given_teacher_of_another_network_is_refused(tmp_path: Path, model: nn.Module) -> None:
+def test_a_given_teacher_of_another_network_is_refused(tmp_path: Path, other: Callable[[], nn.Module]) -> None:
     said = (
         r"given\.safetensors: another network \(.*\) than \[model\] asks for .*100 classes, width 0\.0625, stem cifar"
     )
     with pytest.raises(HarnessError, match=said):
-        run(given(tmp_path, model), below(tmp_path))
+        run(given(tmp_path, other()), below(tmp_path))
 
 
 def test_a_given_teacher_for_another_size_of_images_is_refused_and_both_are_named(tmp_path: Path) -> None:

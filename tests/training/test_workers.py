@@ -1,31 +1,37 @@
-"""Two workers on the CPU stand for two GPUs: the same records and the same bits as one process makes."""
+"""Two workers on the CPU stand for two GPUs: the same records and the same bits as one process makes.
+
+Workers are processes of their own: their images come from a data set outside the package, by way of PYTHONPATH.
+"""
 
 import json
+import os
 import pickle
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 import torch
-from harness.training.data import Images, draw_stand_in
 
 from harness.errors import HarnessError
 from harness.files import file_sha256
 from harness.plan.planning import Plan, make_plan
-from harness.store.chain import cell_state
 from harness.store.lock import alone
 from harness.store.paths import Paths
-from harness.store.records import TrainRecord, find
+from harness.store.records import TrainRecord, load, record_path
+from harness.store.states import cell_state
 from harness.training import loop, workers
 from harness.training.pipeline import Summary, make_cells
 from harness.training.worker import Order
 from harness.training.workers import make_on
+from tests.drop_in import DATASET, imported
 from tests.training_kit import CPU, Told, below, tiny_settings
 
 TWO = ["cpu", "cpu"]
+TEACHER = "teacher-s0"
 
 
 class Stopping(Told):
@@ -43,61 +49,53 @@ class Done(NamedTuple):
     single: dict[str, str]
 
 
-def write_cifar(folder: Path) -> None:
-    """Drawn images in the official files' format; workers are processes of their own and read files."""
-    folder.mkdir(parents=True)
-    for name, count, seed in (("train", 200, 3), ("test", 100, 4)):
-        images: Images = draw_stand_in(count, seed)
-        content: dict[str, Any] = {"data": images.pixels.flatten(1).numpy(), "fine_labels": images.labels.tolist()}
-        (folder / name).write_bytes(pickle.dumps(content))
-
-
 def weights(plan: Plan, paths: Paths) -> dict[str, str]:
-    folders = {cell.id: cell.artifacts(paths.artifacts, plan.profile) for cell in plan.cells}
-    return {name: file_sha256(folder / "weights.safetensors") for name, folder in folders.items()}
+    return {cell.id: file_sha256(paths.weights(plan.profile, cell)) for cell in plan.cells}
 
 
 @pytest.fixture(scope="module")
-def done(tmp_path_factory: pytest.TempPathFactory) -> Done:
-    """A matrix of a teacher and three students, made by two workers that were stopped once; and by one process."""
+def done(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Done]:
+    """A matrix of a teacher and four students, made by two workers that were stopped once; and by one process."""
     folder = tmp_path_factory.mktemp("workers")
-    settings = tiny_settings(folder, ["bn", "l1"], ["base", "fmse"], profile__quick__student__epochs=2)
-    plan = make_plan(settings, "quick", "cifar100", ["prune-0.3"])
-    paths, single = below(folder), below(folder / "single")
-    write_cifar(paths.data / "cifar-100-python")
-    write_cifar(single.data / "cifar-100-python")
-    # a teacher's bits depend on the cores that compute it: here on one in either case
-    first, second = Stopping(), Told()
-    stopped = make_on(TWO, plan, paths, first, first.wants_to_go_on)
-    rest = make_on(TWO, plan, paths, second, lambda: True)
-    assert make_cells(plan, single, CPU, Told()).complete
-    return Done(plan, paths, (stopped, first), (rest, second), weights(plan, single))
+    DATASET.write(folder)
+    with pytest.MonkeyPatch.context() as patch, imported(folder):
+        patch.setenv("PYTHONPATH", str(folder))
+        changes = {**DATASET.settings, "profile__quick__teacher__batch_size": 25, "profile__quick__student__epochs": 2}
+        settings = tiny_settings(folder, ["bn", "l1"], ["base", "fmse"], **changes)
+        plan = make_plan(settings, "quick", DATASET.name, ["prune-0.3"])
+        paths, single = below(folder), below(folder / "single")
+        # a teacher's bits depend on the cores that compute it: here on one in either case
+        first, second = Stopping(), Told()
+        stopped = make_on(TWO, plan, paths, first, first.wants_to_go_on)
+        rest = make_on(TWO, plan, paths, second, lambda: True)
+        assert make_cells(plan, single, CPU, Told()).complete
+        yield Done(plan, paths, (stopped, first), (rest, second), weights(plan, single))
 
 
 def test_two_workers_end_with_the_bits_of_one_process_stopped_or_not(done: Done) -> None:
     assert weights(done.plan, done.paths) == done.single
 
 
-def test_a_stop_reaches_the_workers_and_the_same_call_goes_on(done: Done) -> None:
+def test_a_stop_reaches_the_workers_and_the_same_call_resumes(done: Done) -> None:
     summary, told = done.stopped
-    assert summary.made == ["teacher-s0"] == told.cells and not summary.complete and not summary.failed
+    assert summary.made == [TEACHER] == told.cells and not summary.complete and not summary.failed
     summary, rest = done.rest
     students = sorted(cell.id for cell in done.plan.cells if not cell.is_teacher)
     assert summary.complete and not summary.failed
     assert sorted(summary.made) == sorted(rest.cells) == students
 
 
-def test_what_workers_do_is_told_with_their_device(done: Done) -> None:
+def test_what_workers_do_is_reported_with_their_device(done: Done) -> None:
     assert all(stage.startswith("cpu: ") for stage in done.rest[1].stages)
     assert done.stopped[1].stages[0].startswith("teacher: ")
     assert done.rest[1].steps and done.rest[1].epochs
 
 
-def test_records_are_those_of_a_single_process(done: Done) -> None:
+def test_the_records_are_those_of_a_single_process(done: Done) -> None:
     for cell in done.plan.cells:
         assert cell_state(done.paths, done.plan, cell).training == "done"
-        record = find(done.paths.results, "quick", cell.id, cell.key, TrainRecord)
-        assert record and record.settings == cell.settings and record.environment["device_type"] == "cpu"
+        record = load(record_path(done.paths.results, "quick", "train", cell.id), TrainRecord)
+        assert record.key == cell.trained.key and record.environment["device_type"] == "cpu"
 
 
 def test_a_finished_matrix_starts_no_workers(done: Done, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,15 +106,34 @@ def test_a_finished_matrix_starts_no_workers(done: Done, monkeypatch: pytest.Mon
     assert make_on(TWO, done.plan, done.paths, Told(), lambda: True) == Summary([], {}, True)
 
 
+def test_cells_to_be_made_again_are_made_again_by_the_worker_that_has_them_and_no_other(
+    done: Done, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker for students that was told to make the teacher again would do so beside all the others."""
+    started: list[Order] = []
+
+    def note(_: str, order: Order, *__: Any) -> Order:
+        started.append(order)
+        return order
+
+    def ended(orders: Sequence[Order], *_: Any) -> Summary:
+        return Summary([cell for order in orders for cell in order.cells], {}, True)
+
+    monkeypatch.setattr(workers, "Worker", note)
+    monkeypatch.setattr(workers, "_run", ended)
+    students = [cell.id for cell in done.plan.cells if not cell.is_teacher]
+    summary = make_on(TWO, done.plan, done.paths, Told(), lambda: True, redo=[TEACHER, students[0], students[3]])
+    assert summary.made[0] == TEACHER and sorted(summary.made[1:]) == sorted([students[0], students[3]])
+    assert [order.cells == order.redo for order in started] == [True] * 3
+    assert {order.memory_share for order in started} == {0.5}
+
+
 KILLED = "from harness.training import loop, worker; loop.CHECKPOINT_EVERY_S = 0.0; worker.main()"
 
 
-def test_killed_in_the_midst_of_a_cell_it_goes_on_from_its_last_checkpoint(
-    done: Done, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_killed_in_the_midst_of_a_cell_it_resumes_from_its_last_checkpoint(done: Done, tmp_path: Path) -> None:
     paths = below(tmp_path)
-    write_cifar(paths.data / "cifar-100-python")
-    order = Order(done.plan, paths, ("teacher-s0",), cuda=False, threads=1, together=None)
+    order = Order(done.plan, paths, (TEACHER,), cuda=False, threads=1, together=None)
     process = subprocess.Popen(
         [sys.executable, "-c", KILLED],
         stdin=subprocess.PIPE,
@@ -135,11 +152,10 @@ def test_killed_in_the_midst_of_a_cell_it_goes_on_from_its_last_checkpoint(
     rest = Told()
     assert make_cells(done.plan, paths, CPU, rest, cells=[done.plan.teacher]).complete
     assert 1 <= rest.steps <= 3, "of four steps, the first was saved"
-    teacher = done.plan.teacher.artifacts(paths.artifacts, "quick") / "weights.safetensors"
-    assert file_sha256(teacher) == done.single["teacher-s0"]
+    assert file_sha256(paths.weights("quick", done.plan.teacher)) == done.single[TEACHER]
 
 
-def test_a_kill_loses_a_minute_at_most() -> None:
+def test_a_kill_loses_less_than_a_minute() -> None:
     assert loop.CHECKPOINT_EVERY_S <= 50
 
 
@@ -157,12 +173,38 @@ def test_a_worker_that_dies_is_a_failure_of_its_cells(
     monkeypatch.setattr(sys, "executable", "/bin/false")
     summary = make_on(["cpu"], plan, below(tmp_path), Told(), lambda: True)
     assert summary.failed == {
-        "teacher-s0": "the worker on cpu ended with exit code 1; the same command goes on where it stood"
+        TEACHER: "the worker on cpu ended with exit code 1; the same command resumes where it stopped"
     }
 
 
-def test_what_a_worker_finds_wrong_is_said_here(plan: Plan, tmp_path: Path) -> None:
-    with pytest.raises(HarnessError, match=r"cifar-100-python/train: missing"):
+def test_what_a_worker_had_made_before_it_died_is_no_failure(
+    tmp_path: Path, done: Done, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worker is a script that reports one of two students and ends with code 3."""
+    plan, paths = done.plan, below(tmp_path)
+    for kind in ("train", "export"):
+        name = record_path(Path(), "quick", kind, TEACHER)  # type: ignore[arg-type]
+        (paths.results / name).parent.mkdir(parents=True)
+        (paths.results / name).write_bytes((done.paths.results / name).read_bytes())
+    for path in (paths.weights("quick", plan.teacher), paths.model_file("quick", plan.teacher)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"of the teacher")
+    finished, lost = (cell for cell in plan.cells if cell.prune_method == "l1")
+    record = load(record_path(done.paths.results, "quick", "train", finished.id), TrainRecord)
+    line = json.dumps({"cell": finished.id, "record": record.model_dump(mode="json")})
+    (tmp_path / "line").write_text(line + "\n")
+    script = tmp_path / "worker"
+    script.write_text(f"#!/bin/sh\ncat {tmp_path / 'line'}\nexit 3\n")
+    script.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(script))
+    told = Told()
+    summary = make_on(["cpu"], plan, paths, told, lambda: True, cells=[finished, lost])
+    assert summary.made == [finished.id] == told.cells
+    assert list(summary.failed) == [lost.id] and "exit code 3" in summary.failed[lost.id]
+
+
+def test_what_a_worker_finds_wrong_is_reported_here(plan: Plan, tmp_path: Path) -> None:
+    with pytest.raises(HarnessError, match=r"CIFAR-100 is not in .*data; give its folder with DATA_DIR"):
         make_on(["cpu"], plan, below(tmp_path), Told(), lambda: True)
 
 
@@ -192,6 +234,11 @@ def test_a_worker_sees_its_own_gpu_alone(
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     given = workers._environment(device, 3)
     assert given["CUDA_VISIBLE_DEVICES"] == seen and given["OMP_NUM_THREADS"] == "3"
+
+
+def test_a_worker_finds_this_package_and_the_plug_ins_on_the_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", "/plug-ins")
+    assert workers._environment("cpu", 1)["PYTHONPATH"].split(os.pathsep) == [str(workers.ROOT), "/plug-ins"]
 
 
 def test_workers_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:

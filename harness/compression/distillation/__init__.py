@@ -11,15 +11,27 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from harness.architectures import Architecture, FeatureStage, Outputs
+from harness.compression.distillation._losses import cross_entropy, dead_zone, soft_targets, study_loss
 from harness.errors import HarnessError
 from harness.plan import registry
 from harness.plan.specs import Objective, StagedObjective
 
+__all__ = [
+    "Loss",
+    "Method",
+    "Phase",
+    "Setup",
+    "by_labels",
+    "by_objective",
+    "cross_entropy",
+    "dead_zone",
+    "method_of",
+    "taught",
+    "total_epochs",
+]
 Loss = Callable[[Outputs, Outputs, Tensor], Tensor]
 
 
@@ -92,11 +104,6 @@ def method_of(name: str) -> Method:
     return found
 
 
-def cross_entropy(student: Outputs, teacher: Outputs | None, labels: Tensor) -> Tensor:
-    """Labels alone."""
-    return F.cross_entropy(student.logits.float(), labels)
-
-
 def taught(name: str, epochs: int, loss: Loss, taps: Sequence[str] = ()) -> Phase:
     """A phase whose loss needs the teacher."""
 
@@ -125,8 +132,6 @@ def by_objective(
     `study` is the loss of the feature stage as the reference study has it, which the Base stage follows; `paper` is the
     feature term of the joint loss as the method's paper defines it. Without either that is Base itself.
     """
-    from harness.compression.distillation.base import soft_targets, study_loss
-
     objective = setup.objective
     if isinstance(objective, StagedObjective):
         parameters = setup.used.get("base", setup.parameters)
@@ -141,8 +146,3 @@ def by_objective(
         return total if paper is None or weight is None else total + weight * paper(student, teacher, labels)
 
     return [taught("joint", total_epochs(setup), joint, taps if paper else ())]
-
-
-def dead_zone(error: Tensor, width: float) -> Tensor:
-    """max(error - width, 0): the reference study's way of ignoring small errors."""
-    return torch.clamp(error - width, min=0.0)

@@ -6,6 +6,7 @@ Sparse training pushes the scales of a whole dependency group towards zero toget
 from typing import Any
 
 import torch_pruning as tp
+from torch import nn
 
 from harness.compression.pruning import Criterion, Setup
 
@@ -14,7 +15,7 @@ TITLE = "BN"
 
 def pruner(setup: Setup) -> Any:
     """See the module's docstring."""
-    return tp.pruner.BNScalePruner(
+    made = tp.pruner.BNScalePruner(
         setup.model,
         setup.example,
         importance=tp.importance.BNScaleImportance(group_reduction="mean", normalizer="mean"),
@@ -22,6 +23,13 @@ def pruner(setup: Setup) -> Any:
         group_lasso=True,
         **setup.common,
     )
+    # The group lasso has nothing to say about groups without BatchNorm, and the pruner stumbles over them.
+    made._groups = [group for group in made._groups if any(_is_norm(dependency) for dependency, _ in group)]
+    return made
+
+
+def _is_norm(dependency: Any) -> bool:
+    return isinstance(dependency.target.module, nn.modules.batchnorm._BatchNorm)
 
 
 def regularise(pruner: Any, setup: Setup) -> None:
