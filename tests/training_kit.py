@@ -61,15 +61,16 @@ def shapes_of(model: nn.Module) -> dict[str, tuple[int, ...]]:
 
 
 def pruned_shapes(spec: Network) -> Shapes:
-    """The shapes of a ResNet50 as pruning leaves it: an odd number of channels, three, between conv2 and conv3."""
+    """The shapes of a ResNet as pruning leaves it: an odd number of channels, three, before a block's last layer."""
     with torch.device("meta"):
         shapes = shapes_of(build(spec))
+    last = 3 if "layer1.0.conv3.weight" in shapes else 2
     for name, shape in shapes.items():
-        if name.endswith("conv2.weight"):
+        if f".conv{last - 1}." in name:
             shapes[name] = (3, *shape[1:])
-        elif ".bn2." in name and shape:
+        elif f".bn{last - 1}." in name and shape:
             shapes[name] = (3,)
-        elif name.endswith("conv3.weight"):
+        elif f".conv{last}." in name:
             shapes[name] = (shape[0], 3, *shape[2:])
     return shapes
 

@@ -1,6 +1,7 @@
 """What holds for every architecture: how networks are rebuilt, copied, initialised and read."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -29,14 +30,14 @@ IMAGES = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 
 
 @pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> Network:
+def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
     """A network from outside the package: depthwise convolutions, LayerNorm and Linear layers."""
     folder = tmp_path_factory.mktemp("outside")
     ARCHITECTURE.write(folder)
     with imported(folder):
         spec = Network(Choice(ARCHITECTURE.name, {"expansion": 2}), 10, 0.5, "cifar")
         build(spec)
-        yield spec  # type: ignore[misc]
+        yield spec
 
 
 # --- In the package --------------------------------------------------------------------------------------------------

@@ -55,7 +55,7 @@ def test_only_strided_convolutions_with_a_1x1_kernel_are_replaced() -> None:
         nn.Conv2d(4, 8, 1, 2, groups=2),
     ]
     model = mend(nn.Sequential(*layers))
-    assert [isinstance(module, StridedPointwise) for module in model] == [True, False, False, False, False]
+    assert [isinstance(module, StridedPointwise) for module in model.children()] == [True, False, False, False, False]
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50"])

@@ -176,7 +176,5 @@ def test_the_innermost_mount_decides(tree: Tree) -> None:
 def test_a_fact_that_cannot_be_read_is_an_error_rather_than_a_pass(tree: Tree) -> None:
     root = container(tree)
     (root / "proc/net/dev").unlink()
-    with pytest.raises(
-        HarnessError, match=r"proc/net/dev: cannot be read .* not known what the container"
-    ):
+    with pytest.raises(HarnessError, match=r"proc/net/dev: cannot be read .* not known what the container"):
         check(ASKED, INPUTS, OUTPUTS, root)

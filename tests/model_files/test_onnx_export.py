@@ -25,13 +25,14 @@ from tests.drop_in import ARCHITECTURE, imported
 from tests.training_kit import network, same_weights, scatter, thin
 
 PROVENANCE = {"cell": "c", "key": "k" * 16, "title": "C", "weights_sha256": "0" * 64, "data": "stand_in", "n": 3}
+NETWORK = thin("resnet18")
 SIZE = 16
 OPSET = 17
 
 
 @pytest.fixture(scope="module")
 def model() -> nn.Module:
-    return network(pruned=True)
+    return network(0, True, NETWORK)
 
 
 @pytest.fixture(scope="module")
@@ -113,14 +114,14 @@ def test_mean_and_deviation_are_those_of_the_data_set(tmp_path: Path, model: nn.
 
 
 def test_exporting_leaves_the_model_unchanged(exported: Exported, model: nn.Module) -> None:
-    assert same_weights(model, network(pruned=True))
+    assert same_weights(model, network(0, True, NETWORK))
     assert all(parameter.requires_grad for parameter in model.parameters())
 
 
 def test_a_model_in_training_mode_is_exported_as_in_evaluation_mode(
     tmp_path: Path, exported: Exported, images: Images
 ) -> None:
-    model = network(pruned=True).train()
+    model = network(0, True, NETWORK).train()
     assert export(model, tmp_path / "m.onnx", images, SIZE, OPSET, PROVENANCE) == exported
     assert model.training
 
@@ -132,7 +133,7 @@ def test_the_same_model_is_exported_to_the_same_bytes(
 
 
 @pytest.mark.parametrize("channels_last", [False, True])
-@pytest.mark.parametrize("spec", [thin(stem="imagenet"), thin("resnet18"), thin("resnet18", "imagenet")])
+@pytest.mark.parametrize("spec", [thin(), thin(stem="imagenet"), thin("resnet18", "imagenet")])
 def test_other_networks_and_layouts_pass_the_gate(
     tmp_path: Path, images: Images, spec: Network, channels_last: bool
 ) -> None:

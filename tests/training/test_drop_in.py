@@ -170,7 +170,7 @@ def test_a_checkpoint_of_a_method_whose_code_was_edited_since_is_not_resumed(tmp
 
 # --- In the package --------------------------------------------------------------------------------------------------
 
-FOLDERS = {
+FOLDERS: dict[Kind, str] = {
     "architecture": "harness/architectures",
     "dataset": "harness/datasets",
     "criterion": "harness/compression/pruning",

@@ -24,6 +24,7 @@ from harness.training.batches import Stream
 from harness.training.loop import Learner, accuracy_pct, learning_rate, train
 from tests.training_kit import CPU, Told, network, recipe, same_weights, stop_after, thin
 
+NETWORK = thin("resnet18")
 LABELS = [Phase("labels", 2, cross_entropy)]
 STEPS = 6  # two epochs of three
 
@@ -33,7 +34,7 @@ def study(method: str) -> list[Phase]:
     uses = registry.find("method", method).constants.get("USES", ())
     used = {name: registry.resolve("method", name, {}) for name in uses}
     parameters = registry.resolve("method", method, {})
-    return method_of(method).phases(Setup(architecture_of(thin()), StagedObjective("sum"), 1, parameters, used))
+    return method_of(method).phases(Setup(architecture_of(NETWORK), StagedObjective("sum"), 1, parameters, used))
 
 
 STUDY = study("fmse")
@@ -47,7 +48,9 @@ class Ended(list[str]):
 
 
 def learner(folder: Path, name: str = "a", phases: list[Phase] | None = None, seed: int = 0, **changes: Any) -> Learner:
-    return Learner(name, network(seed), recipe(**changes), phases or LABELS, folder / f"{name}.pt", {"key": "v2-a"})
+    return Learner(
+        name, network(seed, spec=NETWORK), recipe(**changes), phases or LABELS, folder / f"{name}.pt", {"key": "v2-a"}
+    )
 
 
 def run(
@@ -61,7 +64,7 @@ def run(
 
 @pytest.fixture(scope="module")
 def teacher() -> nn.Module:
-    return network(99).requires_grad_(False)
+    return network(99, spec=NETWORK).requires_grad_(False)
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +74,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory, stream: Stream, teacher: nn.
     learners = {"labels": learner(folder), "study": learner(folder, phases=STUDY)}
     for one in learners.values():
         assert run([one], stream, teacher)
-        assert not same_weights(one.model, network(0))
+        assert not same_weights(one.model, network(0, spec=NETWORK))
     return learners
 
 
@@ -79,7 +82,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory, stream: Stream, teacher: nn.
 
 
 @st.composite
-def recipes(draw: st.DrawFn, **fixed: Any) -> Recipe:
+def recipes(draw: st.DrawFn, /, **fixed: Any) -> Recipe:
     drawn = {
         "epochs": 30,
         "batch_size": 1,
@@ -209,7 +212,7 @@ def test_the_regulariser_acts_between_backward_and_step(tmp_path: Path, stream: 
 
     one.regularise = silence
     run([one], stream)
-    unchanged = dict(network(0).named_parameters())
+    unchanged = dict(network(0, spec=NETWORK).named_parameters())
     assert all(torch.equal(parameter, unchanged[name]) for name, parameter in one.model.named_parameters())
 
 
@@ -227,14 +230,14 @@ def test_the_sizes_of_images_follow_the_schedule_of_the_recipe(tmp_path: Path, i
 def hinted(folder: Path, name: str = "a", seed: int = 0) -> Learner:
     """A learner with a regressor from its stem's features to the teacher's second stage."""
     torch.manual_seed(seed + 17)
-    modules = nn.ModuleDict({"regressor": nn.Conv2d(4, 32, 1)})
+    modules = nn.ModuleDict({"regressor": nn.Conv2d(4, 8, 1)})
 
     def loss(student: Outputs, teacher: Outputs, labels: Tensor) -> Tensor:
         guess = modules["regressor"](F.avg_pool2d(student.features["stem"], 2))
         return F.mse_loss(guess, teacher.features["layer2.sum"]) + cross_entropy(student, None, labels)
 
     phases = [taught("hint", 2, loss, ["stem", "layer2.sum"])]
-    return Learner(name, network(seed), recipe(), phases, folder / f"{name}.pt", {"key": "v2-a"}, modules)
+    return Learner(name, network(seed, spec=NETWORK), recipe(), phases, folder / f"{name}.pt", {"key": "v2-a"}, modules)
 
 
 def test_a_methods_own_modules_are_optimised_with_the_model(tmp_path: Path, stream: Stream, teacher: nn.Module) -> None:
@@ -265,9 +268,12 @@ def test_clipping_counts_the_gradients_of_a_methods_own_modules(
     one = hinted(tmp_path)
     clipped: list[int] = []
     clip = torch.nn.utils.clip_grad_norm_
-    monkeypatch.setattr(
-        torch.nn.utils, "clip_grad_norm_", lambda given, norm: clipped.append(len(given)) or clip(given, norm)
-    )
+
+    def counting(given: list[Tensor], norm: float) -> Tensor:
+        clipped.append(len(given))
+        return clip(given, norm)
+
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", counting)
     run([one], stream, teacher)
     assert set(clipped) == {len(list(one.model.parameters())) + 2}
 
@@ -282,7 +288,7 @@ def test_beside_others_a_learner_ends_with_the_bits_it_has_alone(
         learner(tmp_path, "a"),
         learner(tmp_path, "b", phases=STUDY),
         learner(tmp_path, "c", phases=[Phase("labels", 1, cross_entropy)], seed=7),
-        Learner("d", network(3, pruned=True), recipe(), STUDY[1:], tmp_path / "d.pt"),
+        Learner("d", network(3, True, NETWORK), recipe(), STUDY[1:], tmp_path / "d.pt"),
         hinted(tmp_path, "e"),
     ]
     assert run(learners, stream, teacher)
@@ -376,7 +382,7 @@ class Asked(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.inner = network(99)
+        self.inner = network(99, spec=NETWORK)
         self.asked: list[frozenset[str]] = []
 
     def tapped(self, images: Tensor, taps: frozenset[str]) -> Outputs:
@@ -411,7 +417,7 @@ def test_the_teacher_is_asked_once_for_all_and_only_for_the_taps_of_the_phase(
 
 def test_the_teacher_learns_nothing(tmp_path: Path, stream: Stream, asked: Asked) -> None:
     run([learner(tmp_path, phases=STUDY)], stream, asked)
-    assert same_weights(asked.inner, network(99))
+    assert same_weights(asked.inner, network(99, spec=NETWORK))
     assert all(parameter.grad is None for parameter in asked.parameters())
 
 
@@ -507,7 +513,11 @@ def test_a_learner_is_checkpointed_now_and_then(
 def starts_again(one: Learner) -> bool:
     """Whether a learner refuses its checkpoint, deletes it, and is as it was made."""
     one.resume()
-    return (one.epoch, one.step) == (0, 0) and not one.checkpoint.exists() and same_weights(one.model, network(0))
+    return (
+        (one.epoch, one.step) == (0, 0)
+        and not one.checkpoint.exists()
+        and same_weights(one.model, network(0, spec=NETWORK))
+    )
 
 
 def test_without_a_checkpoint_a_learner_starts_at_its_beginning(tmp_path: Path) -> None:
@@ -537,7 +547,7 @@ def test_a_checkpoint_of_another_version_is_refused(tmp_path: Path, stopped: Pat
 
 
 def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path, stream: Stream) -> None:
-    other = Learner("a", network(pruned=True), recipe(), LABELS, tmp_path / "a.pt", {"key": "v2-a"})
+    other = Learner("a", network(0, True, NETWORK), recipe(), LABELS, tmp_path / "a.pt", {"key": "v2-a"})
     run([other], stream, None, stop_after(2))
     assert starts_again(learner(tmp_path))
 
@@ -570,9 +580,9 @@ def test_a_learner_that_has_ended_leaves_nothing_to_resume_from(tmp_path: Path, 
 @pytest.mark.parametrize("batch", [7, 300, 500])
 def test_accuracy_counts_every_image_once(images: Images, monkeypatch: pytest.MonkeyPatch, batch: int) -> None:
     monkeypatch.setattr(loop, "EVALUATION_BATCH", batch)
-    model = network().train()
+    model = network(spec=NETWORK).train()
     with torch.no_grad():
-        answers = network()(normalise(resize(images.pixels, 16), images.mean, images.std)).argmax(1)
+        answers = network(spec=NETWORK)(normalise(resize(images.pixels, 16), images.mean, images.std)).argmax(1)
     right = replace(images, labels=torch.where(torch.arange(300) < 123, answers, (answers + 1) % 100))
     given = loop.answers(model, right, 16, CPU)
     assert torch.equal(given, answers)

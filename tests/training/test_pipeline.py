@@ -653,7 +653,7 @@ def test_stopped_again_and_again_it_ends_with_the_same_bits_in_as_many_steps(
 def streams(monkeypatch: pytest.MonkeyPatch) -> list[Stream]:
     """The streams that are trained on."""
     seen: list[Stream] = []
-    train = pipeline.train
+    train = pipeline.train  # type: ignore[attr-defined]
 
     def remember(learners: Any, stream: Stream, *about: Any, **more: Any) -> bool:
         seen.append(stream)
@@ -691,7 +691,7 @@ def calibrated(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
 def test_statistics_are_calibrated_at_the_end_only_where_the_last_size_is_not_the_exported_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, teacher: list[int], student: list[int], final: int
 ) -> None:
-    changes = {
+    changes: dict[str, Any] = {
         "profile__quick__teacher__image_sizes": teacher,
         "profile__quick__teacher__epochs": 2,
         "profile__quick__student__image_sizes": student,
@@ -715,7 +715,7 @@ def test_a_phase_that_ends_in_the_midst_of_the_schedule_is_calibrated_too(
         return [replace(phase, epochs=3) for phase in fmse.phases(setup)[1:]]
 
     monkeypatch.setattr(fmse, "METHOD", Method(three, fmse.kept))
-    changes = {
+    changes: dict[str, Any] = {
         "profile__quick__student__image_sizes": [8, 16],
         "profile__quick__student__epochs": 2,
         "profile__quick__data__train_images": 100,

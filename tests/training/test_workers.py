@@ -183,7 +183,7 @@ def test_what_a_worker_had_made_before_it_died_is_no_failure(
     """The worker is a script that reports one of two students and ends with code 3."""
     plan, paths = done.plan, below(tmp_path)
     for kind in ("train", "export"):
-        name = record_path(Path(), "quick", kind, TEACHER)  # type: ignore[arg-type]
+        name = record_path(Path(), "quick", kind, TEACHER)
         (paths.results / name).parent.mkdir(parents=True)
         (paths.results / name).write_bytes((done.paths.results / name).read_bytes())
     for path in (paths.weights("quick", plan.teacher), paths.model_file("quick", plan.teacher)):
