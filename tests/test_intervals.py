@@ -10,6 +10,8 @@ from scipy.stats import bootstrap
 
 from harness.intervals import (
     LEAST_SAMPLES,
+    OVER_PCT,
+    WITHIN_PCT,
     change_of_estimates,
     change_of_ratios,
     change_of_shares,
@@ -21,6 +23,7 @@ from harness.intervals import (
     percentile,
     undisturbed,
 )
+from harness.plan.settings import ESTIMATOR
 from harness.store.records import Interval
 
 times = st.floats(1e-3, 1e4)
@@ -51,7 +54,7 @@ def test_a_percentile_needs_its_samples(percent: int, least: int) -> None:
 
 
 @given(st.lists(times, min_size=64, max_size=100))
-def test_percentiles_are_numpys_and_in_order(samples: list[float]) -> None:
+def test_percentiles_are_those_of_numpy_and_in_order(samples: list[float]) -> None:
     low, middle, high = undisturbed(samples), percentile(samples, 50), percentile(samples, 90)
     assert (low, middle) == (np.percentile(samples, 1), np.median(samples))
     assert middle is not None
@@ -67,11 +70,16 @@ def test_neither_order_nor_unit_matters_to_a_process(samples: list[float], unit:
 
 
 @given(st.lists(times, min_size=101, max_size=300), st.floats(1, 10))
-def test_bursts_do_not_change_a_processs_observation(samples: list[float], factor: float) -> None:
+def test_bursts_do_not_change_the_observation_of_a_process(samples: list[float], factor: float) -> None:
     """The slower half of the samples may be slower by any factor."""
     ordered = sorted(samples)
     half = len(ordered) // 2
     assert undisturbed([*ordered[:half], *(factor * sample for sample in ordered[half:])]) == undisturbed(samples)
+
+
+def test_the_estimator_is_the_one_that_keys_of_latencies_name() -> None:
+    names = {1: "1st percentile", 25: "lower quartile"}
+    assert f"{names[OVER_PCT]} over processes of a process's {names[WITHIN_PCT]}" == ESTIMATOR
 
 
 # --- Several processes -----------------------------------------------------------------------------------------------
@@ -146,11 +154,11 @@ def test_a_halfwidth_is_a_share_of_the_value(value: float, below: float, above: 
     assert halfwidth_pct(found) == pytest.approx(50 * (below + above), abs=1e-9)
 
 
-# --- By the teacher's ------------------------------------------------------------------------------------------------
+# --- Divided by the teacher's ----------------------------------------------------------------------------------------
 
 
 @given(blocks)
-def test_the_teachers_own_ratio_is_exactly_one(observed: dict[int, float]) -> None:
+def test_the_ratio_of_the_teacher_to_itself_is_exactly_one(observed: dict[int, float]) -> None:
     assert bounds(paired_ratio(observed, observed, 0)) == (1, 1, 1)
 
 
@@ -259,7 +267,7 @@ def test_two_runs_that_happen_to_be_equal_might_have_differed() -> None:
 
 
 @given(series, series, st.randoms())
-def test_neither_runs_order_matters_for_a_change(
+def test_the_order_within_either_run_does_not_matter_for_a_change(
     before: list[float], after: list[float], shuffle: random.Random
 ) -> None:
     found = change_of_estimates(before, after, 0)
@@ -323,7 +331,7 @@ def test_a_share_compared_with_itself_always_includes_no_change(share: tuple[int
     assert found.low <= found.value == 0 <= found.high
 
 
-def test_newcombes_own_example() -> None:
+def test_the_interval_of_a_change_of_shares_agrees_with_newcombe_s_own_example() -> None:
     # Statistics in Medicine 17 (1998), table II, case (a): 56/70 - 48/80.
     found = change_of_shares((48, 80), (56, 70))
     assert (found.value, found.low, found.high) == pytest.approx((20.0, 5.24, 33.39), abs=0.01)

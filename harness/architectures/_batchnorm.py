@@ -1,11 +1,12 @@
-"""BatchNorm that stays fast on a CPU where there are few channels.
+"""BatchNorm that stays fast on a CPU when there are few channels.
 
-PyTorch's kernels for channels_last take as many channels at a time as a vector holds, and what is left one by one; its
-threads add up in buffers side by side, which for few channels share a cache line. What that costs a whole step of a
-thin network is in docs/training-profile.md.
+PyTorch's channels_last kernels process a vector's worth of channels at a time and the remainder one by one, and their
+threads accumulate sums in adjacent buffers, which share a cache line if there are few channels. What this costs a whole
+step of a thin network is in docs/training-profile.md.
 
-Here neighbouring pixels stand in for channels: the same memory, read as `fold` times as many channels, fills vectors
-and cache lines. Each group gives its own sums, and the groups are put together before anything is normalised by them.
+Here neighbouring pixels are read as additional channels: the same memory, seen as `fold` times as many channels, fills
+vectors and cache lines. The kernel computes statistics for each of the `fold` groups, which are combined before
+anything is normalised.
 """
 
 import math
@@ -14,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-# bf16 numbers in a vector of 512 bits, and a cache line of fp32 sums for each of two threads
+# The bf16 numbers in a vector of 512 bits; also fp32 sums that fill a cache line for each of two threads.
 VECTOR = 32
 HALF = VECTOR // 2
 
@@ -22,7 +23,7 @@ _aten = torch.ops.aten
 
 
 class BatchNorm2d(nn.BatchNorm2d):
-    """nn.BatchNorm2d; in training on a CPU, few channels are folded. Results differ in rounding alone."""
+    """nn.BatchNorm2d that folds pixels into channels when it trains few channels on a CPU. Only rounding differs."""
 
     def forward(self, x: Tensor) -> Tensor:
         fold = self.fold(x) if self.training else 1
@@ -33,7 +34,7 @@ class BatchNorm2d(nn.BatchNorm2d):
         return y
 
     def fold(self, x: Tensor) -> int:
-        """How many pixels of `x` [N, C, H, W] go side by side; 1 where PyTorch's own kernels are fast, or needed."""
+        """How many pixels of `x` [N, C, H, W] to read side by side; 1 if PyTorch's own kernels are fast, or needed."""
         channels = self.num_features
         fold = VECTOR // math.gcd(channels, VECTOR)
         few = channels < VECTOR and channels != HALF
@@ -42,7 +43,7 @@ class BatchNorm2d(nn.BatchNorm2d):
         return fold if few and whole and known and x.is_contiguous(memory_format=torch.channels_last) else 1
 
     def _keep(self, mean: Tensor, var: Tensor, count: int) -> None:
-        """Running statistics, as nn.BatchNorm2d keeps them: momentum None is the plain average."""
+        """Update the running statistics as nn.BatchNorm2d does; a momentum of None means the plain average."""
         assert self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None
         self.num_batches_tracked.add_(1)
         share = 1 / self.num_batches_tracked.item() if self.momentum is None else self.momentum
@@ -51,13 +52,13 @@ class BatchNorm2d(nn.BatchNorm2d):
 
 
 class _Folded(torch.autograd.Function):
-    """Ioffe and Szegedy, "Batch Normalization", 2015, and its gradient, from kernels that see more channels."""
+    """Ioffe and Szegedy, "Batch Normalization", 2015, and its gradient, computed by kernels that see more channels."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float, fold: int) -> tuple[Tensor, ...]:
         channels = x.shape[1]
         rows = _rows(x, fold)
-        # given statistics to update, the kernel computes in their precision, whatever that of x
+        # The kernel computes in the precision of the statistics that it is given to update, whatever that of x is.
         unused = torch.zeros(fold * channels), torch.ones(fold * channels)
         means, variances = (sums.view(fold, channels) for sums in _aten.batch_norm_update_stats(rows, *unused, 0.0))
         mean = means.mean(0)
@@ -73,13 +74,13 @@ class _Folded(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         rows, weight, mean, var = ctx.saved_tensors
         fold, eps, (images, channels, height, width) = ctx.fold, ctx.eps, ctx.shape
-        # as if the statistics were constants: d/dx, and the sums of dy * normalised x and of dy
+        # With the statistics as constants: the gradient by x, and the sums of dy * normalised x and of dy.
         through, *sums = _aten.native_batch_norm_backward(
             _rows(gradients[0], fold), rows, *_repeated(fold, weight, mean, var),
             None, None, False, eps, [True, True, True],
         )  # fmt: skip
         by_weight, by_bias = (one.view(fold, channels).sum(0) for one in sums)
-        # and what goes through mean and variance, which is linear in the normalised x
+        # The gradient that flows through mean and variance is linear in the normalised x.
         scale = -weight * (var + eps).rsqrt() / (images * height * width)
         through += _normalise(rows, scale * by_weight, scale * by_bias, mean, var, eps, fold)
         by_x = through.view(images, height, width, channels).permute(0, 3, 1, 2)
@@ -87,7 +88,7 @@ class _Folded(torch.autograd.Function):
 
 
 def _rows(x: Tensor, fold: int) -> Tensor:
-    """[N, C, H, W] as [N * H * W / fold, fold * C]: the same memory where it is channels_last."""
+    """[N, C, H, W] as [N * H * W / fold, fold * C]: a view if the memory is channels_last."""
     return x.permute(0, 2, 3, 1).reshape(-1, fold * x.shape[1])
 
 
@@ -118,6 +119,6 @@ def _normalise(
 
 
 def _repeated(fold: int, *numbers: Tensor) -> tuple[Tensor, ...]:
-    """Each [C] as [fold * C], `fold` times in a row; all in one copy."""
-    # of one channel, expanding makes the view that the kernels would read past: they take memory as it lies
+    """Each tensor [C] repeated `fold` times to [fold * C], all in one copy."""
+    # Contiguous, since the kernels ignore strides: of one channel, `expand` alone would give them a view to read past.
     return torch.stack(numbers).unsqueeze(1).expand(-1, fold, -1).contiguous().view(len(numbers), -1).unbind()

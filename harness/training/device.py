@@ -1,4 +1,4 @@
-"""Which device trains, and in which memory layout: on record, but not part of any key."""
+"""The device that trains, and its memory layout: both are on record, but part of no key."""
 
 import ctypes
 import os
@@ -15,11 +15,11 @@ from torch import channels_last, memory_format, nn
 
 @dataclass(frozen=True)
 class Device:
-    """Where tensors live and in which precision the forward pass runs."""
+    """Where tensors are, and in which precision forward passes run."""
 
     torch: torch.device
     bf16: bool
-    # The faster one for thin networks too, pruned or not: docs/training-profile.md.
+    # channels_last is faster for thin networks too, pruned or not: docs/training-profile.md.
     layout: memory_format = channels_last
 
     def autocast(self) -> AbstractContextManager[None]:
@@ -27,12 +27,12 @@ class Device:
         return torch.amp.autocast_mode.autocast(self.torch.type, torch.bfloat16, enabled=self.bf16)
 
     def place(self, model: nn.Module) -> nn.Module:
-        """Move a model here, in the layout that its batches have."""
+        """Move a model to the device, in the memory layout of its batches."""
         # torch's type stubs do not know the argument
         return model.to(self.torch, memory_format=self.layout)  # type: ignore[call-overload]
 
     def synchronize(self) -> None:
-        """Wait until the device is idle, so that a clock tells the truth."""
+        """Wait until the device is idle, so that the time taken so far can be read."""
         if self.torch.type == "cuda":
             torch.cuda.synchronize(self.torch)
 
@@ -45,7 +45,7 @@ class Device:
             "threads": torch.get_num_threads(),
             "precision": "bf16" if self.bf16 else "fp32",
             "python": platform.python_version(),
-            # Docker image id, or null on the bare machine.
+            # The id of the Docker image; null outside containers.
             "image": os.environ.get("HARNESS_IMAGE"),
             **{name: version(name) for name in ("torch", "torchvision", "torch-pruning", "onnx", "onnxruntime")},
         }
@@ -57,19 +57,20 @@ def choose_device(precision: str, cuda: bool | None = None) -> Device:
     device = torch.device("cuda" if use_cuda else "cpu")
     if use_cuda:
         torch.backends.cudnn.benchmark = True
-        # "fp32" on record is fp32: cuDNN would round convolutions to TF32, and evaluation has to match the ONNX file.
+        # Where "fp32" is on record it has to be fp32: cuDNN would round convolutions to TF32, and the accuracy measured
+        # here has to match that of the ONNX file.
         torch.backends.cudnn.allow_tf32 = False
         torch.backends.cuda.matmul.allow_tf32 = False
     else:
-        # oneDNN compiles a kernel per shape and direction and keeps 1,024 of them. Every pruned network has hundreds of
-        # its own; with 18 of them side by side all were compiled anew in every step.
+        # oneDNN compiles a kernel for every shape and direction, and caches 1,024 of them. Every pruned network has
+        # hundreds of shapes of its own: with 18 networks side by side, all kernels were compiled again in every step.
         os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "32768")
         _keep_freed_memory()
     return Device(device, bf16=precision == "bf16")
 
 
 def emulates_bf16(device: Device) -> bool:
-    """Whether bf16 is asked of a device that has no instructions for it: the same models, but slowly."""
+    """Whether the device has to compute bf16 without instructions for it: slowly, but to the same models."""
     if device.torch.type == "cuda":
         native = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
@@ -78,12 +79,12 @@ def emulates_bf16(device: Device) -> bool:
 
 
 def gpu_count() -> int:
-    """How many GPUs this host lets us use; asking starts none of them."""
+    """The number of GPUs that this process may use; counting them initialises none."""
     return torch.cuda.device_count()
 
 
 def cpu_name() -> str:
-    """The processor's name as the kernel has it."""
+    """The processor's name as the kernel reports it."""
     try:
         with Path("/proc/cpuinfo").open(encoding="utf-8") as file:
             names = [line.split(":", 1)[1].strip() for line in file if line.startswith("model name")]
@@ -93,7 +94,7 @@ def cpu_name() -> str:
 
 
 def _keep_freed_memory() -> None:
-    """Have glibc keep what is freed: every training step takes the same blocks, and page faults cost time."""
+    """Have glibc keep freed memory: every training step needs the same blocks again, and page faults cost time."""
     if os.name != "posix" or platform.libc_ver()[0] != "glibc":
         return
     mallopt = ctypes.CDLL(None).mallopt

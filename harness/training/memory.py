@@ -1,6 +1,6 @@
-"""How many networks fit side by side: from the memory that is free and what one of them is measured to take.
+"""How many networks can train side by side, given the free memory and what one of them is measured to need.
 
-It decides no number: a student's result is the same whatever trains beside it.
+This affects speed alone: on a CPU a student's result is the same whatever trains beside it.
 """
 
 from dataclasses import dataclass
@@ -14,36 +14,37 @@ from harness.host import cgroups
 from harness.plan.specs import Network
 from harness.training.device import Device
 
-# Of what is free; the rest is for gradients in flight, the convolutions' workspaces and what the allocator loses.
+# The part of the free memory that is planned for. The rest is for temporary gradients, the workspaces of convolutions,
+# and fragmentation.
 SHARE = 0.7
-# Batches of images that a network is tried on; what it keeps grows in proportion to them.
+# Batch sizes that a network is tried with; the memory that a step takes grows linearly with the batch size.
 TRIALS = (2, 4)
 
 
 @dataclass(frozen=True)
 class Footprint:
-    """Bytes that one network in training takes: `standing` all the time, `working` while it takes its step."""
+    """The bytes that a network in training needs: `standing` all the time, `working` only during a step."""
 
     standing: int
     working: int
 
 
 def fitting(footprint: Footprint, free: int, at_once: int) -> int:
-    """How many networks fit into `free` bytes where so many of them step `at_once`, beside a teacher; at least one."""
-    # The teacher keeps no activations for a backward pass, so a whole working set covers it and the next batch.
+    """How many networks fit into `free` bytes beside a teacher if `at_once` of them take a step; at least one."""
+    # The teacher keeps no activations for a backward pass, so one working set covers it and the next batch.
     left = SHARE * free - (at_once + 1) * footprint.working
     return max(1, int(left // footprint.standing))
 
 
 def side_by_side(network: Network, image_size: int, batch_size: int, device: Device, share: float = 1.0) -> int:
-    """How many networks, none wider than `network`, fit into this share of the memory that the device has free."""
-    # On a GPU one thread steps one after the other.
+    """How many networks no wider than `network` fit into this share of the device's free memory."""
+    # On a GPU a single thread takes the steps one after the other.
     at_once = 1 if device.torch.type == "cuda" else torch.get_num_threads()
     return fitting(measure(network, image_size, batch_size, device), int(share * free_bytes(device)), at_once)
 
 
 def measure(network: Network, image_size: int, batch_size: int, device: Device) -> Footprint:
-    """What a network takes: tried with two tiny batches, in the device's own precision, and scaled to `batch_size`."""
+    """The memory that a network needs, measured with two tiny batches and extrapolated to `batch_size`."""
     with torch.random.fork_rng(devices=[]):
         model = build(network)
     device.place(model)
@@ -56,7 +57,7 @@ def measure(network: Network, image_size: int, batch_size: int, device: Device) 
 
 
 def _kept_for_backward(model: nn.Module, images: int, size: int, device: Device) -> int:
-    """Bytes that autograd keeps between forward and backward, each block of memory counted once."""
+    """The bytes that autograd keeps from the forward for the backward pass; each block of memory counts once."""
     own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
     kept: dict[int, int] = {}
 
@@ -68,7 +69,7 @@ def _kept_for_backward(model: nn.Module, images: int, size: int, device: Device)
 
     batch = torch.zeros(images, 3, size, size, device=device.torch).contiguous(memory_format=device.layout)
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor), device.autocast():
-        # held until the count is done: freed memory would be handed out, and counted, twice
+        # Kept until everything is counted: freed memory could be allocated again and counted twice.
         logits = model(batch)
     total = sum(kept.values())
     del logits
@@ -76,10 +77,10 @@ def _kept_for_backward(model: nn.Module, images: int, size: int, device: Device)
 
 
 def free_bytes(device: Device) -> int:
-    """Memory that is free for us: the GPU's, or the machine's within the limits of our control groups."""
+    """The free memory in bytes: the GPU's, or the machine's as far as the limits of our control groups allow."""
     if device.torch.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device.torch)
-        # what PyTorch holds and does not use
+        # PyTorch has reserved more than it uses; the difference is free for us too.
         return free + torch.cuda.memory_reserved(device.torch) - torch.cuda.memory_allocated(device.torch)
     available: int = psutil.virtual_memory().available
     limited = cgroups.free_memory()

@@ -1,8 +1,8 @@
-"""A matrix on several devices of one host: a worker process per device, each with its share of the students.
+"""Trains a matrix on several devices of one host: one worker process per device, each with a share of the students.
 
-The process that starts them holds the profile's lock, and so does every worker: it is free again when the last one has
-ended. The teacher is made first, by the first device. What a worker makes is on record like anything made in this
-process, so any later call finds it, whatever its devices.
+The process that starts the workers holds the profile's lock and every worker inherits it, so it is released when the
+last one has ended. The first device makes the teacher before anything else. Workers write the same records as a single
+process would, so any later call finds what they made, on whatever devices it runs.
 """
 
 import json
@@ -32,17 +32,17 @@ from harness.training.pipeline import Summary
 from harness.training.worker import Order
 
 ROOT = Path(__file__).parents[2]
-# How soon a worker hears that it should stop, in seconds.
+# How often, in seconds, it is checked whether the workers should stop.
 LISTEN_EVERY_S = 0.25
 
 
 class Worker:
-    """A started process and what is known of it."""
+    """A worker process, and what it has reported."""
 
     def __init__(self, name: str, order: Order, environment: dict[str, str], lock: int) -> None:
         self.name, self.cells = name, order.cells
         self.said: dict[str, Any] | None = None
-        # cells that it has reported as done
+        # the cells that it has reported as done
         self.made: list[str] = []
         self.process = subprocess.Popen(
             [sys.executable, "-m", "harness.training.worker"],
@@ -52,19 +52,22 @@ class Worker:
             pass_fds=[lock],
         )
         assert self.process.stdin
-        # where it died at once, its exit code is what there is to say
+        # If it died at once, `summary` reports its exit code.
         with suppress(BrokenPipeError):
             pickle.dump(order, self.process.stdin)
             self.process.stdin.flush()
 
     def stop(self) -> None:
-        """Ask it to end after its next step."""
+        """Ask the worker to stop after its next step."""
         assert self.process.stdin
         with suppress(BrokenPipeError):
             self.process.stdin.close()
 
     def summary(self) -> Summary:
-        """What it did, or that it ended without saying; HarnessError where it had one."""
+        """What the worker did. If it ended without a report, its unfinished cells have failed.
+
+        Raises the HarnessError that stopped it, if one did.
+        """
         code = self.process.wait()
         if self.said and "error" in self.said:
             raise HarnessError(self.said["error"])
@@ -86,11 +89,11 @@ def make_on(
     together: int | None = None,
     redo: Collection[str] = (),
 ) -> Summary:
-    """Make the plan's missing cells, or those of `cells`, on these devices: "cuda:0", "cuda:1", or "cpu".
+    """Make the plan's missing cells, or those among `cells`, on the given devices: "cuda:0", "cuda:1", or "cpu".
 
-    A CPU is named as often as its cores are shared, and its memory is shared likewise. At most `together` networks
-    train side by side on a device; None: as many as fit into its memory. Each device makes its share in the order of
-    value where `by_value`. Cells in `redo` are made again although they are done.
+    Naming "cpu" n times starts n workers that share its cores and memory. At most `together` networks train side by
+    side on a device; None: as many as fit into its memory. With `by_value` each device makes the most valuable cells of
+    its share first. Cells in `redo` are made again even if they are done.
     """
     chain = Chain(plan, paths.results)
 
@@ -100,7 +103,7 @@ def make_on(
     def start(device: str, cells: Sequence[Cell], threads: int, lock: int) -> Worker:
         ids = tuple(cell.id for cell in cells)
         share = 1 / devices.count(device)
-        # of its own cells alone: a worker for students must not make the teacher once more
+        # Only its own cells: a worker for students must not make the teacher once more.
         again = tuple(sorted(set(redo) & set(ids)))
         order = Order(plan, paths, ids, device != "cpu", threads, together, by_value, again, share)
         return Worker(device, order, _environment(device, threads), lock)
@@ -125,17 +128,17 @@ def _cores(workers: int) -> int:
 
 
 def _environment(device: str, threads: int) -> dict[str, str]:
-    """The worker sees its own GPU alone, or none."""
+    """The environment of a worker, in which only its own GPU is visible, or none."""
     visible = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
     number = int(device.removeprefix("cuda:")) if device != "cpu" else None
-    # our numbers count what we were allowed to see
+    # Device numbers count the GPUs that are visible to this process.
     own = "" if number is None else visible[number] if number < len(visible) else str(number)
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
     return {**os.environ, "CUDA_VISIBLE_DEVICES": own, "OMP_NUM_THREADS": str(threads), "PYTHONPATH": path}
 
 
 def _run(workers: Sequence[Worker], plan: Plan, reporter: Reporter, keep_going: Callable[[], bool]) -> Summary:
-    """Pass on what the workers say until all have ended."""
+    """Pass on what the workers report until all of them have ended."""
     lines: queue.Queue[tuple[Worker, str | None]] = queue.Queue()
     for worker in workers:
         threading.Thread(target=_listen, args=(worker, lines), daemon=True).start()
@@ -153,10 +156,10 @@ def _run(workers: Sequence[Worker], plan: Plan, reporter: Reporter, keep_going: 
                 talking.remove(worker)
                 worker.stop()
             else:
-                # steps of several devices at once would flicker: the first one that is still busy speaks for all
+                # Only the first worker that is still busy reports steps: those of several at once would flicker.
                 _pass_on(json.loads(line), worker, plan, reporter, len(workers) > 1, worker is talking[0])
     finally:
-        # an error or a second Ctrl-C: nothing is left behind
+        # On an error or a second Ctrl-C no process is left running.
         for worker in talking:
             worker.process.kill()
     summaries = [worker.summary() for worker in workers]

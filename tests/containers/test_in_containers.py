@@ -159,7 +159,7 @@ def test_what_is_done_is_not_done_again(folder: Path) -> None:
 
 
 def test_training_that_was_stopped_resumes_in_the_next_container(gpu: Built, tmp_path: Path) -> None:
-    tiny_matrix(tmp_path, ["base"], profile__quick__data__train_images=4000, profile__quick__teacher__epochs=3)
+    tiny_matrix(tmp_path, ["base"], profile__quick__data__train_images=2000, profile__quick__teacher__epochs=3)
     (tmp_path / "empty").mkdir()
     data = real_data() or tmp_path / "empty"
     arguments = ["train-matrix", "--profile=quick", "--cell=teacher-s0"]

@@ -12,7 +12,7 @@ from harness.store.states import cell_state
 
 TEACHER, STUDENT = "teacher-s0", "p0.3-l1-base-s0"
 # So small that these small networks come in several parts.
-PART_MIB = 0.1
+PART_MIB = 0.04
 
 
 def cell(plan: Plan, name: str = STUDENT) -> Cell:
