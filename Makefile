@@ -132,7 +132,7 @@ lock: $(HAVE_UV)  ## pyproject.toml -> requirements/*.txt [UPGRADE=1]
 
 clean:  ## remove the quick profile's results and all caches
 	@rm -rf artifacts/quick results/quick .pytest_cache .ruff_cache .mypy_cache .hypothesis .import_linter_cache .benchmarks
-	@find harness tests -name __pycache__ -prune -exec rm -rf {} +
+	@find harness benchmarks tests -name __pycache__ -prune -exec rm -rf {} +
 
 distclean: clean  ## also the environments and the downloaded data
 	@rm -rf .venvs data
