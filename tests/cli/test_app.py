@@ -160,6 +160,7 @@ def test_bad_input_is_one_clear_line_and_nothing_is_written(folder: Path, case: 
 
 
 def test_a_damaged_data_set_is_named(folder: Path) -> None:
+    tiny_matrix(folder, ["base"], profile__quick__data__dataset="cifar100")
     data = folder / "cifar" / "cifar-100-python"
     data.mkdir(parents=True)
     for name in ("train", "test", "meta"):
