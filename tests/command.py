@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from copy import deepcopy
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -61,3 +62,10 @@ def real_data() -> Path | None:
     """The folder that holds CIFAR-100, where this machine has it."""
     roots = [Path(os.environ["DATA_DIR"])] if os.environ.get("DATA_DIR") else []
     return next((root for root in [*roots, ROOT / "data"] if (root / CIFAR).is_dir()), None)
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    """The rows of the first table in a Markdown file, by header."""
+    lines = list(takewhile(lambda line: line, path.read_text().split("\n|", 1)[1].splitlines()))
+    header, _, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    return [dict(zip(header, row, strict=True)) for row in rows]

@@ -1,6 +1,5 @@
 """A new engine, onnx's own reference implementation: the one file that it takes. tests.drop_in has the other kinds."""
 
-import os
 import shutil
 import subprocess
 import sys
@@ -12,9 +11,13 @@ import onnx
 
 from harness.bench.job import Job
 from harness.plan.settings import condition_name
+from harness.reporting.tables import ABSENT
 from harness.store.records import AccuracyRecord, LatencyRecord, load, record_path
 from tests.bench_kit import SETTINGS, Workshop, model_file
+from tests.command import environment, table
 from tests.documents import ROOT
+from tests.drop_in import ARCHITECTURE, DATASET
+from tests.training_kit import tiny_matrix_file
 
 # slow, and in every environment that has onnx
 REFERENCE = dedent(
@@ -47,22 +50,14 @@ REFERENCE = dedent(
     """
 )
 CONDITION = "reference-slow-threads-1"
-# What `harness bench` does with a job.
-RUN_BENCH = """
-import sys
-from pathlib import Path
-from harness.bench.job import Job, read
-from harness.commands.bench_job import bench_pythons, run_bench
-job = read(Path(sys.argv[1]), Job)
-sys.exit(run_bench(job.model_copy(update={"pythons": bench_pythons(job.settings.engines)})))
-"""
 
 
 def walk(folder: Path) -> int:
-    """Add the engine to a copy of the package and measure two models with it; how many files that took.
+    """Add the engine to a copy of the package and measure a table's models with it; how many files that took.
 
-    In a copy, because a file in the package's own folder of engines would be there for everything else as well.
-    AssertionError where the models have no records of this engine.
+    In a copy, because a file in the package's own folder of engines would be there for everything else as well. The
+    network and the data set are small ones, since the reference implementation takes its time. AssertionError where a
+    row of the table lacks a figure, or the table does not name the engine.
     """
     checkout = folder / "checkout"
     shutil.copytree(ROOT / "harness", checkout / "harness", ignore=shutil.ignore_patterns("__pycache__"))
@@ -70,22 +65,34 @@ def walk(folder: Path) -> int:
     before = _files(checkout / "harness")
     (checkout / "harness/bench/engines/reference.py").write_text(REFERENCE)
     after = _files(checkout / "harness")
-    workshop = Workshop(folder)
-    # This process knows nothing of the new engine, so the job is written for another one.
-    text = reference_job(workshop, "onnxruntime-current").model_dump_json()
-    text = text.replace('"onnxruntime-current"', '"reference-slow"').replace("onnxruntime-current-threads-1", CONDITION)
-    (folder / "job.json").write_text(text)
-    done = subprocess.run(
-        [sys.executable, "-c", RUN_BENCH, str(folder / "job.json")],
-        cwd=checkout,
-        env={**os.environ, "PYTHONPATH": str(checkout)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert f"reference {onnx.__version__}, 1 thread\n" in done.stdout
-    check_records(folder / "results")
+    for added in (ARCHITECTURE, DATASET):
+        added.write(folder)
+    bench = {**SETTINGS, "engines": ["reference-slow"], "threads": [1]}
+    changes = {f"profile__quick__bench__{name}": value for name, value in bench.items()}
+    tiny_matrix_file(folder, ["l1"], ["base"], **ARCHITECTURE.settings, **DATASET.settings, **changes)
+    for verb in ("train-matrix", "bench", "report"):
+        done = subprocess.run(
+            [
+                sys.executable,
+                "-m",
+                "harness",
+                verb,
+                "--profile",
+                "quick",
+                *(["--runner", "local"] if verb != "report" else []),
+            ],
+            cwd=folder,
+            env={**environment(), "PYTHONPATH": f"{checkout}:{folder}", "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, f"{verb}: {done.stdout}{done.stderr}"
+    place = folder / "results/quick/tables/prune-0.3.md"
+    rows = table(place)
+    assert sorted(row["Model Name"] for row in rows) == ["P(0.3_L1)_KD(0)_SEED(0)", "Small"]
+    assert all(row[figure] != ABSENT for row in rows for figure in ("Latency (ms)", "Accuracy (%)", "Latency ratio"))
+    assert f"reference {onnx.__version__}, 1 thread" in place.read_text(encoding="utf-8")
     return sum(before.get(name) != content for name, content in after.items())
 
 

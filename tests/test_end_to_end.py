@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,7 +10,7 @@ import pytest
 from harness.plan.loading import load_settings
 from harness.plan.planning import Plan, make_plan
 from harness.store.records import AccuracyRecord, ExportRecord, LatencyRecord, TrainRecord, load, record_path
-from tests.command import harness, real_data, tiny_matrix
+from tests.command import harness, real_data, table, tiny_matrix
 from tests.documents import ROOT
 
 TITLES = ["ResNet50", "P(0.3_BN)_KD(0)_SEED(0)", "P(0.3_BN)_KD(3)_SEED(0)"]
@@ -56,13 +55,6 @@ def run(done: Done, *arguments: str) -> Any:
 
 def plan_of(done: Done) -> Plan:
     return make_plan(load_settings(done.folder / "matrix.toml", "quick"), "quick")
-
-
-def table(path: Path) -> list[dict[str, str]]:
-    # the first one; a table of what else is known about the models follows
-    lines = list(takewhile(lambda line: line, path.read_text().split("\n|", 1)[1].splitlines()))
-    header, _, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-    return [dict(zip(header, row, strict=True)) for row in rows]
 
 
 @pytest.fixture(scope="module")

@@ -139,8 +139,8 @@ def tiny_document() -> dict[str, Any]:
     return document
 
 
-def tiny_settings(folder: Path, criteria: list[str], methods: list[str], **changes: Any) -> Settings:
-    """The tiny quick profile, with the experiments "prune-0.3" and "controlled" cut down to these criteria and methods.
+def tiny_matrix_file(folder: Path, criteria: list[str], methods: list[str], **changes: Any) -> Path:
+    """A matrix.toml of the tiny quick profile, its experiments "prune-0.3" and "controlled" cut down to these methods.
 
     The network is a ResNet18, which has a third of the layers of a ResNet50. Changes are by place, with two underscores
     for a dot: profile__quick__student__lr=0.01.
@@ -155,7 +155,12 @@ def tiny_settings(folder: Path, criteria: list[str], methods: list[str], **chang
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "matrix.toml"
     path.write_text(as_toml(document), encoding="utf-8")
-    return load_settings(path, "quick")
+    return path
+
+
+def tiny_settings(folder: Path, criteria: list[str], methods: list[str], **changes: Any) -> Settings:
+    """The settings of the file that `tiny_matrix_file` writes."""
+    return load_settings(tiny_matrix_file(folder, criteria, methods, **changes), "quick")
 
 
 def tiny_plan(
