@@ -33,6 +33,7 @@ SUBJECTS = {
     "results": Subject("unattended_run", "the first steps of the profiles that want a GPU, at full size"),
     "containers": Subject("container_costs", "what images cost and a container adds; needs a container engine"),
     "house": Subject("house", "how many files an addition takes, and how tidy the package is"),
+    "right": Subject("right", "whether intervals, checks and pruning hold what they promise"),
 }
 
 

@@ -41,6 +41,13 @@ WANTED = {
     "modules_outside_layers": "0",
     "same_named_modules": "0",
     "import_cycles": "0",
+    "interval_coverage_pct_min": "≥ 94",
+    "compare_false_alarm_pct": "≤ 5",
+    "planted_figures": "≥ 20",
+    "planted_caught": "all",
+    "verify_false_alarms": "0",
+    "pruning_monotone": "true",
+    "estimator_bias_pct_max_at_15ms": "≤ 0.5",
 }
 
 
