@@ -5,6 +5,7 @@ before left: a student from this teacher's weights, an export from the trained w
 file. One that stands may still have been made by other code than today's; then it says so.
 """
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -139,7 +140,7 @@ class Chain:
 def _reader(results: Path, profile: str) -> Read:
     def read(kind: type[Record], name: str, condition: str) -> Record | None:
         path = record_path(results, profile, kind.stage, name, condition)
-        return load(path, kind) if path.exists() else None
+        return load(path, kind) if os.path.exists(path) else None  # noqa: PTH110  (a third of pathlib's time)
 
     return read
 

@@ -29,11 +29,12 @@ class CellState:
 def cell_state(paths: Paths, plan: Plan, cell: Cell, chain: Chain | None = None) -> CellState:
     """The cell's state under its present keys."""
     chain = chain or Chain(plan, paths.results)
-    train, export = chain.train(cell), chain.export(cell)
+    train = chain.train(cell)
     if train.state == "failed":
         return CellState(cell, "failed", "missing", train.reason)
     if train.standing is None:
         return CellState(cell, "missing", "missing", None if train.state == "missing" else train.reason)
+    export = chain.export(cell)
     if export.state == "failed":
         return CellState(cell, "failed", "missing", export.reason)
     benching, reason = _benching(plan, cell, chain)
