@@ -40,8 +40,9 @@ class ModelFile(Strict):
     # condition -> its latency
     latency: dict[str, Identity]
     accuracy: Identity
-    # the class that torch gave each test image, uint8 [N] as .npy, where it is known
+    # the class that torch gave each test image (harness.predictions), where it is known, and the file's hash on record
     answers: Path | None = None
+    answers_sha256: str | None = None
 
     def read(self) -> bytes:
         """The file's bytes. HarnessError unless they are exactly the ones that were exported."""

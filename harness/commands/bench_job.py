@@ -51,8 +51,8 @@ def matrix_job(plan: Plan, paths: Paths, local: bool = True, code: CodePolicy = 
 
 
 def _model(chain: Chain, paths: Paths, cell: Cell) -> ModelFile:
-    plan, export = chain.plan, chain.export(cell).standing
-    assert export and export.onnx_sha256, "a cell that is done has its export on record"
+    plan, train, export = chain.plan, chain.train(cell).standing, chain.export(cell).standing
+    assert train and export and export.onnx_sha256, "a cell that is done has its export on record"
     answers = answers_file(paths.folder(plan.profile, cell).resolve())
     return ModelFile(
         cell=cell.id,
@@ -64,6 +64,7 @@ def _model(chain: Chain, paths: Paths, cell: Cell) -> ModelFile:
         latency={name: _identity(plan, cell, plan.latency(cell, name)) for name in plan.settings.bench.conditions},
         accuracy=_identity(plan, cell, plan.accuracy(cell)),
         answers=answers if answers.is_file() else None,
+        answers_sha256=train.answers_sha256,
     )
 
 
