@@ -118,7 +118,7 @@ def _require_file(path: Path, expected: str | None) -> None:
     if not path.is_file():
         raise HarnessError(f"{path}: not on this machine")
     if expected and (found := file_sha256(path)) != expected:
-        raise HarnessError(f"{path}: sha256 is {short(found)}, the record says {short(expected)}; unpack or make it again")
+        raise HarnessError(f"{path}: sha256 is {short(found)}, the record says {short(expected)}; make it again")
 
 
 def _write_pack(
