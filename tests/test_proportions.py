@@ -134,13 +134,14 @@ def test_answers_to_other_images_are_not_paired(before: tuple[int, ...], after: 
 def test_a_difference_of_trainings_is_inside_its_interval_symmetric_and_in_no_order(
     rows: list[list[tuple[bool, bool]]], confidence: float, shuffle: random.Random
 ) -> None:
-    both = np.array(rows).transpose(2, 1, 0)
-    there, back = crossed_difference(*both, confidence), crossed_difference(*both[::-1], confidence)
+    before, after = np.array(rows).transpose(2, 1, 0)
+    there, back = crossed_difference(before, after, confidence), crossed_difference(after, before, confidence)
     assert -100 <= there.low <= there.value <= there.high <= 100
-    assert there.value == pytest.approx(100 * (both[1].mean() - both[0].mean()))
+    assert there.value == pytest.approx(100 * (after.mean() - before.mean()))
     assert bounds(there) == pytest.approx((-back.high, -back.value, -back.low))
-    images, seeds = (shuffle.sample(range(count), count) for count in (both.shape[2], both.shape[1]))
-    assert bounds(crossed_difference(*both[:, seeds][..., images], confidence)) == pytest.approx(bounds(there))
+    seeds, images = (shuffle.sample(range(count), count) for count in before.shape)
+    shuffled = (side[seeds][:, images] for side in (before, after))
+    assert bounds(crossed_difference(next(shuffled), next(shuffled), confidence)) == pytest.approx(bounds(there))
 
 
 @given(answers)

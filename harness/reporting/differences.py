@@ -53,7 +53,8 @@ def difference(before: Model, after: Model, confidence_pct: float = CONFIDENCE_P
     right = [(one.right, two.right) for one, two in pairs if one and two]
     if not right:
         return None
-    return crossed_difference(*(np.stack(side) for side in zip(*right, strict=True)), confidence_pct)
+    earlier, later = (np.stack(side) for side in zip(*right, strict=True))
+    return crossed_difference(earlier, later, confidence_pct)
 
 
 def ranks(models: Sequence[Model]) -> list[int | None]:

@@ -11,7 +11,7 @@ from harness.checks.catalogue import check_results
 from harness.reporting.rows import read_rows
 from harness.reporting.tables import columns, markdown
 from harness.store.paths import Paths
-from harness.store.records import AccuracyRecord, TrainRecord
+from harness.store.records import AccuracyRecord, TrainRecord, save
 from harness.transfer.decisions import Merged
 from harness.transfer.foreign_results import profile_folder
 from harness.transfer.merging import merge
@@ -132,9 +132,10 @@ def test_a_later_accuracy_brings_its_own_answers(here: Bench, there: Bench) -> N
     given = found.given.copy()
     given[0] = (given[0] + 1) % 100
     fields = predictions.keep(there.results, "lite", CELL, given, found.labels)
-    correct = int((given == found.labels).sum())
-    later = {"correct": correct, "accuracy_pct": correct / 100, "finished_at": "2026-01-03T00:00:00+00:00"}
-    there.change(AccuracyRecord, **fields, **later)
+    correct, later = int((given == found.labels).sum()), "2026-01-03T00:00:00+00:00"
+    there.change(AccuracyRecord, correct=correct, accuracy_pct=correct / 100, finished_at=later)
+    record = there.get(AccuracyRecord)
+    save(there.results, record.model_copy(update=fields))
     assert sorted(take(here, there).taken) == [f"accuracy/{CELL}.json", FILE]
     assert files(here) == files(there)
     earlier = take(there, here)
