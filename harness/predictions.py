@@ -102,11 +102,10 @@ def named(record: AccuracyRecord) -> dict[str, str]:
     """The files that a record names, relative to the profile's folder, with their SHA-256; none before predictions
     were kept.
     """
-    if record.predictions_sha256 is None or record.labels_sha256 is None:
-        return {}
+    answers, labels = record.predictions_sha256, record.labels_sha256
     return {
-        answers_name(record.cell): record.predictions_sha256,
-        labels_name(record.labels_sha256): record.labels_sha256,
+        **({answers_name(record.cell): answers} if answers else {}),
+        **({labels_name(labels): labels} if labels else {}),
     }
 
 
@@ -120,12 +119,14 @@ def are_here(folder: Path, record: AccuracyRecord) -> bool:
 def read(folder: Path, record: AccuracyRecord) -> Predictions | None:
     """A record's predictions, from the profile's `folder`; None where it names none.
 
-    HarnessError where a file is missing, is not the one that the record names, holds anything but class numbers, or
-    is not about as many images as the record.
+    HarnessError where a file is missing or not named, is not the one that the record names, holds anything but class
+    numbers, or is not about as many images as the record.
     """
     files = named(record)
     if not files:
         return None
+    if len(files) == 1:
+        raise HarnessError(f"{next(iter(files))}: the accuracy record names answers and labels only together")
     for name, sha256 in files.items():
         if not (folder / name).is_file():
             raise HarnessError(f"{name}: not there, though the accuracy record names it")

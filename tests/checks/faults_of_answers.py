@@ -81,6 +81,24 @@ def an_accuracy_a_hundredth_above_what_the_predictions_give(bench: Bench) -> Non
     bench.change(AccuracyRecord, correct=correct, accuracy_pct=correct / 100)
 
 
+@fault("other-predictions", (CELL, "accuracy"))
+def predictions_without_labels(bench: Bench) -> None:
+    answered(bench)
+    bench.change(AccuracyRecord, labels_sha256=None)
+
+
+@fault("other-predictions", (CELL, "accuracy"))
+def another_hash_of_the_predictions_on_record(bench: Bench) -> None:
+    answered(bench)
+    bench.change(AccuracyRecord, predictions_sha256="0" * 64)
+
+
+@fault("other-predictions", (CELL, "accuracy"))
+def another_hash_of_the_labels_on_record(bench: Bench) -> None:
+    answered(bench)
+    bench.change(AccuracyRecord, labels_sha256="0" * 64)
+
+
 @fault("other-labels", (CELL, "accuracy"))
 def labels_that_are_not_the_test_sets(bench: Bench) -> None:
     with_testset(bench)
