@@ -42,7 +42,8 @@ help:  ## this list
 	@echo 'RUNNER=docker trains and benches in the images, local on this machine; auto: in the images where they are ready.'
 	@echo 'BUDGET=9m ends train-matrix and results cleanly before the time is up; the same command resumes.'
 	@echo 'TOGETHER=4 trains at most four networks side by side, DEVICES=cuda:0,cuda:1 names GPUs; without them memory'
-	@echo 'and all GPUs decide. REDO=id makes a model again; CODE=redo|keep says what becomes of models whose code changed.'
+	@echo 'and all GPUs decide. REDO=id makes a model again, REDO=all all of them, and AGAIN=1 measures all of them again;'
+	@echo 'CODE=redo|keep says what becomes of models whose code changed.'
 
 # A cell that fails (exit code 1) does not stop the next verbs: the table says so, and so does the exit code in the end.
 # Any other failure stops here.
@@ -71,7 +72,7 @@ train-matrix: $(HAVE_MAIN)  ## train and export the missing models
 	  $(if $(TOGETHER),--together '$(TOGETHER)') $(if $(DEVICES),--devices '$(DEVICES)') $(foreach id,$(REDO),--redo '$(id)') $(if $(CODE),--code '$(CODE)')
 
 bench: $(HAVE_MAIN) $(HAVE_BENCHES)  ## measure latency and accuracy of the exported models
-	@$(HARNESS) bench $(OPTIONS) $(IN_IMAGE) $(if $(CODE),--code '$(CODE)')
+	@$(HARNESS) bench $(OPTIONS) $(IN_IMAGE) $(if $(CODE),--code '$(CODE)') $(if $(AGAIN),--again)
 
 results: $(HAVE_MAIN) $(HAVE_BENCHES)  ## everything unattended, the most valuable first, within BUDGET=25m
 	@$(HARNESS) results $(OPTIONS) $(if $(BUDGET),--budget '$(BUDGET)')

@@ -29,6 +29,7 @@ def test_accuracy(benchmark: Any, assignment: Assignment) -> None:
     given = benchmark.pedantic(answer, args=arguments, rounds=1, iterations=1, warmup_rounds=0)
     benchmark.extra_info.update(
         cell=model.cell,
+        run=assignment.run,
         onnx_sha256=model.onnx_sha256,
         runtime=runtime_of(assignment.engine),
         session=engine.options(threads),

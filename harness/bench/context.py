@@ -56,6 +56,7 @@ class Context:
             testset=self.job.testset,
             settings=self.job.settings,
             harness_revision=self.job.harness_revision,
+            run=self.environment["run"],
             engine=condition.engine,
             threads=condition.threads,
             cpus=list(condition.cpus),

@@ -122,6 +122,8 @@ class Assignment(Strict):
     testset: Path
     settings: Bench
     harness_revision: str
+    # of all records of the run; each raw file says which run it is of
+    run: str
     engine: str
     threads: Annotated[int, Field(ge=1)]
     cpus: Annotated[list[int], Field(min_length=1)]

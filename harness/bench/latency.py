@@ -7,7 +7,6 @@ records of the run before it in place.
 """
 
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -228,8 +227,8 @@ def _record(run: Run, subject: Subject, facts: dict[str, Any], warnings: list[st
         finished_at=now(),
         seconds=one.seconds,
         latency_ms=intervals.interval(observed, context.job.settings.seed),
-        median_ms=_median(process.median_ms for process in one.processes),
-        p90_ms=_median(process.p90_ms for process in one.processes),
+        median_ms=intervals.median_process(process.median_ms for process in one.processes),
+        p90_ms=intervals.median_process(process.p90_ms for process in one.processes),
         ratio_to_teacher=ratio,
         processes=one.processes,
         control_ratio=run.ratio(control) if again else None,
@@ -256,8 +255,3 @@ def _what_happened(before: dict[str, float], after: dict[str, float]) -> tuple[d
     if stolen < NOTABLE_STEAL_PCT:
         return facts, []
     return facts, [f"the hypervisor gave {stolen:.1f} % of the CPU time to others; repeat when the host is quieter"]
-
-
-def _median(values: Iterable[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return float(sorted(known)[len(known) // 2]) if known else None

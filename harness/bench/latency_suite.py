@@ -45,6 +45,7 @@ def test_latency(benchmark: Any, assignment: Assignment) -> None:
     benchmark.pedantic(infer, setup=lambda: ((next(inputs),), {}), rounds=rounds, iterations=1, warmup_rounds=0)
     benchmark.extra_info.update(
         cell=assignment.model.cell,
+        run=assignment.run,
         onnx_sha256=assignment.model.onnx_sha256,
         block=assignment.block,
         runtime=runtime_of(assignment.engine),

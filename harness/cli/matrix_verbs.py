@@ -173,19 +173,24 @@ def bench(
     results: Results = RESULTS,
     artifacts: Artifacts = ARTIFACTS,
     code: Code = "refuse",
+    again: Annotated[bool, typer.Option("--again", help="Measure every model again, whatever is up to date.")] = False,
     runner: Runner = "auto",
     memory: Memory = "",
 ) -> None:
     """Measure latency and accuracy of every exported model, in the image or environment with the pinned runtime."""
-    from harness.commands.bench_job import matrix_job, not_exported, run_bench
+    from harness.commands.bench_job import matrix_job, not_exported, run_bench, with_those_measured
     from harness.commands.scope import Scope
     from harness.commands.train_matrix import code_policy
     from harness.containers.runner import choose
 
     scope = Scope.of(matrix, profile, results, artifacts, experiment)
-    planned = scope.plan()
+    asked = scope.plan()
+    planned = with_those_measured(asked, scope.whole_plan(), scope.paths) if experiment else asked
+    if along := len(planned.cells) - len(asked.cells):
+        models = f"{along} models of other experiments are" if along > 1 else "a model of another experiment is"
+        print(f"{models} measured along: a ratio to the teacher holds within one run.", file=sys.stderr)
     docker = choose(runner, "cpu")
-    job = matrix_job(planned, scope.paths, docker is None, code_policy(code))
+    job = matrix_job(planned, scope.paths, docker is None, code_policy(code), again)
     for cell in not_exported(planned, scope.paths):
         print(f"left out, no ONNX file here: {cell.title}", file=sys.stderr)
     if docker:

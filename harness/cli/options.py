@@ -15,7 +15,8 @@ Budget = Annotated[str, typer.Option(help="Stop cleanly before this much time is
 Runner = Annotated[str, typer.Option(envvar="RUNNER", help="auto, docker, local: in the image, on this machine.")]
 Memory = Annotated[str, typer.Option(help="Of the container, like 4g; without it what is usual for the command.")]
 Redo = Annotated[
-    list[str] | None, typer.Option(help="Make this model again although it is done, by its id; may be repeated.")
+    list[str] | None,
+    typer.Option(help="Make this model again although it is done, by its id, or all; may be repeated."),
 ]
 Code = Annotated[
     str,

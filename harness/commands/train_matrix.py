@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 # What to do with finished cells whose plug-ins have changed since: say so and stop, make them again, or declare that
 # the change makes no difference.
 CodePolicy = Literal["refuse", "redo", "keep"]
+# In place of the ids of cells to make again.
+ALL = "all"
 
 
 def code_policy(given: str) -> CodePolicy:
@@ -50,7 +52,13 @@ class Request:
 
     def wanted(self, plan: Plan) -> list[Cell]:
         """The cells that are named, to make or to make again; all where none is."""
-        return plan.named([*self.cells, *self.redo])
+        return plan.named([*self.cells, *self.redone(plan)])
+
+    def redone(self, plan: Plan) -> set[str]:
+        """The ids of the cells that are named to be made again. HarnessError where one does not exist."""
+        if ALL in self.redo:
+            return {cell.id for cell in plan.cells}
+        return {cell.id for cell in plan.named(self.redo)} if self.redo else set()
 
 
 def to_redo(request: Request, plan: Plan, found: Collection[CellState]) -> set[str]:
@@ -59,7 +67,7 @@ def to_redo(request: Request, plan: Plan, found: Collection[CellState]) -> set[s
     With the choice "keep" the records of these take note that the present code is held to be equivalent. HarnessError
     where there are such cells and no choice was made, or where a cell to make again does not exist.
     """
-    again = {cell.id for cell in plan.named(request.redo)} if request.redo else set()
+    again = request.redone(plan)
     wanted = {cell.id for cell in request.wanted(plan)}
     changed = [one for one in found if one.training == "changed" and one.cell.id in wanted - again]
     if not changed or request.code == "redo":

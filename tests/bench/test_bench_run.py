@@ -288,8 +288,12 @@ def test_models_that_fail_are_on_record_and_the_others_are_measured(
         assert record.status == "failed"
         assert record.failure is not None
         assert said in record.failure.message
+        assert str(workshop.folder) not in record.failure.message, "records are published"
         assert f"{record.cell}: {record.stage} failed (error)" in shown.out
-    assert len(list(job.raw.glob("latency-block*-sound.*.json"))) == 4
+    raw = list(job.raw.glob("latency-block*-sound.*.json"))
+    assert len(raw) == 4
+    said = {json.loads(path.read_text())["benchmarks"][0]["extra_info"]["run"] for path in raw}
+    assert said == {latency(job, "sound").environment["run"]}, "another run's files have the same names"
     assert not list(job.raw.glob("latency-block001-foreign*")), "a model that failed is not tried in later blocks"
 
 

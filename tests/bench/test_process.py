@@ -28,6 +28,7 @@ def assignment(workshop: Workshop, **changes: object) -> Assignment:
         testset=job.testset,
         settings=job.settings,
         harness_revision="abc",
+        run="run-1",
         engine=CURRENT,
         threads=1,
         cpus=[CPU],

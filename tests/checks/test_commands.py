@@ -8,6 +8,7 @@ from harness.cli import app
 from harness.errors import HarnessError
 from harness.store.paths import CIFAR_FOLDER
 from harness.store.records import ExportRecord, LatencyRecord
+from tests.checks.faults_of_measurement import wide_interval
 from tests.checks.planted import CELL, Bench
 from tests.synthetic import MATRIX
 
@@ -53,9 +54,7 @@ def test_check_fails_on_errors_and_names_the_row(run: Run, bench: Bench) -> None
 
 
 def test_check_does_not_fail_on_warnings(run: Run, bench: Bench) -> None:
-    ratio = bench.get(LatencyRecord).ratio_to_teacher
-    wide = ratio.model_copy(update={"low": ratio.value * 0.98, "high": ratio.value * 1.02})
-    bench.change(LatencyRecord, ratio_to_teacher=wide)
+    wide_interval(bench)
     result = run("check")
     assert result.exit_code == 0
     assert "warning: " in result.stdout

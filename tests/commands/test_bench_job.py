@@ -5,7 +5,14 @@ import pytest
 
 from harness.bench.job import Identity, Job
 from harness.commands import bench_job as local
-from harness.commands.bench_job import bench_python, bench_pythons, matrix_job, not_exported, run_bench
+from harness.commands.bench_job import (
+    bench_python,
+    bench_pythons,
+    matrix_job,
+    not_exported,
+    run_bench,
+    with_those_measured,
+)
 from harness.errors import HarnessError
 from harness.plan.planning import Plan
 from harness.plan.settings import engine_environment
@@ -14,7 +21,7 @@ from harness.store.chain import Chain
 from harness.store.paths import Paths
 from harness.store.records import AccuracyRecord, LatencyRecord, identity, load, record_path
 from tests.bench_kit import SETTINGS, Workshop
-from tests.checks.planted import BESIDE, CELL, TEACHER
+from tests.checks.planted import BESIDE, CELL, HEADLINE, TEACHER, Bench, make_bench
 from tests.finished import finish, weights
 from tests.synthetic import plan_for
 
@@ -134,6 +141,50 @@ def test_a_job_for_an_engine_whose_environment_is_not_there_is_refused(here: Pat
 def test_without_an_exported_model_there_is_nothing_to_bench(here: Path, tmp_path: Path) -> None:
     with pytest.raises(HarnessError, match="profile lite has no exported model here; run: make train-matrix"):
         job_of(plan_for("lite"), tmp_path)
+
+
+# --- One table by itself ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def tables(tmp_path: Path) -> Bench:
+    """Both of lite's experiments, trained and measured."""
+    bench = make_bench(plan_for("lite"), tmp_path)
+    for cell in bench.plan.cells:
+        bench.weights(cell.id).write_bytes(b"weights")
+    return bench
+
+
+def one_table(bench: Bench, name: str) -> Plan:
+    return with_those_measured(plan_for("lite", experiments=[name]), bench.plan, paths_of(bench.results.parent))
+
+
+def test_what_other_tables_show_is_measured_along_with_a_table(tables: Bench) -> None:
+    found = one_table(tables, "prune-0.4")
+    assert {cell.id for cell in found.cells} == {cell.id for cell in tables.plan.cells}
+    job = matrix_job(found, paths_of(tables.results.parent), local=False)
+    assert {model.cell for model in job.models} == {cell.id for cell in tables.plan.cells}
+    assert job.teacher is not None
+
+
+def test_what_has_no_latency_that_could_be_lost_is_not_measured_along(tables: Bench) -> None:
+    for cell in tables.plan.cells:
+        if cell.prune_amount == 0.3:
+            for under in (HEADLINE, BESIDE):
+                tables.path(LatencyRecord, cell.id, under).unlink()
+    asked = plan_for("lite", experiments=["prune-0.4"])
+    assert one_table(tables, "prune-0.4") == asked
+    tables.path(LatencyRecord, TEACHER).unlink()
+    assert one_table(tables, "prune-0.4") == asked
+
+
+def test_a_table_is_not_measured_where_that_would_break_another_one(tables: Bench) -> None:
+    tables.onnx(CELL).unlink()
+    said = rf"prune-0.4: cannot be measured alone.*no ONNX file here.*\({CELL}\).*--results"
+    with pytest.raises(HarnessError, match=said):
+        one_table(tables, "prune-0.4")
+    tables.onnx(CELL).touch()
+    assert len(one_table(tables, "prune-0.4").cells) == len(tables.plan.cells)
 
 
 # --- Code that has changed -------------------------------------------------------------------------------------------
