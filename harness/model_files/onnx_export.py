@@ -23,6 +23,7 @@ from torch import nn
 from harness.datasets import Images, normalise, resize
 from harness.errors import HarnessError
 from harness.files import atomic_path, file_sha256
+from harness.model_files.parameters import parameter_count
 from harness.store.records import PARITY_TOP1_PCT, parity_limit
 
 # onnxruntime 1.16.0 reads IR up to 9.
@@ -31,6 +32,8 @@ IR_VERSION = 9
 TINY = 1e-20
 DENORMAL = float(np.finfo(np.float32).tiny)
 PARITY_IMAGES = 256
+# What the gate runs the file with.
+RUNTIME = f"onnxruntime {onnxruntime.__version__}"
 
 
 @dataclass(frozen=True)
@@ -96,7 +99,7 @@ def export(
     return Exported(
         onnx_sha256=file_sha256(path),
         onnx_bytes=path.stat().st_size,
-        params=sum(weight.size for weight in floats),
+        params=parameter_count(proto),
         flushed_weights=flushed,
         denormal_weights=sum(int(((weight != 0) & (np.abs(weight) < DENORMAL)).sum()) for weight in floats),
         parity=compared,

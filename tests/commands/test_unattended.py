@@ -75,7 +75,6 @@ def unattended(machine: Machine, whole_s: float = 36_000.0, **more: Any) -> list
         whole_s=whole_s,
         budget="10h",
         common=common,
-        readme=Path("README.md"),
         say=lambda _: None,
         **more,
     ).run()
