@@ -93,8 +93,6 @@ class DataSettings(Section):
             raise ValueError(f"train_images: {self.dataset} has {most} training images (got {self.train_images})")
         if "study" in self.augment and len(self.augment) > 1:
             raise ValueError('augment: "study" is a whole pipeline and stands alone')
-        if self.fallback == self.dataset:
-            raise ValueError("fallback: is the data set itself; leave it out, or name another")
         return self
 
     @field_validator("augment")
