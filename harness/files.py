@@ -61,7 +61,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         if refusal.filename not in (None, name):
             raise HarnessError(worded(refusal)) from error
         raise HarnessError(
-            f"{path}: cannot be written ({refusal.strerror}); free space there, or name another folder"
+            f"{path}: cannot be written ({_reason(refusal)}); free space there, or name another folder"
         ) from error
     finally:
         temporary.unlink(missing_ok=True)
@@ -76,8 +76,11 @@ def _refusal(error: BaseException | None) -> OSError | None:
 
 def worded(error: OSError) -> str:
     """What the system refuses, as a line for the user."""
-    reason = error.strerror or " ".join(str(error).split()) or type(error).__name__
-    return f"{error.filename}: {reason}" if error.filename else reason
+    return f"{error.filename}: {_reason(error)}" if error.filename else _reason(error)
+
+
+def _reason(error: OSError) -> str:
+    return error.strerror or " ".join(str(error).split()) or type(error).__name__
 
 
 def write_text(path: Path, text: str) -> None:

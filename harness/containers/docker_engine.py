@@ -16,6 +16,9 @@ from harness.errors import HarnessError
 
 # For calls that are answered at once; attaching and waiting have no limit.
 TIMEOUT_S = 60
+# Variables by which the client's HTTP library would check an engine's certificate against another authority than the one
+# that docker's own settings name; the docker command does not know them.
+CERTIFICATES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 ErrorKind = Literal[
     "engine-absent",
     "engine-unusable",
@@ -67,6 +70,8 @@ def connect() -> docker.DockerClient:
     used here ("engine-unusable").
     """
     where = _address()
+    for name in CERTIFICATES:
+        os.environ.pop(name, None)
     try:
         # the client's own reading of the variables and of contexts, certificates included; ssh as the command has it
         client = docker.from_env(timeout=TIMEOUT_S, use_ssh_client=True)
@@ -106,7 +111,8 @@ def _address() -> str:
         context, reason = None, " ".join(str(error).split())
     if context is None:
         raise ContainerError(
-            "engine-absent", f"docker context {name!r}: {reason}; see `docker context ls`, or use RUNNER=local"
+            "engine-absent",
+            f"docker context {name!r}: {reason} (`docker context ls` lists them); or use RUNNER=local",
         )
     return str(context.Host or "unix:///var/run/docker.sock").removeprefix("http+")
 
