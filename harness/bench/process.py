@@ -117,7 +117,7 @@ def ask_engine(engine: str, python: Path | None, threads: Sequence[int]) -> Engi
 
 
 def _command(python: str, suite: Path, cpus: list[int], output: Path, store: str) -> list[str]:
-    # By its name alone, from its own folder: pytest reads brackets, colons and dollars in a path as something else.
+    # By its name alone, from its own folder: pytest reads brackets and dollars in a path as something else.
     pytest = ["-m", "pytest", suite.name, "-q", "-c", os.devnull, "--rootdir=."]
     pytest += ["-p", "no:cacheprovider"]
     benchmark = ["-p", "pytest_benchmark.plugin", "--benchmark-disable-gc", f"--benchmark-json={output.absolute()}"]

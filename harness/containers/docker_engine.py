@@ -16,8 +16,8 @@ from harness.errors import HarnessError
 
 # For calls that are answered at once; attaching and waiting have no limit.
 TIMEOUT_S = 60
-# Variables by which the client's HTTP library would check an engine's certificate against another authority than the one
-# that docker's own settings name; the docker command does not know them.
+# By these variables the client's HTTP library would check an engine's certificate against another authority than the
+# one that docker's own settings name; the docker command does not know them.
 CERTIFICATES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 ErrorKind = Literal[
     "engine-absent",
