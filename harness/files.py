@@ -69,9 +69,11 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 def _refusal(error: BaseException | None) -> OSError | None:
     """The system's own error, which libraries may have caught and raised another for."""
-    while error and not isinstance(error, OSError):
+    while error:
+        if isinstance(error, OSError):
+            return error
         error = error.__context__
-    return error
+    return None
 
 
 def worded(error: OSError) -> str:

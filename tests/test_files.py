@@ -9,11 +9,12 @@ import pytest
 import torch
 
 from harness.datasets import save_testset
+from harness.datasets.stand_in import draw
 from harness.errors import HarnessError
 from harness.files import atomic_path, worded, write_text
 from harness.model_files.onnx_export import export
 from harness.model_files.weights import save_weights
-from tests.training_kit import draw, network
+from tests.training_kit import network
 
 LIMIT = 4096
 

@@ -101,7 +101,7 @@ def set_up(checkout: Path, *targets: str | Path) -> subprocess.CompletedProcess[
 def installed(checkout: Path) -> str:
     """The version of the package in the environment `main`."""
     python = checkout / ".venvs/main/bin/python"
-    command = [python, "-c", "import small; print(small.VERSION)"]
+    command = [str(python), "-c", "import small; print(small.VERSION)"]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 

@@ -57,7 +57,9 @@ def train(
     given = [f"--{name.replace('_', '-')}" for name in STUDENTS if _is_given(context, name)]
     with Display() as display:
         if orig_model is None and given:
-            display.say(f"Without --orig-model it is the teacher that is trained: {', '.join(given)} has no effect.")
+            display.say(
+                f"Without --orig-model it is the teacher that is trained: {', '.join(given)} can have no effect."
+            )
         made = train_one(request, matrix, profile, outp_dir, data_dir, display, until_interrupted())
     if made is None:
         print("Stopped before the end; the same command resumes from here.")

@@ -159,6 +159,15 @@ def test_bad_input_is_one_clear_line_and_nothing_is_written(folder: Path, case: 
     assert sorted(folder.rglob("*")) == before
 
 
+def test_options_of_a_student_are_said_to_have_no_effect_on_a_teacher(folder: Path) -> None:
+    tiny_matrix(folder, ["base"], profile__quick__teacher__epochs=1, profile__quick__teacher__warmup_epochs=0)
+    done = harness(folder, *one_model("--prune-amount", "0.5", "--kd-method", "gram"), data=folder / "empty")
+    assert done.returncode == 0, done.stderr
+    said = "Without --orig-model it is the teacher that is trained: --prune-amount, --kd-method can have no effect."
+    assert said in done.stdout and "ResNet50: trained on stand-in images" in done.stdout
+    assert "saved: out/ResNet50.safetensors" in done.stdout
+
+
 def test_a_damaged_data_set_is_named(folder: Path) -> None:
     tiny_matrix(folder, ["base"], profile__quick__data__dataset="cifar100")
     data = folder / "cifar" / "cifar-100-python"

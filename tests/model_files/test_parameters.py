@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 import onnxruntime
 import pytest
@@ -12,7 +13,7 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantiz
 
 from harness.model_files.parameters import parameter_count
 
-Array = np.ndarray
+Array = npt.NDArray[np.float32]
 WEIGHTS = {"kernel": (8, 3, 3, 3), "bias": (8,), "matrix": (8, 10), "shift": (10,)}
 PARAMS = 8 * 27 + 8 + 80 + 10
 
@@ -31,8 +32,8 @@ def network(
     """Convolution, ReLU6, pooling, and a matrix with a bias of its own; shapes and bounds are no parameters."""
     own = [
         numpy_helper.from_array(np.array([0, -1]), "shape"),
-        numpy_helper.from_array(np.float32(0), "low"),
-        numpy_helper.from_array(np.float32(6), "high"),
+        numpy_helper.from_array(np.array(0, np.float32), "low"),
+        numpy_helper.from_array(np.array(6, np.float32), "high"),
     ]
     nodes = [
         *(before or []),
@@ -70,19 +71,16 @@ def of_another_type(kind: int) -> ModelProto:
     return network(small, casts, prefix="wide-")
 
 
-class Images(CalibrationDataReader):
+class Images(CalibrationDataReader):  # type: ignore[misc] (the quantiser has no type hints)
     """What the quantiser is calibrated with."""
 
     def __init__(self) -> None:
         self.left = 3
 
-    def get_next(self) -> dict[str, Array] | None:  # type: ignore[override]
+    def get_next(self) -> dict[str, Array] | None:
         self.left -= 1
-        return (
-            {"input": np.random.default_rng(self.left).normal(size=(2, 3, 8, 8)).astype(np.float32)}
-            if (self.left >= 0)
-            else None
-        )
+        images = np.random.default_rng(0).normal(size=(2, 3, 8, 8)).astype(np.float32)
+        return {"input": images} if self.left >= 0 else None
 
 
 def quantised(folder: Path, form: QuantFormat, per_channel: bool) -> ModelProto:
