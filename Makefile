@@ -1,5 +1,5 @@
 # First `make quickstart`, then `make test`; both need nothing but python3 (3.11 or newer) and make.
-# Files on disk say what is left to do: each environment has a stamp, and the harness knows about everything else.
+# Files on disk say what is left to do: each environment names its pins, and the harness knows about everything else.
 
 PROFILE ?= full
 PYTHON ?= python3
@@ -7,7 +7,7 @@ RUNNER ?= auto
 
 UV := .venvs/uv/bin/uv
 PY := .venvs/main/bin/python
-# One stamp per environment, written last: an interrupted set-up starts that environment again.
+# Each environment holds a copy of the pins that it was made from, written last.
 HAVE_UV := .venvs/uv/.made
 HAVE_MAIN := .venvs/main/.made
 HAVE_DEV := .venvs/main/.made-dev
@@ -30,6 +30,8 @@ endif
 
 MAKEFLAGS += --no-builtin-rules
 .DELETE_ON_ERROR:
+# `make -j4 train-matrix bench` means one after the other, too: verbs find their work on disk.
+.NOTPARALLEL:
 .PHONY: help quickstart setup plan status data train-matrix bench results check verify report report-check merge pack unpack images test lint benchmarks lock clean distclean
 
 help:  ## this list
@@ -140,40 +142,55 @@ distclean: clean  ## also the environments and the downloaded data
 
 # --- Environments: made as a whole, and made again when their pins change --------------------------------------------
 
-$(HAVE_UV): requirements/setup.txt
+# Whether pins have changed is a matter of what they say, not of when a file was written: nothing is made again because
+# a branch was switched and switched back, or because environments stand in a fresh clone. Each is built beside the one
+# that is there, which works on until the new one is whole.
+same = $(shell cmp -s requirements/$(1).txt $(2) && echo same)
+unless_same = $(if $(call same,$(1),$(2)),,other-pins)
+with_uv = $(if $(1),$(1) $(HAVE_UV))
+NEW = $(UV) venv -q --clear --relocatable --no-project .venvs/$(1).new
+put_in_place = rm -rf $(1).old; if [ -e $(1) ]; then mv $(1) $(1).old; fi; mv $(1).new $(1); rm -rf $(1).old
+.PHONY: other-pins
+
+$(HAVE_UV): $(call unless_same,setup,$(HAVE_UV))
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 	  echo "error: Python 3.11 or newer is needed, and '$(PYTHON)' is not; name one: make PYTHON=python3.12" >&2; exit 2; }
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
 	  echo "error: this python3 has no venv module; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 2; }
 	@echo '==> .venvs/uv: the installer'
-	@rm -rf .venvs/uv
-	@$(PYTHON) -m venv .venvs/uv
-	@.venvs/uv/bin/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements/setup.txt
-	@touch $@
+	@rm -rf .venvs/uv.new
+	@$(PYTHON) -m venv .venvs/uv.new
+	@.venvs/uv.new/bin/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements/setup.txt
+	@cp requirements/setup.txt .venvs/uv.new/.made
+	@$(call put_in_place,.venvs/uv)
 
-$(HAVE_MAIN): requirements/train.txt $(HAVE_UV)
+$(HAVE_MAIN): $(call with_uv,$(call unless_same,train,$(HAVE_MAIN)))
 	@echo '==> .venvs/main: training and reports (with torch: a download of about 3 GB the first time)'
-	@$(UV) venv -q --clear --no-project --python "$$(command -v $(PYTHON))" .venvs/main
-	@$(INSTALL) --python .venvs/main -r requirements/train.txt
-	@touch $@
+	@$(call NEW,main) --python "$$(command -v $(PYTHON))"
+	@$(INSTALL) --python .venvs/main.new -r requirements/train.txt
+	@cp requirements/train.txt .venvs/main.new/.made
+	@$(call put_in_place,.venvs/main)
 
-$(HAVE_DEV): requirements/dev.txt $(HAVE_MAIN)
+# Laid over the environment before, and gone with it.
+$(HAVE_DEV): $(call with_uv,$(or $(call unless_same,train,$(HAVE_MAIN)),$(call unless_same,dev,$(HAVE_DEV)))) | $(HAVE_MAIN)
 	@echo '==> .venvs/main: tests and linters'
 	@$(INSTALL) --python .venvs/main -r requirements/dev.txt
-	@touch $@
+	@cp requirements/dev.txt $@
 
 # onnxruntime 1.16.0 has no wheels for Python 3.12 and later: python3 if it is 3.11, else one that uv finds or gets.
-$(HAVE_BENCH): requirements/bench-1.16.0.txt $(HAVE_UV)
+$(HAVE_BENCH): $(call with_uv,$(call unless_same,bench-1.16.0,$(HAVE_BENCH)))
 	@echo '==> .venvs/bench-1.16.0: the reference study'"'"'s runtime (Python 3.11, onnxruntime 1.16.0, no torch)'
 	@if $(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))'; \
 	  then python="$$(command -v $(PYTHON))"; else python=3.11; fi; \
-	$(UV) venv -q --clear --no-project --python "$$python" .venvs/bench-1.16.0 || { \
+	$(call NEW,bench-1.16.0) --python "$$python" || { \
 	  echo 'error: the bench needs Python 3.11, and none was found or could be downloaded; install python3.11' >&2; exit 2; }
-	@$(INSTALL) --python .venvs/bench-1.16.0 -r requirements/bench-1.16.0.txt
-	@touch $@
+	@$(INSTALL) --python .venvs/bench-1.16.0.new -r requirements/bench-1.16.0.txt
+	@cp requirements/bench-1.16.0.txt .venvs/bench-1.16.0.new/.made
+	@$(call put_in_place,.venvs/bench-1.16.0)
 
-.venvs/bench-current/.made: requirements/bench-current.txt $(HAVE_UV)
+.venvs/bench-current/.made: $(call with_uv,$(call unless_same,bench-current,.venvs/bench-current/.made))
 	@echo '==> .venvs/bench-current: the current onnxruntime, side by side'
-	@$(UV) venv -q --clear --no-project --python "$$(command -v $(PYTHON))" .venvs/bench-current
-	@$(INSTALL) --python .venvs/bench-current -r requirements/bench-current.txt
-	@touch $@
+	@$(call NEW,bench-current) --python "$$(command -v $(PYTHON))"
+	@$(INSTALL) --python .venvs/bench-current.new -r requirements/bench-current.txt
+	@cp requirements/bench-current.txt .venvs/bench-current.new/.made
+	@$(call put_in_place,.venvs/bench-current)

@@ -80,9 +80,10 @@ def measure(
         file = Path(folder) / "assignment.json"
         file.write_text(assignment.model_dump_json(), encoding="utf-8")
         kills_before = oom_kills()
-        command = _command(str(python or sys.executable), suite, assignment.cpus, output, folder)
+        path = SUITES / suite
+        command = _command(str(python or sys.executable), path, assignment.cpus, output, folder)
         variables = {**own_environment([assignment.engine]), ASSIGNMENT: str(file)}
-        code, text = _run(command, {**variables, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}, timeout_s)
+        code, text = _run(command, path.parent, {**variables, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}, timeout_s)
         if code != 0:
             log.write_text(text, encoding="utf-8")
             return _failure(code, timeout_s, oom_kills() > kills_before, assignment.failure, log)
@@ -115,21 +116,23 @@ def ask_engine(engine: str, python: Path | None, threads: Sequence[int]) -> Engi
     return EngineAnswer(found, dict(zip(threads, said["options"], strict=True)))
 
 
-def _command(python: str, suite: str, cpus: list[int], output: Path, store: str) -> list[str]:
-    pytest = ["-m", "pytest", str(SUITES / suite), "-q", "-c", os.devnull, f"--rootdir={ROOT}"]
+def _command(python: str, suite: Path, cpus: list[int], output: Path, store: str) -> list[str]:
+    # By its name alone, from its own folder: pytest reads brackets and dollars in a path as something else.
+    pytest = ["-m", "pytest", suite.name, "-q", "-c", os.devnull, "--rootdir=."]
     pytest += ["-p", "no:cacheprovider"]
     benchmark = ["-p", "pytest_benchmark.plugin", "--benchmark-disable-gc", f"--benchmark-json={output.absolute()}"]
-    # Its store is not used, yet made at start: not in the working directory, which may be read-only.
+    # Its store is not used, yet made at start: not in the suite's folder, which may be read-only.
     benchmark.append(f"--benchmark-storage=file://{store}")
     launcher = [python, "-m", "harness.bench.pinned", ",".join(map(str, cpus))]
     return [*launcher, *pytest, *benchmark]
 
 
-def _run(command: list[str], variables: dict[str, str], timeout_s: float) -> tuple[int | None, str]:
+def _run(command: list[str], folder: Path, variables: dict[str, str], timeout_s: float) -> tuple[int | None, str]:
     """Exit status (None after the time-out, negative after a signal) and output; its own processes end with it."""
     # A session of its own: Ctrl-C reaches this process alone, which then stops the other.
     process = subprocess.Popen(
         command,
+        cwd=folder,
         env=variables,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

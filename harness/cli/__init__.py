@@ -8,6 +8,7 @@ import typer
 from harness.cli import matrix_verbs, model_verbs, results_verb, transfer_verbs
 from harness.cli.stopping import STOPPED
 from harness.errors import HarnessError
+from harness.files import worded
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -19,13 +20,16 @@ app = typer.Typer(
 
 
 def main() -> None:
-    """Run the command line; a HarnessError is one line on stderr and exit code 2."""
+    """Run the command line; a HarnessError, or what the machine refuses, is one line on stderr and exit code 2."""
     # Whoever reads a log file wants the lines as they come.
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     try:
         app()
     except HarnessError as error:
         print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        print(f"error: {worded(error)}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)

@@ -13,7 +13,12 @@ DataDir = Annotated[
 ]
 
 
+# Those of `train` that are about a student.
+STUDENTS = ("prune_amount", "prune_method", "kd_method", "protocol")
+
+
 def train(
+    context: typer.Context,
     orig_model: Annotated[
         Path | None,
         typer.Option(help="Teacher: our .safetensors or a .pt state dict. Without it the teacher is trained."),
@@ -49,12 +54,23 @@ def train(
         batch_size,
         image_size,
     )
+    given = [f"--{name.replace('_', '-')}" for name in STUDENTS if _is_given(context, name)]
     with Display() as display:
+        if orig_model is None and given:
+            display.say(
+                f"Without --orig-model it is the teacher that is trained: {', '.join(given)} can have no effect."
+            )
         made = train_one(request, matrix, profile, outp_dir, data_dir, display, until_interrupted())
     if made is None:
         print("Stopped before the end; the same command resumes from here.")
         raise typer.Exit(STOPPED)
     print(f"saved: {made}")
+
+
+def _is_given(context: typer.Context, name: str) -> bool:
+    """Whether an option was given, rather than left at its default."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 def export(
@@ -67,10 +83,12 @@ def export(
     """Export one model to ONNX and compare it with torch on the profile's test images."""
     from harness.commands.train_one import export_one
 
-    done = export_one(torch_file, out_file, matrix, profile, data_dir)
+    made = export_one(torch_file, out_file, matrix, profile, data_dir)
+    done, unsure = made.done, "" if made.trained_on_it else "; the model does not say what it was trained on"
     print(
         f"{out_file}: {done.params / 1e6:.2f} M parameters, top-1 as torch's on "
-        f"{done.parity.top1_agreement_pct:.1f} % of the images, logits within {done.parity.max_abs_diff:.1g}"
+        f"{done.parity.top1_agreement_pct:.1f} % of {made.images} test images of {made.compared_on}, "
+        f"logits within {done.parity.max_abs_diff:.1g} ({made.runtime}){unsure}"
     )
 
 
@@ -89,4 +107,5 @@ def test(
         f"Latency: {measured.latency.value:.3f} ms [{measured.latency.low:.3f}, {measured.latency.high:.3f}] "
         f"({measured.runtime}, {measured.threads} thread{'' if measured.threads == 1 else 's'})"
     )
-    print(f"Accuracy: {measured.accuracy_pct:.2f} %")
+    unsure = "" if measured.trained_on_it else "; the file does not say what it was trained on"
+    print(f"Accuracy: {measured.accuracy_pct:.2f} % (test images of {measured.measured_on}{unsure})")

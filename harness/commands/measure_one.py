@@ -1,18 +1,22 @@
 """`harness test`: one ONNX file measured as the bench measures all of them, without leaving records behind."""
 
+import shutil
+import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import onnx
-from onnx import numpy_helper
 
 from harness import datasets
 from harness.bench.job import Identity, Job, ModelFile
 from harness.commands.bench_job import bench_pythons, run_bench
 from harness.errors import HarnessError
 from harness.files import file_sha256
+from harness.model_files.parameters import parameter_count
+from harness.plan import registry
 from harness.plan.loading import load_settings
 from harness.plan.settings import Settings
 from harness.store.paths import data_root
@@ -24,19 +28,25 @@ CELL = "model"
 
 @dataclass(frozen=True)
 class Measured:
-    """What the study's test.py prints, and what measured it: an engine like "onnxruntime 1.16.0", and its threads."""
+    """What the study's test.py prints, and what measured it: an engine like "onnxruntime 1.16.0", and its threads.
+
+    `measured_on` is the data set by its title; `trained_on_it` is whether the file says that it was trained on it.
+    """
 
     params: int
     latency: Interval
     accuracy_pct: float
     runtime: str
     threads: int
+    measured_on: str
+    trained_on_it: bool
 
 
 def measure_one(path: Path, matrix: Path, profile: str, data_dir: Path | None = None) -> Measured:
     """Parameters, latency (ms) and accuracy (%) of an ONNX file; HarnessError where it cannot be read or measured.
 
-    Accuracy is on the test images of the data set that the model was trained on, below `data_dir` or DATA_DIR.
+    Accuracy is on the test images of the data set that the model was trained on, below `data_dir` or DATA_DIR, and of
+    the profile's data set where the file does not say.
     """
     try:
         model = onnx.load(path)
@@ -49,7 +59,6 @@ def measure_one(path: Path, matrix: Path, profile: str, data_dir: Path | None = 
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     if "key" not in metadata:
         raise HarnessError(f"{path}: has no provenance in its metadata; export it with `harness export`")
-    weights = [numpy_helper.to_array(tensor) for tensor in model.graph.initializer]
     settings = load_settings(matrix, profile)
     # the headline condition alone
     engines, threads = settings.bench.engines[:1], settings.bench.threads[:1]
@@ -57,9 +66,8 @@ def measure_one(path: Path, matrix: Path, profile: str, data_dir: Path | None = 
     (condition,) = bench.conditions
     # Its records are discarded, so nothing is ever compared with these.
     identity = Identity(key=metadata["key"], spec={}, code={})
-    with tempfile.TemporaryDirectory(prefix="harness-test-") as folder:
-        here = Path(folder)
-        _save_testset(here / "testset.npz", settings, metadata.get("data"), data_dir or data_root())
+    with _folder() as here:
+        dataset = _save_testset(here / "testset.npz", settings, metadata.get("data"), data_dir)
         job = Job(
             profile=profile,
             results=here / "results",
@@ -81,20 +89,42 @@ def measure_one(path: Path, matrix: Path, profile: str, data_dir: Path | None = 
                 )
             ],
         )
-        run_bench(job)
+        if (code := run_bench(job)) not in (0, 1):
+            # it was stopped, or could not begin and has said why
+            sys.exit(code)
         latency = load(record_path(job.results, profile, "latency", CELL, condition), LatencyRecord)
         accuracy = load(record_path(job.results, profile, "accuracy", CELL), AccuracyRecord)
-    for record in (latency, accuracy):
-        if record.failure:
-            raise HarnessError(record.failure.message)
+        for record in (latency, accuracy):
+            if record.failure:
+                raise HarnessError(record.failure.message)
     assert latency.latency_ms and accuracy.accuracy_pct is not None, "done records carry their figures"
-    params = sum(weight.size for weight in weights if weight.dtype == np.float32)
-    return Measured(params, latency.latency_ms, accuracy.accuracy_pct, latency.runtime, latency.threads)
+    return Measured(
+        params=parameter_count(model),
+        latency=latency.latency_ms,
+        accuracy_pct=accuracy.accuracy_pct,
+        runtime=latency.runtime,
+        threads=latency.threads,
+        measured_on=registry.find("dataset", dataset).title,
+        trained_on_it="data" in metadata,
+    )
 
 
-def _save_testset(path: Path, settings: Settings, trained_on: str | None, root: Path) -> None:
-    """Write the test images of the data set that the model was trained on; the profile's where it does not say."""
+@contextmanager
+def _folder() -> Iterator[Path]:
+    """A temporary folder, which stays if it holds the log of a process that failed: an error names it."""
+    here = Path(tempfile.mkdtemp(prefix="harness-test-"))
+    try:
+        yield here
+    finally:
+        if not any(here.glob("raw/**/*.log")):
+            shutil.rmtree(here, ignore_errors=True)
+
+
+def _save_testset(path: Path, settings: Settings, trained_on: str | None, data_dir: Path | None) -> str:
+    """Write the test images of the data set that the model was trained on, and return its name."""
     data = settings.data.model_copy(update={"dataset": trained_on or settings.data.dataset, "fallback": None})
-    name = datasets.provide(settings.model_copy(update={"data": data}), root)
+    root, given_by = data_root(data_dir), f"--data-dir {data_dir}" if data_dir else ""
+    name = datasets.provide(settings.model_copy(update={"data": data}), root, given_by)
     images = datasets.load(name, settings.parameters("dataset", name), root, train=False)
     datasets.save_testset(path, images)
+    return name

@@ -121,7 +121,7 @@ def train(
     request: Request, say: Callable[[str], None], reporter: "Reporter", uninterrupted: Callable[[], bool]
 ) -> Outcome:
     """Make what is missing on this machine, within the budget. Raises HarnessError on bad options and missing data."""
-    from harness.datasets import provide
+    from harness.datasets import provide_for
     from harness.plan import registry
     from harness.training.allocation import device_names
     from harness.training.device import choose_device, emulates_bf16, gpu_count
@@ -132,7 +132,7 @@ def train(
     gpus = gpu_count()
     several = device_names(request.devices, gpus) or ([f"cuda:{n}" for n in range(gpus)] if gpus > 1 else [])
     settings = request.scope.settings
-    dataset = provide(settings, request.paths.data)
+    dataset = provide_for(request.paths, settings, request.scope.profile)
     plan = request.scope.plan(dataset)
     wanted = request.wanted(plan)
     redo = to_redo(request, plan, states(request.paths, plan))

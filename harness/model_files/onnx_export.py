@@ -31,6 +31,8 @@ IR_VERSION = 9
 # Weights below this cannot change a logit in float32: activations here are of the order of 1.
 TINY = 1e-20
 PARITY_IMAGES = 256
+# What the gate runs the file with.
+RUNTIME = f"onnxruntime {onnxruntime.__version__}"
 
 
 @dataclass(frozen=True)

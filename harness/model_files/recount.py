@@ -12,6 +12,7 @@ from torch import nn
 
 from harness.architectures import parameter_count, widths_of
 from harness.errors import HarnessError
+from harness.model_files.parameters import parameter_count as onnx_parameter_count
 from harness.model_files.weights import load_weights
 
 DENORMAL = float(np.finfo(np.float32).tiny)
@@ -24,11 +25,11 @@ def macs_of(model: nn.Module, image_size: int) -> int:
 
 
 def graph_figures(proto: onnx.ModelProto) -> dict[str, int]:
-    """What an ONNX graph says of itself. `params` counts float32 weights, as the study does; BatchNorm is folded in."""
+    """What an ONNX graph says of itself. `params` counts the weights, BatchNorm folded in, as the study does."""
     floats = [weight for weight in map(numpy_helper.to_array, proto.graph.initializer) if weight.dtype == np.float32]
     return {
         "ir_version": proto.ir_version,
-        "params": sum(weight.size for weight in floats),
+        "params": onnx_parameter_count(proto),
         "denormal_weights": sum(int(((weight != 0) & (np.abs(weight) < DENORMAL)).sum()) for weight in floats),
         "convolutions": sum(node.op_type == "Conv" for node in proto.graph.node),
     }

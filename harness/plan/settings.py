@@ -95,6 +95,11 @@ class DataSettings(Section):
             raise ValueError('augment: "study" is a whole pipeline and stands alone')
         return self
 
+    @field_validator("augment")
+    @classmethod
+    def _distinct(cls, values: list[Any]) -> list[Any]:
+        return distinct(values)
+
 
 class Recipe(Section):
     """How a model is trained: SGD with one learning-rate schedule over all epochs of all stages."""
@@ -120,6 +125,15 @@ class Recipe(Section):
             raise ValueError(f"warmup_epochs: must be below epochs ({self.epochs}), or the rate never peaks")
         if len(self.image_sizes) > self.epochs:
             raise ValueError(f"image_sizes: names {len(self.image_sizes)} epochs of {self.epochs}")
+        # What has no effect is refused: two recipes would train one model under two keys.
+        if self.nesterov and not self.momentum:
+            raise ValueError("nesterov: has no effect without momentum; set nesterov = false")
+        if self.gamma != 1.0 and self.schedule != "exponential":
+            raise ValueError(
+                f'gamma: has no effect on the schedule "{self.schedule}"; set gamma = 1.0, or leave it out'
+            )
+        if self.gamma == 1.0 and self.schedule == "exponential":
+            raise ValueError('gamma: an exponential schedule needs one below 1; else set schedule = "constant"')
         return self
 
     @cached_property
@@ -284,10 +298,20 @@ class Protocol(Section):
     label_weight: Annotated[float, Field(ge=0, le=1)] = 0.1
     feature_weight: dict[KdMethod, NonNegative] = {}
 
+    @field_validator("keep_for", "sparse_for")
+    @classmethod
+    def _distinct(cls, values: list[Any] | str) -> list[Any] | str:
+        return values if isinstance(values, str) else distinct(values)
+
     @model_validator(mode="after")
-    def _own_stages(self) -> "Protocol":
-        if self.objective == "stages" and self.stages != 1:
-            raise ValueError('stages is for objective "joint" only; with "stages" the KD method decides')
+    def _all_count(self) -> "Protocol":
+        if self.objective == "stages":
+            for name in ("stages", "temperature", "label_weight", "feature_weight"):
+                if getattr(self, name) != type(self).model_fields[name].default:
+                    raise ValueError(f'{name} is for objective "joint" only; with "stages" the KD method decides')
+        for method in self.feature_weight:
+            if not registry.find("method", method).constants.get("FEATURES", False):
+                raise ValueError(f"feature_weight: {method} learns from no features; leave it out")
         return self
 
 

@@ -5,12 +5,11 @@ This affects speed alone: on a CPU a student's result is the same whatever train
 
 from dataclasses import dataclass
 
-import psutil
 import torch
 from torch import Tensor, nn
 
 from harness.architectures import build
-from harness.host import cgroups
+from harness.host import memory
 from harness.plan.specs import Network
 from harness.training.device import Device
 
@@ -77,11 +76,9 @@ def _kept_for_backward(model: nn.Module, images: int, size: int, device: Device)
 
 
 def free_bytes(device: Device) -> int:
-    """The free memory in bytes: the GPU's, or the machine's as far as the limits of our control groups allow."""
+    """The free memory in bytes: the GPU's, or what this process may still take of the machine's."""
     if device.torch.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device.torch)
         # PyTorch has reserved more than it uses; the difference is free for us too.
         return free + torch.cuda.memory_reserved(device.torch) - torch.cuda.memory_allocated(device.torch)
-    available: int = psutil.virtual_memory().available
-    limited = cgroups.free_memory()
-    return available if limited is None else min(available, limited)
+    return memory.free_bytes()

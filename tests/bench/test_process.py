@@ -1,4 +1,5 @@
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -82,6 +83,18 @@ def test_a_process_on_other_cpus_than_the_chosen_ones_fails(
     real = process._command
     monkeypatch.setattr(process, "_command", lambda python, suite, _, *rest: real(python, suite, [other], *rest))
     assert "not on the chosen" in failing(workshop, "latency_suite.py").message
+
+
+@pytest.mark.parametrize("name", ["work [gpu]", "$HOME and *"])
+def test_a_checkout_may_have_any_name(workshop: Workshop, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """pytest takes a bracket for that of a test's parameters, and a dollar for a variable."""
+    checkout = workshop.folder / name
+    shutil.copytree(process.ROOT / "harness", checkout / "harness", ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(process, "ROOT", checkout)
+    monkeypatch.setattr(process, "SUITES", checkout / "harness/bench")
+    found = measure("latency_suite.py", assignment(workshop), checkout / "out.json", 60)
+    assert isinstance(found, dict), found
+    assert found["extra_info"]["cell"] == "student"
 
 
 def test_a_process_is_warmed_up_and_sampled_by_time_as_well_as_by_count(workshop: Workshop) -> None:

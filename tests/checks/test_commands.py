@@ -84,6 +84,19 @@ def test_report_checks_first_and_shows_the_failing_row(run: Run, bench: Bench, t
     assert len([line for line in table.splitlines() if line.startswith("| P(")]) == 9
 
 
+def test_a_report_of_scratch_results_leaves_the_checkouts_readme_alone(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "checkout").mkdir()
+    monkeypatch.chdir(tmp_path / "checkout")
+    marked = "<!-- table: lite prune-0.3 -->\n<!-- end -->\n"
+    Path("README.md").write_text(marked)
+    assert run("report").exit_code == 0
+    assert Path("README.md").read_text() == marked
+    assert run("report", "--readme", "README.md").exit_code == 0
+    assert "| P(0.3_BN)_KD(3)_SEED(0)" in Path("README.md").read_text()
+
+
 def test_report_names_what_it_wrote_and_what_was_the_same(run: Run, bench: Bench, tmp_path: Path) -> None:
     readme = tmp_path / "README.md"
     readme.write_text("# Nothing to fill\n")
