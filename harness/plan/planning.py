@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from harness.errors import HarnessError
 from harness.files import file_sha256
 from harness.plan import registry
-from harness.plan.settings import BASIC_AXES, ESTIMATOR, Experiment, Point, Protocol, Recipe, Settings, condition_name
+from harness.plan.settings import BASIC_AXES, ESTIMATOR, Combination, Experiment, Point, Protocol, Recipe, Settings
 from harness.plan.specs import (
     Accuracy,
     Choice,
@@ -159,19 +159,18 @@ class Plan:
 
     def latency(self, cell: Cell, condition: str) -> Latency:
         """The measurement of a cell's latency under a condition."""
-        engine, threads = self._conditions[condition]
-        return Latency(cell.spec, engine, threads, self._sampling, ESTIMATOR)
+        engine, isa, threads = self._conditions[condition]
+        shown = self.settings.bench.instruction_set(isa)
+        return Latency(cell.spec, engine, shown, threads, self._sampling, ESTIMATOR)
 
     def accuracy(self, cell: Cell) -> Accuracy:
         """The measurement of a cell's accuracy."""
-        bench = self.settings.bench
-        return Accuracy(cell.spec, bench.engines[0], bench.threads[0])
+        engine, isa, threads = self.settings.bench.combinations[0]
+        return Accuracy(cell.spec, engine, self.settings.bench.instruction_set(isa), threads)
 
     @cached_property
-    def _conditions(self) -> dict[str, tuple[str, int | str]]:
-        bench = self.settings.bench
-        pairs = product(bench.engines, bench.threads)
-        return {condition_name(engine, threads): (engine, threads) for engine, threads in pairs}
+    def _conditions(self) -> dict[str, Combination]:
+        return {combination.name: combination for combination in self.settings.bench.combinations}
 
     @cached_property
     def _sampling(self) -> dict[str, Any]:
@@ -426,7 +425,7 @@ def rounding(settings: Settings) -> int:
     """
     if settings.pruning.round_to != "auto":
         return settings.pruning.round_to
-    multiple = settings.bench.target.vector_channels
+    multiple = settings.bench.target.cpu.vector_channels
     while multiple > 1 and settings.model.narrowest < 2 * multiple:
         multiple //= 2
     return multiple

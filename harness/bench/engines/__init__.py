@@ -1,11 +1,14 @@
 """What an engine must answer, and how the bench opens a model file with one.
 
 An engine is one file in this folder, or `package.module:NAME` anywhere on Python's path. matrix.toml names it in one of
-its variants, like onnxruntime-1.16.0. Two constants with literal values are read without importing the file:
+its variants, like onnxruntime-1.16.0. Constants with literal values are read without importing the file:
 
-    TITLE     its name in tables
-    VARIANTS  variant -> {"version": ..., "environment": ...}: the version that the engine has to report, and the folder
-              in .venvs whose Python has it, along with the packages of the `bench` extra in pyproject.toml
+    TITLE      its name in tables
+    VARIANTS   variant -> {"version": ..., "environment": ...}: the version that the engine has to report, and the folder
+               in .venvs whose Python has it, along with the packages of the `bench` extra in pyproject.toml
+    LIBRARIES  the shared libraries in which it chooses its kernels, as patterns below the environment's site-packages.
+               Where the kernel cannot let CPUID fault, only an engine that names them can be shown another CPU's
+               instruction set (harness.host.isa)
 
 `ENGINE = MyEngine()` at the end of the file is what the bench uses. The file is imported in the variant's environment
 alone, so it may import what only that environment has. Nothing else in the bench imports an engine.

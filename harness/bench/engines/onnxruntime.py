@@ -13,6 +13,8 @@ VARIANTS = {
     "1.16.0": {"version": "1.16.0", "environment": "bench-1.16.0"},
     "current": {"version": "1.32.0", "environment": "bench-current"},
 }
+# MLAS, its kernels, is linked into Python's extension module.
+LIBRARIES = ("onnxruntime/capi/onnxruntime_pybind11_state.*.so",)
 
 PROVIDER = "CPUExecutionProvider"
 NCHWC = "com.microsoft.nchwc"
