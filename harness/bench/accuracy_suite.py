@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.bench.engines import Infer, load_engine, open_model, runtime_of
+from harness.bench.instruction_set import evidence, require_shown
 from harness.bench.job import Assignment, ModelInput
 from harness.bench.testset import Testset, load_testset, preprocess
 from harness.errors import HarnessError
@@ -19,6 +20,7 @@ Answers = npt.NDArray[np.int64]
 def test_accuracy(benchmark: Any, assignment: Assignment) -> None:
     """One pass over the test set. pytest-benchmark times it as one round, which nothing makes use of."""
     require_affinity(assignment.cpus)
+    require_shown(assignment.shown)
     engine, model, threads = load_engine(assignment.engine), assignment.model, assignment.threads
     infer = open_model(engine, model, threads)
     testset = load_testset(assignment.testset)
@@ -33,6 +35,7 @@ def test_accuracy(benchmark: Any, assignment: Assignment) -> None:
         agreeing=agreeing(given, model.answers),
         images=len(testset.labels),
         facts=engine.facts(model.read(), threads),
+        instruction_set=evidence(assignment.shown, engine, threads).model_dump(mode="json"),
     )
 
 

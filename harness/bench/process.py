@@ -18,7 +18,7 @@ import harness
 from harness.bench.job import Assignment
 from harness.errors import HarnessError
 from harness.host.cgroups import oom_kills
-from harness.host.isa.shown import HOST, Shown
+from harness.host.isa.shown import HOST, REFUSED, Shown
 from harness.plan import registry
 from harness.plan.settings import engine_version
 from harness.plan.specs import engine_plugin
@@ -165,6 +165,8 @@ def _failure(code: int | None, timeout_s: float, memory_kill: bool, said: Path, 
         if memory_kill:
             return Failure(kind="out-of-memory", message=f"killed by the kernel for lack of memory; see {log}")
         return Failure(kind="killed", message=f"ended by {signal.Signals(-code).name}; see {log}")
+    if code == REFUSED:
+        return Failure(kind="error", message=f"the instruction set that was asked for is not shown; see {log}")
     try:
         return Failure.model_validate_json(said.read_text(encoding="utf-8"))
     except (OSError, ValidationError):

@@ -183,7 +183,7 @@ def bench(
     from harness.containers.runner import choose
 
     scope = Scope.of(matrix, profile, results, artifacts, experiment)
-    planned = scope.plan()
+    planned = scope.plan_to_measure()
     docker = choose(runner, "cpu")
     job = matrix_job(planned, scope.paths, docker is None, code_policy(code))
     for cell in not_exported(planned, scope.paths):

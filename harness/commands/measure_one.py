@@ -52,9 +52,10 @@ def measure_one(path: Path, matrix: Path, profile: str, data_dir: Path | None = 
     weights = [numpy_helper.to_array(tensor) for tensor in model.graph.initializer]
     settings = load_settings(matrix, profile)
     # the headline condition alone
-    engines, threads = settings.bench.engines[:1], settings.bench.threads[:1]
-    bench = settings.bench.model_copy(update={"engines": engines, "threads": threads})
-    (condition,) = bench.conditions
+    engines, isa, threads = settings.bench.engines[:1], settings.bench.isa[:1], settings.bench.threads[:1]
+    bench = settings.bench.model_copy(update={"engines": engines, "isa": isa, "threads": threads})
+    # where the target's instruction set cannot be shown the bench takes the host's
+    conditions = dict.fromkeys([*bench.conditions, *bench.as_host().conditions])
     # Its records are discarded, so nothing is ever compared with these.
     identity = Identity(key=metadata["key"], spec={}, code={})
     with tempfile.TemporaryDirectory(prefix="harness-test-") as folder:
@@ -76,13 +77,14 @@ def measure_one(path: Path, matrix: Path, profile: str, data_dir: Path | None = 
                     onnx=path.resolve(),
                     onnx_sha256=file_sha256(path),
                     is_teacher=False,
-                    latency={condition: identity},
-                    accuracy=identity,
+                    latency={name: identity for name in conditions},
+                    accuracy={"target": identity, "host": identity},
                 )
             ],
         )
         run_bench(job)
-        latency = load(record_path(job.results, profile, "latency", CELL, condition), LatencyRecord)
+        paths = [record_path(job.results, profile, "latency", CELL, name) for name in conditions]
+        latency = load(next(path for path in paths if path.exists()), LatencyRecord)
         accuracy = load(record_path(job.results, profile, "accuracy", CELL), AccuracyRecord)
     for record in (latency, accuracy):
         if record.failure:

@@ -1,11 +1,11 @@
 """The CPUs that a bench can stand in for (cpus.toml): the instruction set that is shown, and what is not mimicked."""
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from harness.errors import HarnessError
 
@@ -20,14 +20,41 @@ class Cpu:
     title: str
     # the -march under which GCC knows these features
     gcc: str
-    # in words, as tables say it
-    isa: str
-    # fp32 channels per block of ONNX Runtime's NCHWc layout
-    vector_channels: int
     features: frozenset[str]
     physical_cores: int
     l3_mib: float
     base_ghz: float
+
+    @property
+    def vectors(self) -> "Vectors":
+        """Its vector instructions, in words and numbers."""
+        found = vectors(self.features)
+        assert found, "every CPU of the table has AVX2"
+        return found
+
+
+class Vectors(NamedTuple):
+    """Vector instructions in words, and how many fp32 channels a block of ONNX Runtime's NCHWc layout has with them."""
+
+    words: str
+    channels: int
+
+
+# By the features that tell them apart, widest first.
+KINDS: Mapping[str, Vectors] = {
+    "amx_bf16": Vectors("AVX-512 with BF16 and AMX", 16),
+    "avx512_bf16": Vectors("AVX-512 with BF16", 16),
+    "avx512_vnni": Vectors("AVX-512 with VNNI", 16),
+    "avx512f": Vectors("AVX-512", 16),
+    "avx_vnni": Vectors("AVX2 with VNNI", 8),
+    "avx2": Vectors("AVX2", 8),
+    "asimd": Vectors("NEON", 4),
+}
+
+
+def vectors(features: Collection[str]) -> Vectors | None:
+    """The vector instructions of a CPU with these features; None where they are of no kind that is known here."""
+    return next((kind for feature, kind in KINDS.items() if feature in features), None)
 
 
 @cache

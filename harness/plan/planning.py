@@ -1,7 +1,7 @@
 """From settings to a plan: which cells there are, what each is called, and the stages that make it."""
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from itertools import product
 from pathlib import Path
@@ -168,9 +168,15 @@ class Plan:
         engine, isa, threads = self.settings.bench.combinations[0]
         return Accuracy(cell.spec, engine, self.settings.bench.instruction_set(isa), threads)
 
+    def as_host(self) -> "Plan":
+        """The same cells, measured under the host's instruction set alone."""
+        return replace(self, settings=self.settings.model_copy(update={"bench": self.settings.bench.as_host()}))
+
     @cached_property
     def _conditions(self) -> dict[str, Combination]:
-        return {combination.name: combination for combination in self.settings.bench.combinations}
+        """What is asked for, and what takes its place on a machine that cannot show the target's instruction set."""
+        bench = self.settings.bench
+        return {one.name: one for one in (*bench.combinations, *bench.as_host().combinations)}
 
     @cached_property
     def _sampling(self) -> dict[str, Any]:
@@ -425,7 +431,7 @@ def rounding(settings: Settings) -> int:
     """
     if settings.pruning.round_to != "auto":
         return settings.pruning.round_to
-    multiple = settings.bench.target.cpu.vector_channels
+    multiple = settings.bench.target.cpu.vectors.channels
     while multiple > 1 and settings.model.narrowest < 2 * multiple:
         multiple //= 2
     return multiple

@@ -272,6 +272,10 @@ class Bench(Section):
         """The names of the combinations, as records are filed under; the headline first."""
         return [combination.name for combination in self.combinations]
 
+    def as_host(self) -> "Bench":
+        """The same under the host's instruction set alone: what is measured where the target's cannot be shown."""
+        return self.model_copy(update={"isa": ["host"]})
+
     def instruction_set(self, isa: Isa) -> str:
         """What stands for it in the keys of measurements: the target's name, or "host"."""
         return self.target.name if isa == "target" else isa

@@ -13,7 +13,7 @@ from harness.files import atomic_path, write_text
 from harness.plan.planning import Plan, Table
 from harness.reporting import charts
 from harness.reporting.escaping import escaped, one_line
-from harness.reporting.foot import foot, measured_lines, network_line, recipe_line, warnings
+from harness.reporting.foot import foot, measured_lines, network_line, recipe_line, stands_for, warnings
 from harness.reporting.model_facts import model_facts
 from harness.reporting.own_figures import MARKER_PROFILE, figures_table
 from harness.reporting.readme import Marker, fill, read_document
@@ -201,13 +201,13 @@ def _require_experiment(marker: Marker, plan: Plan) -> None:
 def _document(plan: Plan, table: Table, rows: list[Row], results: Path, folder: Path, heading: str) -> str:
     """A table as Markdown in a file of `folder`: title, table, means over seeds, other conditions, chart, foot."""
     title, profile = escaped(table.title), escaped(plan.profile)
-    parts = [f"{heading} {title} (profile {profile})", markdown(columns(rows))]
+    parts = [f"{heading} {title} (profile {profile})", escaped(stands_for(plan, rows)), markdown(columns(rows))]
     parts += [markdown(more) for more in (seed_means(rows), conditions(rows)) if more]
     if charts.drawable(rows):
         figure = Path(os.path.relpath(figure_path(results, plan, table), folder)).as_posix()
         parts.append(f"![{title}, profile {profile}]({quote(figure)})")
     parts.append(foot(plan, table, rows))
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def _subtitle(plan: Plan, table: Table) -> str:
@@ -223,6 +223,7 @@ def _text(plan: Plan, table: Table, rows: list[Row], place: Path) -> str:
     ]
     parts = [
         one_line(table.title),
+        *(textwrap.fill(line, 110) for line in [stands_for(plan, rows)] if line),
         terminal(columns(rows)),
         *(terminal(more) for more in (seed_means(rows), conditions(rows)) if more),
         "\n".join(textwrap.fill(line, 110, subsequent_indent="  ") for line in told),

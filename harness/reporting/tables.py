@@ -9,6 +9,7 @@ from statistics import fmean, stdev
 from tabulate import tabulate
 
 from harness.reporting.escaping import escaped
+from harness.reporting.machine import shown_cpu
 from harness.reporting.published import Published
 from harness.reporting.rows import Row, finite, known_ratio
 from harness.store.records import Interval, LatencyRecord
@@ -106,7 +107,9 @@ def conditions(rows: Sequence[Row]) -> list[Column]:
 
 
 def _condition_text(record: LatencyRecord) -> str:
-    return f"{record.runtime}, {record.threads} thread{'' if record.threads == 1 else 's'}"
+    cpu = shown_cpu(record)
+    isa = f"instruction set of the {cpu.name}" if cpu else "own instruction set"
+    return f"{record.runtime}, {record.threads} thread{'' if record.threads == 1 else 's'}, {isa}"
 
 
 def noise(rows: Sequence[Row]) -> float:

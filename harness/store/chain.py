@@ -6,7 +6,7 @@ file. One that stands may still have been made by other code than today's; then 
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, Literal, TypeVar
@@ -135,6 +135,19 @@ class Chain:
         present = code_of(stage)
         changed = tuple(name for name, digest in record.code.items() if present.get(name, digest) != digest)
         return Link(word, "stands", record, "", changed)
+
+
+def as_measured(plan: Plan, chains: Iterable[Chain]) -> Plan:
+    """The plan under the instruction sets that were measured, which the first of these chains decides that knows.
+
+    A machine that cannot show the target's instruction set measures under its own (harness.host.isa). Then the headline
+    is the host's, until the target's is measured.
+    """
+    for chain in chains if "target" in plan.settings.bench.isa else ():
+        for one in (plan, plan.as_host()):
+            if any(chain.latency(plan.teacher, name).standing for name in one.settings.bench.conditions):
+                return one
+    return plan
 
 
 def _reader(results: Path, profile: str) -> Read:

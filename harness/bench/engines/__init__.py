@@ -56,6 +56,15 @@ class Engine(ABC):
         cannot load the model; its text goes on record.
         """
 
+    def kernels(self, threads: int) -> dict[str, Any]:
+        """By which kernels the engine computes on the CPU that it is shown, by its own account, as plain JSON values.
+
+        Asked once per process, when nothing is left to be timed. `nchwc_block` (channels per block of its layout for
+        convolutions) and `exact_byte_sums` (whether products of bytes are added without saturation, as VNNI does) are
+        compared with the instruction set (harness.host.isa.evidence); anything else is kept on record.
+        """
+        return {}
+
     def facts(self, model: bytes, threads: int) -> dict[str, Any]:
         """What is worth knowing about how the engine runs this model; asked once per model, never while it is timed.
 

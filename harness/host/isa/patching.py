@@ -1,33 +1,21 @@
-"""Copies of engines' libraries in which CPUID became UD2, for hosts whose CPU or kernel cannot fault on CPUID.
-
-`python -m harness.host.isa.patching FOLDER ENVIRONMENT...` makes one for every environment of an engine, in FOLDER. It
-needs iced-x86, a disassembler, which is beside uv in .venvs/uv; nothing that measures imports this module.
+"""Finds the CPUID instructions of a shared library, and replaces them by UD2.
 
 Which bytes are the instruction cannot be told from the bytes alone: 0f a2 occurs in data and within other instructions.
 So each pair is looked up in the library's own table of functions (.eh_frame_hdr, which exceptions are unwound by), and
-its function is decoded from the first instruction on. A pair that cannot be placed so is an error, and there is no copy.
-Afterwards the copy is compared with the original, byte by byte.
+its function is decoded from the first instruction on. A pair that cannot be placed so is an error, and nothing is
+patched. Afterwards the patched library is compared with the original, byte by byte.
 """
 
-import argparse
 import hashlib
-import os
-import shutil
 import struct
-import sys
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 from harness.errors import HarnessError
-from harness.files import file_sha256
-from harness.plan import registry
 
 CPUID, UD2 = b"\x0f\xa2", b"\x0f\x0b"
-# The list beside a copy that cpuid.c reads: "offset name" for every site.
-SITES = "sites"
 PT_GNU_EH_FRAME, SHF_EXECINSTR = 0x6474E550, 4
 PCREL_SDATA4, DATAREL_SDATA4, UDATA4 = 0x1B, 0x3B, 0x03
 
@@ -165,100 +153,3 @@ def verify(library: Library, copy: bytes, offsets: Sequence[int]) -> None:
     expected.update(library.data[place:])
     if hashlib.sha256(copy).digest() != expected.digest():
         raise HarnessError(f"{library.name}: the copy differs in more than its CPUID instructions; make it again")
-
-
-# --- Copies ----------------------------------------------------------------------------------------------------------
-
-
-def packages(python: Path) -> Path:
-    """The folder of an interpreter's environment that packages are installed in."""
-    found = sorted(python.parents[1].glob("lib/python3*/site-packages"))
-    if not found:
-        raise HarnessError(f"{python.parents[1]}: no environment of Python; run: make setup")
-    return found[-1]
-
-
-def libraries(engine: str, python: Path) -> list[Path]:
-    """The libraries of an engine's plug-in that choose kernels (its LIBRARIES), relative to the environment's packages.
-
-    HarnessError where one is missing; an empty list where the engine names none.
-    """
-    folder, found = packages(python), []
-    for pattern in registry.find("engine", engine).constants.get("LIBRARIES", ()):
-        matches = sorted(path.relative_to(folder) for path in folder.glob(pattern))
-        if not matches:
-            raise HarnessError(f"{folder / pattern}: no such library; run: make setup")
-        found += matches
-    return found
-
-
-def copy_of(engine: str, python: Path, folder: Path) -> Path:
-    """Where the patched copy of an engine's libraries lies, in `folder`: named by the hash of what it is a copy of."""
-    names = libraries(engine, python)
-    digest = hashlib.sha256("".join(file_sha256(packages(python) / name) for name in names).encode()).hexdigest()
-    return folder / python.parents[1].name / digest[:16]
-
-
-def make_copy(engine: str, python: Path, folder: Path) -> Path:
-    """Make the patched copy of an engine's libraries, unless it is there; returns its folder.
-
-    On Python's path that folder goes before the environment's own packages. It has a package of the same name: links to
-    everything that is installed, with the patched libraries in place of the originals. HarnessError where a library
-    cannot be patched.
-    """
-    installed, copy = packages(python), copy_of(engine, python, folder)
-    if (copy / SITES).is_file():
-        return copy
-    # Copies of wheels that are no longer installed are of no use to anybody.
-    shutil.rmtree(copy.parent, ignore_errors=True)
-    listed = []
-    for name in libraries(engine, python):
-        library = Library(str(name), (installed / name).read_bytes())
-        offsets = sites(library)
-        for depth in range(len(name.parts) - 1, 0, -1):
-            _link(installed / Path(*name.parts[:depth]), copy / Path(*name.parts[:depth]))
-        (copy / name).unlink()
-        (copy / name).write_bytes(patched(library, offsets))
-        verify(library, (copy / name).read_bytes(), offsets)
-        listed += [f"{offset:x} {name.as_posix()}\n" for offset in offsets]
-    # Written last: a copy without its list is made again.
-    (copy / SITES).write_text("".join(listed), encoding="utf-8")
-    return copy
-
-
-def _link(installed: Path, copy: Path) -> None:
-    """Make `copy` a folder of links to what is in `installed`; a link in its place gives way, what is there stays."""
-    if copy.is_symlink():
-        copy.unlink()
-    copy.mkdir(parents=True, exist_ok=True)
-    for entry in installed.iterdir():
-        place = copy / entry.name
-        if not place.exists():
-            # Relative, so that the checkout can be moved, or copied into an image.
-            place.symlink_to(os.path.relpath(entry, copy))
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Make the copies; exit code 0, or 2 where one cannot be made."""
-    parser = argparse.ArgumentParser(prog="python -m harness.host.isa.patching", description=__doc__)
-    parser.add_argument("folder", type=Path, help="where the copies are kept")
-    parser.add_argument("environments", type=Path, nargs="+", help="environments of engines, like .venvs/bench-1.16.0")
-    given = parser.parse_args(arguments)
-    engines = {
-        variant["environment"]: engine
-        for engine in registry.names("engine")
-        for variant in registry.find("engine", engine).constants.get("VARIANTS", {}).values()
-    }
-    try:
-        for environment in given.environments:
-            copy = make_copy(engines[environment.name], environment.absolute() / "bin/python", given.folder.absolute())
-            count = len((copy / SITES).read_text(encoding="utf-8").splitlines())
-            print(f"{environment.name}: {count} CPUID instructions in a patched copy of its engine")
-    except (HarnessError, KeyError) as error:
-        print(f"error: no patched copy: {error}", file=sys.stderr)
-        return 2
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

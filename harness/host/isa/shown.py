@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Literal
 
 from harness.errors import HarnessError
+from harness.host.isa.copies import SITES, copy_of, libraries
 from harness.host.isa.features import FEATURES, mask
-from harness.host.isa.patching import SITES, copy_of, libraries
 from harness.plan.cpus import Cpu
 from harness.plan.settings import Isa
 from harness.plan.specs import engine_plugin
@@ -23,9 +23,10 @@ from harness.plan.specs import engine_plugin
 # none: the process sees the host as it is
 Way = Literal["none", "faulting", "patched"]
 LIBRARY = "cpuid.so"
+# The exit code of a process that the library ends because it cannot do what it was asked for.
+REFUSED = 97
 SYS_ARCH_PRCTL, ARCH_SET_CPUID = 158, 0x1012
-# What numpy calls the newest feature of each of its groups of AVX-512 kernels, and the feature without which it does
-# not use them. Its own CPUID is not patched.
+# What numpy, in any of its versions, calls its groups of kernels for AVX-512, and a feature that each of them needs.
 NUMPY_GROUPS = {
     "AVX512F": "avx512f",
     "AVX512CD": "avx512cd",
