@@ -11,8 +11,8 @@ PY := .venvs/main/bin/python
 HAVE_UV := .venvs/uv/.made
 HAVE_MAIN := .venvs/main/.made
 HAVE_DEV := .venvs/main/.made-dev
-HAVE_BENCH := .venvs/bench-1.16.0/.made
-HAVE_BENCHES := $(HAVE_BENCH) .venvs/bench-current/.made
+HAVE_BENCH := .venvs/bench-1.16.0/.made .venvs/isa/bench-1.16.0/.made
+HAVE_BENCHES := $(HAVE_BENCH) .venvs/bench-current/.made .venvs/isa/bench-current/.made
 
 HARNESS = $(PY) -m harness
 OPTIONS = --profile '$(PROFILE)' $(if $(EXPERIMENT),--experiment '$(EXPERIMENT)')
@@ -125,6 +125,7 @@ COMPILE = $(UV) pip compile -q --universal --generate-hashes --no-emit-index-url
 lock: $(HAVE_UV)  ## pyproject.toml -> requirements/*.txt [UPGRADE=1]
 	@echo '==> requirements'
 	@$(COMPILE) --extra setup -o requirements/setup.txt
+	@$(COMPILE) --extra isa -o requirements/isa.txt
 	@$(COMPILE) --extra bench -o requirements/bench-1.16.0.txt
 	@$(COMPILE) --extra train -o requirements/train.txt
 	@$(COMPILE) --extra bench-current -c requirements/train.txt -o requirements/bench-current.txt
@@ -162,7 +163,7 @@ $(HAVE_DEV): requirements/dev.txt $(HAVE_MAIN)
 	@touch $@
 
 # onnxruntime 1.16.0 has no wheels for Python 3.12 and later: python3 if it is 3.11, else one that uv finds or gets.
-$(HAVE_BENCH): requirements/bench-1.16.0.txt $(HAVE_UV)
+.venvs/bench-1.16.0/.made: requirements/bench-1.16.0.txt $(HAVE_UV)
 	@echo '==> .venvs/bench-1.16.0: the reference study'"'"'s runtime (Python 3.11, onnxruntime 1.16.0, no torch)'
 	@if $(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))'; \
 	  then python="$$(command -v $(PYTHON))"; else python=3.11; fi; \
@@ -176,3 +177,14 @@ $(HAVE_BENCH): requirements/bench-1.16.0.txt $(HAVE_UV)
 	@$(UV) venv -q --clear --no-project --python "$$(command -v $(PYTHON))" .venvs/bench-current
 	@$(INSTALL) --python .venvs/bench-current -r requirements/bench-current.txt
 	@touch $@
+
+# What it takes to show engines the target's instruction set (docs/target.md). Without a compiler, or on another kind of
+# machine, it says so, each time, and nothing is made: then the bench measures under the machine's own.
+.venvs/isa/.made: requirements/isa.txt $(HAVE_UV)
+	@$(UV) venv -q --clear --no-project --python "$$(command -v $(PYTHON))" .venvs/isa
+	@$(INSTALL) --python .venvs/isa -r requirements/isa.txt
+	@touch $@
+
+.venvs/isa/%/.made: .venvs/%/.made .venvs/isa/.made $(wildcard harness/host/isa/*.c harness/host/isa/*.py)
+	@echo '==> .venvs/isa: the target'"'"'s instruction set for .venvs/$*'
+	@.venvs/isa/bin/python -m harness.host.isa.prepare .venvs/isa .venvs/$* && touch $@ || true

@@ -75,7 +75,7 @@ def _enclosure(job: Job) -> dict[str, Any] | None:
 
 
 def _shown(job: Job) -> tuple[Job, dict[tuple[str, Isa], Shown], str | None]:
-    """How each engine is shown each instruction set; the host's alone, with the reason, where the target's cannot be."""
+    """How each engine is shown each instruction set; the host's alone, and why, where the target's cannot be shown."""
     settings, target = job.settings, job.settings.target.cpu
     try:
         pairs = [(engine, isa) for engine in settings.engines for isa in settings.isa]

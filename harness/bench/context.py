@@ -24,8 +24,8 @@ class Limits:
 class Context:
     """What all stages of one run share. `scratch` is removed when it ends.
 
-    `engines` maps an engine's name in matrix.toml to what it says of itself, `shown` an engine and an instruction set to
-    how it is shown, `inputs` a cell to what its model takes; a cell whose file cannot be measured has none.
+    `engines` maps an engine's name in matrix.toml to what it says of itself, `shown` an engine and an instruction set
+    to how it is shown, `inputs` a cell to what its model takes; a cell whose file cannot be measured has none.
     """
 
     job: Job

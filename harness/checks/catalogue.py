@@ -83,6 +83,7 @@ CHECKS: Sequence[Check] = (
     Check(chain.duplicate_model, TRAIN_AGAIN),
     Check(chain.other_teacher, TRAIN_AGAIN),
     Check(measurement.wrong_runtime, "make the pinned environment with make setup; " + DELETE),
+    Check(measurement.wrong_instruction_set, "see docs/target.md; " + DELETE),
     Check(measurement.too_few_samples, "raise bench.blocks or bench.rounds in matrix.toml; " + MEASURE_ALL),
     Check(measurement.wrong_threads, "set bench.threads in matrix.toml; " + MEASURE_ALL),
     Check(measurement.wrong_cpuset, "keep the cpuset as it is during a run; " + MEASURE_ALL),

@@ -64,7 +64,9 @@ def _model(chain: Chain, paths: Paths, cell: Cell) -> ModelFile:
         onnx_sha256=export.onnx_sha256,
         is_teacher=cell.is_teacher,
         latency={
-            name: _identity(one, cell, one.latency(cell, name)) for one in plans for name in one.settings.bench.conditions
+            name: _identity(one, cell, one.latency(cell, name))
+            for one in plans
+            for name in one.settings.bench.conditions
         },
         accuracy={one.settings.bench.isa[0]: _identity(one, cell, one.accuracy(cell)) for one in plans},
         answers=answers if answers.is_file() else None,

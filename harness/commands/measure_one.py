@@ -77,7 +77,7 @@ def measure_one(path: Path, matrix: Path, profile: str, data_dir: Path | None = 
                     onnx=path.resolve(),
                     onnx_sha256=file_sha256(path),
                     is_teacher=False,
-                    latency={name: identity for name in conditions},
+                    latency=dict.fromkeys(conditions, identity),
                     accuracy={"target": identity, "host": identity},
                 )
             ],

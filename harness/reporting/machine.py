@@ -42,8 +42,9 @@ def target_differences(environment: Environment, target: Cpu, shown: bool = Fals
     Where the target's instruction set was `shown`, kernels do agree.
     """
     differences = []
-    name = str(environment.get("cpu", "unknown"))
-    if target.name.lower() not in name.lower():
+    name = str(environment.get("cpu", "unknown")).lower()
+    # "Intel(R) Xeon(R) CPU E5-2699 v4 @ 2.20GHz" is an Intel Xeon E5-2699 v4
+    if not all(word.lower() in name for word in target.title.split() if any(map(str.isdigit, word))):
         differences.append("another processor")
     cores = environment.get("physical_cores")
     if cores != target.physical_cores:

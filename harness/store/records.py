@@ -167,8 +167,8 @@ class Interval(BaseModel):
 class InstructionSet(BaseModel):
     """What instruction set an engine was shown, how, and what those who looked say of it.
 
-    `way`: "faulting" and "patched" are the target's (docs/target.md), "none" is the host's own. `cpuid` are the features
-    that CPUID shows, of those that kernels are chosen by; `numpy` the groups of kernels that numpy uses; `engine` is the
+    `way`: "faulting" and "patched" are the target's (docs/target.md), "none" is the host's own. `cpuid` are the
+    features that CPUID shows, of those that kernels are chosen by; `numpy` are those that numpy found; `engine` is the
     engine's own account. All processes of a measurement agree.
     """
 

@@ -4,8 +4,8 @@ An engine is one file in this folder, or `package.module:NAME` anywhere on Pytho
 its variants, like onnxruntime-1.16.0. Constants with literal values are read without importing the file:
 
     TITLE      its name in tables
-    VARIANTS   variant -> {"version": ..., "environment": ...}: the version that the engine has to report, and the folder
-               in .venvs whose Python has it, along with the packages of the `bench` extra in pyproject.toml
+    VARIANTS   variant -> {"version": ..., "environment": ...}: the version that the engine has to report, and the
+               folder in .venvs whose Python has it, along with the packages of the `bench` extra in pyproject.toml
     LIBRARIES  the shared libraries in which it chooses its kernels, as patterns below the environment's site-packages.
                Where the kernel cannot let CPUID fault, only an engine that names them can be shown another CPU's
                instruction set (harness.host.isa)

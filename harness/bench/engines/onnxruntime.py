@@ -134,7 +134,8 @@ def _model(graph: Any) -> bytes:
     """A graph as a model file that every version of the runtime reads."""
     from onnx import helper
 
-    return bytes(helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 13)]).SerializeToString())
+    model = helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 13)])
+    return bytes(model.SerializeToString())
 
 
 ENGINE = OnnxRuntime()

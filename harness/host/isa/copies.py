@@ -1,15 +1,12 @@
 """Copies of engines' libraries in which CPUID became UD2, for hosts whose CPU or kernel cannot fault on CPUID.
 
-`python -m harness.host.isa.copies FOLDER ENVIRONMENT...` makes one for every environment of an engine, in FOLDER. It
-needs iced-x86, a disassembler, which is beside uv in .venvs/uv. What measures only looks up where a copy is.
+One for each environment and content of the libraries. Making one takes a disassembler; what measures only looks up
+where a copy is.
 """
 
-import argparse
 import hashlib
 import os
 import shutil
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 from harness.errors import HarnessError
@@ -17,6 +14,8 @@ from harness.files import file_sha256
 from harness.host.isa.patching import Library, patched, sites, verify
 from harness.plan import registry
 
+# The library that answers CPUID, in the same folder as the copies.
+LIBRARY = "cpuid.so"
 # The list beside a copy that cpuid.c reads: "offset name" for every site.
 SITES = "sites"
 
@@ -51,7 +50,7 @@ def copy_of(engine: str, python: Path, folder: Path) -> Path:
 
 
 def make_copy(engine: str, python: Path, folder: Path) -> Path:
-    """Make the patched copy of an engine's libraries, unless it is there; returns its folder.
+    """Make the patched copy of an engine's libraries, unless it is there; returns its folder. Needs iced-x86.
 
     On Python's path that folder goes before the environment's own packages. It has a package of the same name: links to
     everything that is installed, with the patched libraries in place of the originals. HarnessError where a library
@@ -87,29 +86,3 @@ def _link(installed: Path, copy: Path) -> None:
         if not place.exists():
             # Relative, so that the checkout can be moved, or copied into an image.
             place.symlink_to(os.path.relpath(entry, copy))
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Make the copies; exit code 0, or 2 where one cannot be made."""
-    parser = argparse.ArgumentParser(prog="python -m harness.host.isa.copies", description=__doc__)
-    parser.add_argument("folder", type=Path, help="where the copies are kept")
-    parser.add_argument("environments", type=Path, nargs="+", help="environments of engines, like .venvs/bench-1.16.0")
-    given = parser.parse_args(arguments)
-    engines = {
-        variant["environment"]: engine
-        for engine in registry.names("engine")
-        for variant in registry.find("engine", engine).constants.get("VARIANTS", {}).values()
-    }
-    try:
-        for environment in given.environments:
-            copy = make_copy(engines[environment.name], environment.absolute() / "bin/python", given.folder.absolute())
-            count = len((copy / SITES).read_text(encoding="utf-8").splitlines())
-            print(f"{environment.name}: {count} CPUID instructions in a patched copy of its engine")
-    except (HarnessError, KeyError) as error:
-        print(f"error: no patched copy: {error}", file=sys.stderr)
-        return 2
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

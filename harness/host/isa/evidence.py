@@ -1,4 +1,4 @@
-"""Whether a process was shown the instruction set that it was meant to be shown, by the accounts of those who looked."""
+"""Whether a process was shown the instruction set that it was meant to see, by the accounts of those who looked."""
 
 from collections.abc import Collection, Iterator
 

@@ -53,7 +53,9 @@ class Library:
         (offset,) = struct.unpack_from("<Q", self.data, 40)
         size, count = struct.unpack_from("<HH", self.data, 58)
         found = [struct.unpack_from("<IIQQQQ", self.data, offset + size * number) for number in range(count)]
-        return [Section(place, address, length) for _, _, flags, address, place, length in found if flags & SHF_EXECINSTR]
+        return [
+            Section(place, address, length) for _, _, flags, address, place, length in found if flags & SHF_EXECINSTR
+        ]
 
     @property
     def functions(self) -> list[Function]:
@@ -142,7 +144,7 @@ def patched(library: Library, offsets: Sequence[int]) -> bytes:
 
 
 def verify(library: Library, copy: bytes, offsets: Sequence[int]) -> None:
-    """HarnessError unless a copy is the library with UD2 for CPUID at these offsets, and every other byte is the same."""
+    """HarnessError unless a copy is the library with UD2 for CPUID at these offsets, and the same in every other byte."""
     expected, place = hashlib.sha256(), 0
     for offset in offsets:
         if library.data[offset : offset + 2] != CPUID:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from harness.errors import HarnessError
-from harness.host.isa.copies import SITES, copy_of, libraries
+from harness.host.isa.copies import LIBRARY, SITES, copy_of, libraries
 from harness.host.isa.features import FEATURES, mask
 from harness.plan.cpus import Cpu
 from harness.plan.settings import Isa
@@ -22,7 +22,6 @@ from harness.plan.specs import engine_plugin
 
 # none: the process sees the host as it is
 Way = Literal["none", "faulting", "patched"]
-LIBRARY = "cpuid.so"
 # The exit code of a process that the library ends because it cannot do what it was asked for.
 REFUSED = 97
 SYS_ARCH_PRCTL, ARCH_SET_CPUID = 158, 0x1012
@@ -78,7 +77,7 @@ def masked(engine: str, python: Path, features: Collection[str] | None, way: Way
     folder = python.parents[2] / "isa"
     library = folder / LIBRARY
     if not library.is_file():
-        raise HarnessError(f"{library}: not there: it needs a C compiler; install gcc, then run: make setup")
+        raise HarnessError(f"{library}: not there, which a C compiler makes; install gcc, then run: make setup")
     way = way or ("faulting" if can_fault() else "patched")
     keep = mask(features) if features is not None else {}
     words = [":".join(f"{number:x}" for number in (*place, *answer)) for place, answer in keep.items()]
