@@ -1,11 +1,11 @@
 """Records of every stage for any plan, as the harness would leave them: the figures are made up but fit together."""
 
 from collections.abc import Collection, Sequence
-from itertools import product
 from pathlib import Path
 from typing import Any
 
 from harness.files import digest
+from harness.plan.cpus import find_cpu
 from harness.plan.loading import load_settings
 from harness.plan.planning import Cell, Plan, make_plan
 from harness.plan.settings import engine_version
@@ -13,6 +13,7 @@ from harness.plan.specs import Stage
 from harness.store.records import (
     AccuracyRecord,
     ExportRecord,
+    InstructionSet,
     Interval,
     LatencyRecord,
     Process,
@@ -60,6 +61,21 @@ CLOSED = {
     "engine_sockets": [],
     "writable_models": [],
     "writable_elsewhere": [],
+}
+# What processes on that machine see, where nothing is masked and where the target's instruction set is shown.
+INSTRUCTION_SETS = {
+    "host": InstructionSet(
+        way="none",
+        cpuid=["avx2", "avx512f"],
+        numpy=["AVX2", "AVX512F"],
+        engine={"nchwc_block": 16, "exact_byte_sums": False},
+    ),
+    "target": InstructionSet(
+        way="faulting",
+        cpuid=sorted(find_cpu("i9-9900K").features),
+        numpy=["AVX2"],
+        engine={"nchwc_block": 8, "exact_byte_sums": False},
+    ),
 }
 # What "all" threads are on that machine.
 ALL = 2
@@ -138,6 +154,7 @@ def records_for(plan: Plan, cell: Cell) -> list[Record]:
             agreement_pct=99.98,
             convolutions=53,
             nchwc_convolutions=52,
+            instruction_set=INSTRUCTION_SETS[plan.settings.bench.isa[0]],
         ),
     ]
 
@@ -168,7 +185,8 @@ def latencies(plan: Plan, cell: Cell, teacher_ms: float, ratio: float) -> list[L
     """A record for each condition; the teacher's hold the control."""
     bench, spread = plan.settings.bench, 0.0 if cell.is_teacher else 0.004
     found = []
-    for name, (engine, asked) in zip(bench.conditions, product(bench.engines, bench.threads), strict=True):
+    for one in bench.combinations:
+        engine, isa, asked = one
         threads = ALL if asked == "all" else asked
         took = teacher_ms * ratio * (1 if threads == 1 else 0.6) * (1 if engine == bench.engines[0] else 0.98)
         cpus = list(range(threads))
@@ -176,8 +194,8 @@ def latencies(plan: Plan, cell: Cell, teacher_ms: float, ratio: float) -> list[L
         control = {"control_ratio": Interval(value=1.001, low=0.998, high=1.004), "control": timed}
         found.append(
             LatencyRecord(
-                **common(plan, cell, plan.latency(cell, name), {**BENCH, "measured_cpus": cpus}),
-                condition=name,
+                **common(plan, cell, plan.latency(cell, one.name), {**BENCH, "measured_cpus": cpus}),
+                condition=one.name,
                 onnx_sha256=onnx_hash(cell),
                 runtime=engine_version(engine),
                 threads=threads,
@@ -187,6 +205,7 @@ def latencies(plan: Plan, cell: Cell, teacher_ms: float, ratio: float) -> list[L
                 ratio_to_teacher=Interval(value=ratio, low=ratio - spread, high=ratio + spread),
                 processes=timed,
                 session={"intra_op_num_threads": threads},
+                instruction_set=INSTRUCTION_SETS[isa],
                 **(control if cell.is_teacher else {}),
             )
         )

@@ -58,7 +58,7 @@ def test_a_run_from_no_records_to_nothing_left_to_do(workshop: Workshop, capsys:
         identity = model.latency[HEADLINE]
         assert (record.key, record.spec, record.code) == (identity.key, identity.spec, identity.code)
         assert record.session == load_engine(CURRENT).options(1)
-        assert accuracy(job, model.cell).key == model.accuracy.key
+        assert accuracy(job, model.cell).key == model.accuracy["host"].key
         assert accuracy(job, model.cell).convolutions == 1
         assert (record.condition, record.threads) == (HEADLINE, len(record.processes[0].cpus)) == (HEADLINE, 1)
         assert [one.block for one in record.processes] == [0, 1, 2, 3]
@@ -106,7 +106,7 @@ def test_two_versions_of_an_engine_are_measured_side_by_side(
 def test_one_thread_and_all_are_measured_side_by_side(workshop: Workshop) -> None:
     job = workshop.job(workshop.model("student"), settings={**SETTINGS, "threads": [1, "all"]})
     assert run(job) == 0
-    one, all_ = latency(job, "student"), latency(job, "student", "onnxruntime-current-threads-all")
+    one, all_ = latency(job, "student"), latency(job, "student", "onnxruntime-current-host-threads-all")
     assert one.threads == 1
     assert all_.threads == min(8, read_topology().usable_cores)
     for record in (one, all_):

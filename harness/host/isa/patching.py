@@ -144,7 +144,7 @@ def patched(library: Library, offsets: Sequence[int]) -> bytes:
 
 
 def verify(library: Library, copy: bytes, offsets: Sequence[int]) -> None:
-    """HarnessError unless a copy is the library with UD2 for CPUID at these offsets, and the same in every other byte."""
+    """HarnessError unless a copy is the library with UD2 for CPUID at these offsets, and otherwise the same."""
     expected, place = hashlib.sha256(), 0
     for offset in offsets:
         if library.data[offset : offset + 2] != CPUID:
