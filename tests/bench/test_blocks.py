@@ -250,7 +250,7 @@ def test_without_a_teacher_a_latency_with_a_ratio_is_from_another_job() -> None:
     ],
 )
 def test_each_accuracy_is_out_of_date_by_itself(change: dict[str, Any], expected: bool) -> None:
-    assert accuracy_is_current(MODELS[0], accuracy(**change), RUNTIME, "1" * 64, SESSION) is expected
+    assert accuracy_is_current(MODELS[0], accuracy(**change), "host", RUNTIME, "1" * 64, SESSION) is expected
 
 
 def test_a_missing_accuracy_is_not_current() -> None:
