@@ -254,4 +254,4 @@ def test_each_accuracy_is_out_of_date_by_itself(change: dict[str, Any], expected
 
 
 def test_a_missing_accuracy_is_not_current() -> None:
-    assert not accuracy_is_current(MODELS[0], None, RUNTIME, "1" * 64, SESSION)
+    assert not accuracy_is_current(MODELS[0], None, "host", RUNTIME, "1" * 64, SESSION)

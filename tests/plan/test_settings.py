@@ -58,7 +58,9 @@ def test_the_narrowest_layer_follows_the_architecture_and_the_width(load: Load, 
 # --- Engines ---------------------------------------------------------------------------------------------------------
 
 
-def test_conditions_are_engines_times_instruction_sets_times_threads_with_the_headline_first(load: Load, document: dict[str, Any]) -> None:
+def test_conditions_are_engines_times_instruction_sets_times_threads_with_the_headline_first(
+    load: Load, document: dict[str, Any]
+) -> None:
     put(document, "bench.engines", ["onnxruntime-current", "onnxruntime-1.16.0"])
     put(document, "bench.isa", ["host", "target"])
     put(document, "bench.threads", [2, "all"])

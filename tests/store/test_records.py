@@ -223,7 +223,8 @@ def test_a_record_of_another_stage_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("version", [1, 3, None, "2"])
 @pytest.mark.parametrize(
-    ("kind", "condition"), [(AccuracyRecord, ""), (LatencyRecord, "onnxruntime-1.16.0-host-threads-1"), (TrainRecord, "")]
+    ("kind", "condition"),
+    [(AccuracyRecord, ""), (LatencyRecord, "onnxruntime-1.16.0-host-threads-1"), (TrainRecord, "")],
 )
 def test_a_record_of_another_schema_is_one_line_that_says_what_to_do(
     tmp_path: Path, version: Any, kind: type[Record], condition: str
