@@ -13,6 +13,7 @@ from harness.bench.job import Identity, Job, ModelFile
 from harness.commands.bench_job import bench_pythons, run_bench
 from harness.errors import HarnessError
 from harness.files import file_sha256
+from harness.plan.cpus import whose_instruction_set
 from harness.plan.loading import load_settings
 from harness.plan.settings import Settings
 from harness.store.paths import data_root
@@ -24,13 +25,15 @@ CELL = "model"
 
 @dataclass(frozen=True)
 class Measured:
-    """What the study's test.py prints, and what measured it: an engine like "onnxruntime 1.16.0", and its threads."""
+    """What the study's test.py prints, and what measured it: an engine like "onnxruntime 1.16.0", its threads, and in
+    words the instruction set that it was shown."""
 
     params: int
     latency: Interval
     accuracy_pct: float
     runtime: str
     threads: int
+    isa: str
 
 
 def measure_one(path: Path, matrix: Path, profile: str, data_dir: Path | None = None) -> Measured:
@@ -90,8 +93,10 @@ def measure_one(path: Path, matrix: Path, profile: str, data_dir: Path | None = 
         if record.failure:
             raise HarnessError(record.failure.message)
     assert latency.latency_ms and accuracy.accuracy_pct is not None, "done records carry their figures"
+    target = "-target-" in latency.condition
+    isa = whose_instruction_set(bench.target.name if target else "host")
     params = sum(weight.size for weight in weights if weight.dtype == np.float32)
-    return Measured(params, latency.latency_ms, accuracy.accuracy_pct, latency.runtime, latency.threads)
+    return Measured(params, latency.latency_ms, accuracy.accuracy_pct, latency.runtime, latency.threads, isa)
 
 
 def _save_testset(path: Path, settings: Settings, trained_on: str | None, root: Path) -> None:

@@ -76,6 +76,11 @@ def find_cpu(name: str) -> Cpu:
     raise HarnessError(f"unknown CPU {name!r}; allowed: {', '.join(cpus())}")
 
 
+def whose_instruction_set(isa: str) -> str:
+    """In words, under which instruction set a measurement is; `isa` as its stage has it: a CPU's name, or "host"."""
+    return "the machine's own instruction set" if isa == "host" else f"instruction set of the {find_cpu(isa).title}"
+
+
 def _cpu(name: str, document: Mapping[str, dict[str, Any]]) -> Cpu:
     entry = {key: value for key, value in document[name].items() if key != "like"}
     inherited = _cpu(document[name]["like"], document).features if "like" in document[name] else frozenset()

@@ -30,12 +30,6 @@ def shown_cpu(record: LatencyRecord | AccuracyRecord) -> Cpu | None:
     return None if isa == "host" else find_cpu(str(isa))
 
 
-def instruction_set(record: LatencyRecord | AccuracyRecord) -> str:
-    """Under which instruction set a measurement was made: "instruction set of an Intel Core i9-9900K"."""
-    cpu = shown_cpu(record)
-    return f"instruction set of an {cpu.title}" if cpu else "the machine's own instruction set"
-
-
 def target_differences(environment: Environment, target: Cpu, shown: bool = False) -> list[str]:
     """What sets the machine apart from the target; empty only where name, cores, kernels and cache all agree.
 

@@ -8,8 +8,8 @@ from statistics import fmean, stdev
 
 from tabulate import tabulate
 
+from harness.plan.cpus import whose_instruction_set
 from harness.reporting.escaping import escaped
-from harness.reporting.machine import shown_cpu
 from harness.reporting.published import Published
 from harness.reporting.rows import Row, finite, known_ratio
 from harness.store.records import Interval, LatencyRecord
@@ -107,8 +107,7 @@ def conditions(rows: Sequence[Row]) -> list[Column]:
 
 
 def _condition_text(record: LatencyRecord) -> str:
-    cpu = shown_cpu(record)
-    isa = f"instruction set of the {cpu.name}" if cpu else "own instruction set"
+    isa = whose_instruction_set(str(record.spec.get("isa", "host")))
     return f"{record.runtime}, {record.threads} thread{'' if record.threads == 1 else 's'}, {isa}"
 
 

@@ -50,7 +50,7 @@ def test_a_run_from_no_records_to_nothing_left_to_do(workshop: Workshop, capsys:
     assert "latency: block 4 done, 2 of 2 settled" in shown.err
     assert "time is up" not in shown.err
     assert "1.000 [1.000, 1.000]" in shown.out
-    assert f"{RUNTIME}, 1 thread\n" in shown.out
+    assert f"{RUNTIME}, 1 thread, the machine's own instruction set\n" in shown.out
 
     first = latency(job, "teacher-s0"), latency(job, "p0.3-bn-gram-s0")
     for record, model in zip(first, (teacher, student), strict=True):
@@ -98,8 +98,8 @@ def test_two_versions_of_an_engine_are_measured_side_by_side(
     assert raw["benchmarks"][0]["extra_info"]["runtime"] == "onnxruntime 1.16.0"
     assert accuracy(job, "student").runtime == RUNTIME
     shown = capsys.readouterr().out
-    assert f"{RUNTIME}, 1 thread\n" in shown
-    assert "onnxruntime 1.16.0, 1 thread\n" in shown
+    assert f"{RUNTIME}, 1 thread, the machine's own instruction set\n" in shown
+    assert "onnxruntime 1.16.0, 1 thread, the machine's own instruction set\n" in shown
 
 
 @pytest.mark.skipif(read_topology().usable_cores < 2, reason="one core: all threads are one")

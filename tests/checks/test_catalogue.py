@@ -227,7 +227,7 @@ def test_what_verify_compared_is_counted(bench: Bench) -> None:
         "weights here": 1,
         "ONNX files here": cells - 1,
         "accuracies": cells,
-        "latencies": 2 * cells,
-        "latencies in pytest-benchmark's files": 2 * cells,
+        "latencies": 4 * cells,
+        "latencies in pytest-benchmark's files": 4 * cells,
         "processes with raw samples here": 1,
     }

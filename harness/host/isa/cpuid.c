@@ -267,9 +267,9 @@ __attribute__((constructor)) static void start(void) {
   sigaddset(&unblocked, number);
   if (REAL(sigaction)(number, &ours, &second) || REAL(sigprocmask)(SIG_UNBLOCK, &unblocked, NULL))
     REFUSE("no handler for %s: %s", strsignal(number), strerror(errno));
+  trap = number;
   if (faulting && set_faulting(1))
     REFUSE("the kernel does not let CPUID fault here (arch_prctl ARCH_SET_CPUID: %s)", strerror(errno));
-  trap = number;
   if (faulting) say("CPUID faults and is answered; %zu leaves are masked", kept_count);
   else say("CPUID is answered in %zu places of patched copies; %zu leaves are masked", site_count, kept_count);
 }

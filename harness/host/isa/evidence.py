@@ -28,7 +28,8 @@ def disagreements(found: InstructionSet, wanted: Collection[str] | None) -> Iter
     exact = found.engine.get(EXACT_SUMS)
     # With AVX-VNNI alone it depends on the engine's version.
     if exact is not None and "avx2" in seen and "avx_vnni" not in seen and exact != ("avx512_vnni" in seen):
-        yield f"the engine adds products of bytes {'exactly, with' if exact else 'with saturation, without'} VNNI"
+        how = "exactly, as with VNNI alone" if exact else "with saturation, as without VNNI"
+        yield f"the engine adds products of bytes {how}"
 
 
 def _listed(names: Collection[str]) -> str:

@@ -31,7 +31,9 @@ static void cpuid(uint32_t leaf, uint32_t sub, uint32_t a[4]) {
 }
 static void probe(const char *who) { uint32_t a[4]; cpuid(7, 0, a); printf("%s %08x\n", who, a[1]); fflush(stdout); }
 static void *thread(void *who) { probe(who); return NULL; }
-static void in_thread(const char *who) { pthread_t t; pthread_create(&t, NULL, thread, (void *)who); pthread_join(t, NULL); }
+static void in_thread(const char *who) {
+  pthread_t t; pthread_create(&t, NULL, thread, (void *)who); pthread_join(t, NULL);
+}
 static sigjmp_buf back;
 static void jump(int number) { (void)number; siglongjmp(back, 1); }
 static void told(int number) { printf("told %d\n", number); fflush(stdout); _exit(7); }
@@ -44,7 +46,10 @@ int main(int argc, char **argv) { (void)argc; const char *what = argv[1]; BODY r
 BODIES = r"""
   if (!strcmp(what, "plain")) probe("main");
   if (!strcmp(what, "thread")) { in_thread("thread"); probe("main"); }
-  if (!strcmp(what, "fork")) { if (fork() == 0) { probe("child"); in_thread("child's thread"); _exit(0); } wait(NULL); probe("main"); }
+  if (!strcmp(what, "fork")) {
+    if (fork() == 0) { probe("child"); in_thread("child's thread"); _exit(0); }
+    wait(NULL); probe("main");
+  }
   if (!strcmp(what, "exec")) { execl("/proc/self/exe", "program", "plain", NULL); }
   if (!strcmp(what, "handlers")) {
     struct sigaction a = {0}; a.sa_handler = told; sigaction(SIGSEGV, &a, NULL); sigaction(SIGILL, &a, NULL);
@@ -81,7 +86,8 @@ BODIES = r"""
   if (!strcmp(what, "garbage-ecx")) { uint32_t a[4]; cpuid(1, 0x12345, a); printf("fma %u\n", a[2] >> 12 & 1); }
   if (!strcmp(what, "high-bits")) {
     uint64_t a, b, c = 0xffffffff00000000, d = ~0ull; a = 0xffffffff00000007;
-    __asm__ volatile("jmp 1f\n .ascii \"HERE>\"\n 1: INSTRUCTION\n jmp 2f\n .ascii \"<HERE\"\n 2:\n" : "+a"(a), "=b"(b), "+c"(c), "+d"(d));
+    __asm__ volatile("jmp 1f\n .ascii \"HERE>\"\n 1: INSTRUCTION\n jmp 2f\n .ascii \"<HERE\"\n 2:\n"
+      : "+a"(a), "=b"(b), "+c"(c), "+d"(d));
     printf("%d\n", (a | b | c | d) >> 32 == 0);
   }
 """
