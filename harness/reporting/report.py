@@ -19,6 +19,7 @@ from harness.reporting.own_figures import MARKER_PROFILE, figures_table
 from harness.reporting.readme import Marker, fill, read_document
 from harness.reporting.rows import Row, read_rows
 from harness.reporting.tables import columns, conditions, markdown, seed_means, terminal
+from harness.reporting.target_document import DOCUMENT, filled
 
 MODELS = "## The models"
 
@@ -44,6 +45,9 @@ def write_report(plan: Plan, results: Path, readme: Path | None, profiles: Colle
     # The README comes first: a fault in it should show before anything is written.
     if readme:
         written[readme] = _fill_readme(plan, rows, results, readme, profiles)
+        if (document := readme.parent / DOCUMENT).is_file():
+            text, changed = filled(document, results)
+            written[document] = bool(changed) and _write(document, text.encode())
     texts: list[str] = []
     for table in plan.tables:
         own, figure = rows[table.name], figure_path(results, plan, table)
@@ -81,7 +85,13 @@ def check_report(readme: Path, results: Path, plan_of: Callable[[str], Plan]) ->
 
     _, stale = fill(read_document(readme), readme.name, table_of)
     files = [line for profile, names in shown.items() for line in check_files(plan_of(profile), results, names)]
-    return [f"{readme.name}:{marker.line}: {_stale(marker)}" for marker in stale] + files
+    lines = [f"{readme.name}:{marker.line}: {_stale(marker)}" for marker in stale]
+    if (document := readme.parent / DOCUMENT).is_file():
+        _, stale = filled(document, results)
+        lines += [
+            f"{DOCUMENT}:{marker.line}: the table {marker.experiment} is stale; run: make report" for marker in stale
+        ]
+    return lines + files
 
 
 def _stale(marker: Marker) -> str:
