@@ -78,7 +78,7 @@ def find_cpu(name: str) -> Cpu:
 
 def whose_instruction_set(isa: str) -> str:
     """In words, under which instruction set a measurement is; `isa` as its stage has it: a CPU's name, or "host"."""
-    return "the machine's own instruction set" if isa == "host" else f"instruction set of the {find_cpu(isa).title}"
+    return "the machine's own instruction set" if isa == "host" else f"instruction set of the {find_cpu(isa).name}"
 
 
 def _cpu(name: str, document: Mapping[str, dict[str, Any]]) -> Cpu:

@@ -42,8 +42,9 @@ def cpus_table() -> str:
         most = max(above, key=lambda other: len(other.features))
         return ", ".join([f"those of {most.name}", *sorted(cpu.features - most.features)])
 
-    table = ["Name", lambda cpu: f"`{cpu.name}`", markup=True),
-        column("CPU", lambda cpu: escaped(cpu.title)),
+    table = [
+        column("Name", lambda cpu: f"`{cpu.name}`", markup=True),
+        column("CPU", lambda cpu: cpu.title),
         column("Vector instructions", lambda cpu: cpu.vectors.words),
         column("Channels per block", lambda cpu: str(cpu.vectors.channels), figures=True),
         column("Features", features),
