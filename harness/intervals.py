@@ -10,9 +10,7 @@ process, and the lower quartile over processes, since some processes see nothing
 benchmarks.estimator_study compares estimators; harness.plan.settings.ESTIMATOR names this one in every latency's key.
 """
 
-import math
 from collections.abc import Mapping, Sequence
-from statistics import NormalDist
 
 import numpy as np
 import numpy.typing as npt
@@ -106,33 +104,6 @@ def change_of_ratios(
 def halfwidth_pct(found: Interval) -> float:
     """Half an interval's width, in percent of its value."""
     return 100 * (found.high - found.low) / 2 / found.value
-
-
-def change_of_shares(
-    before: tuple[int, int], after: tuple[int, int], confidence_pct: float = CONFIDENCE_PCT
-) -> Interval:
-    """The share after minus the one before, in percentage points; each is (correct, of how many).
-
-    Newcombe's interval from two Wilson intervals (Statistics in Medicine 17, 1998, method 10), which also holds for
-    shares near 0 and 100 %. It assumes that the two are independent. Answers to the same images are correlated, so the
-    interval is too wide rather than too narrow.
-    """
-    z = NormalDist().inv_cdf(0.5 + confidence_pct / 200)
-    one, (one_low, one_high) = before[0] / before[1], _wilson(*before, z)
-    two, (two_low, two_high) = after[0] / after[1], _wilson(*after, z)
-    value = two - one
-    low = value - math.hypot(two - two_low, one_high - one)
-    high = value + math.hypot(two_high - two, one - one_low)
-    return Interval(value=100 * value, low=100 * low, high=100 * high)
-
-
-def _wilson(correct: int, count: int, z: float) -> tuple[float, float]:
-    share = correct / count
-    middle = share + z * z / (2 * count)
-    half = z * math.sqrt(share * (1 - share) / count + (z / (2 * count)) ** 2)
-    low, high = ((middle + side * half) / (1 + z * z / count) for side in (-1, 1))
-    # Exact at 0 and 100 %, where rounding would put the share itself just outside.
-    return min(low, share), max(high, share)
 
 
 def _estimates(values: Floats) -> Floats:

@@ -14,7 +14,6 @@ from harness.intervals import (
     WITHIN_PCT,
     change_of_estimates,
     change_of_ratios,
-    change_of_shares,
     estimate,
     halfwidth_pct,
     instability,
@@ -311,30 +310,6 @@ def test_a_slowdown_of_either_run_cancels_in_a_change_of_ratios(
     one = (slowed(observed, before / 2), slowed(observed, before))
     two = (slowed(observed, after), slowed(observed, after))
     assert bounds(change_of_ratios(one, two, 0)) == (2, 2, 2)
-
-
-counts = st.integers(1, 10_000).flatmap(lambda count: st.tuples(st.integers(0, count), st.just(count)))
-
-
-@given(counts, counts)
-def test_a_change_of_shares_is_inside_its_interval_and_changes_sign_with_it(
-    before: tuple[int, int], after: tuple[int, int]
-) -> None:
-    there, back = change_of_shares(before, after), change_of_shares(after, before)
-    assert -100 - 1e-9 <= there.low <= there.value <= there.high <= 100 + 1e-9
-    assert (there.value, there.low, there.high) == pytest.approx((-back.value, -back.high, -back.low))
-
-
-@given(counts)
-def test_a_share_compared_with_itself_always_includes_no_change(share: tuple[int, int]) -> None:
-    found = change_of_shares(share, share)
-    assert found.low <= found.value == 0 <= found.high
-
-
-def test_the_interval_of_a_change_of_shares_agrees_with_newcombe_s_own_example() -> None:
-    # Statistics in Medicine 17 (1998), table II, case (a): 56/70 - 48/80.
-    found = change_of_shares((48, 80), (56, 70))
-    assert (found.value, found.low, found.high) == pytest.approx((20.0, 5.24, 33.39), abs=0.01)
 
 
 # --- Warnings --------------------------------------------------------------------------------------------------------

@@ -1,27 +1,34 @@
 """The accuracy stage: one process per model over the whole test set; each record is saved as soon as it is known."""
 
+import base64
+import io
 import time
+
+import numpy as np
 
 from harness.bench.bench_display import Progress
 from harness.bench.context import Context
 from harness.bench.job import ModelFile
 from harness.bench.process import measure
+from harness.bench.testset import load_testset
+from harness.predictions import Classes, keep
 from harness.store.records import AccuracyRecord, Failure, now, save
 
 
 def measure_accuracies(context: Context, models: list[ModelFile]) -> None:
-    """Measure these models and save their records, done or failed."""
+    """Measure these models and save their answers and their records, done or failed."""
+    labels = load_testset(context.job.testset).labels
     with Progress("accuracy") as progress:
         for number, model in enumerate(models, start=1):
             progress.at(f"{number} of {len(models)}: {model.title}")
-            record = _measure(context, model)
+            record = _measure(context, model, labels)
             if record.failure:
                 progress.failed(f"{model.title} failed ({record.failure.kind}): {record.failure.message}")
             else:
                 progress.reached(f"{number} of {len(models)}: {model.title} {record.accuracy_pct:.2f} %")
 
 
-def _measure(context: Context, model: ModelFile) -> AccuracyRecord:
+def _measure(context: Context, model: ModelFile, labels: Classes) -> AccuracyRecord:
     started = time.monotonic()
     output = context.job.raw / f"accuracy-{model.cell}.json"
     assignment = context.assignment(model, context.headline)
@@ -31,7 +38,9 @@ def _measure(context: Context, model: ModelFile) -> AccuracyRecord:
     if isinstance(entry, Failure):
         return context.fail_accuracy(model, entry, seconds)
     info = entry["extra_info"]
-    correct, images, facts = info["correct"], info["images"], dict(info["facts"])
+    facts = dict(info["facts"])
+    given = np.load(io.BytesIO(base64.b64decode(info["predictions"])), allow_pickle=False)
+    correct, images = int((given == labels).sum()), len(labels)
     convolutions, nchwc = facts.pop("convolutions", None), facts.pop("nchwc_convolutions", None)
     fields = context.accuracy_fields(model)
     if facts:
@@ -45,6 +54,7 @@ def _measure(context: Context, model: ModelFile) -> AccuracyRecord:
         correct=correct,
         images=images,
         testset_sha256=context.testset_sha256,
+        **keep(context.job.results, context.job.profile, model.cell, given, labels),
         agreement_pct=None if info["agreeing"] is None else 100 * info["agreeing"] / images,
         convolutions=convolutions,
         nchwc_convolutions=nchwc,

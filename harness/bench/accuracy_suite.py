@@ -1,5 +1,6 @@
 """Accuracy of one model on all test images, through the same engine and options as its latency."""
 
+import base64
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ from harness.bench.instruction_set import evidence, require_shown
 from harness.bench.job import Assignment, ModelInput
 from harness.bench.testset import Testset, load_testset, preprocess
 from harness.errors import HarnessError
+from harness.files import file_sha256
 from harness.host.cpus import require_affinity
+from harness.predictions import encoded, load_classes
 
 BATCH = 100
 Answers = npt.NDArray[np.int64]
@@ -31,9 +34,8 @@ def test_accuracy(benchmark: Any, assignment: Assignment) -> None:
         onnx_sha256=model.onnx_sha256,
         runtime=runtime_of(assignment.engine),
         session=engine.options(threads),
-        correct=int((given == testset.labels).sum()),
-        agreeing=agreeing(given, model.answers),
-        images=len(testset.labels),
+        predictions=base64.b64encode(encoded(given)).decode("ascii"),
+        agreeing=agreeing(given, model.answers, model.answers_sha256),
         facts=engine.facts(model.read(), threads),
         instruction_set=evidence(assignment.shown, engine, threads).model_dump(mode="json"),
     )
@@ -53,14 +55,17 @@ def answer(infer: Infer, testset: Testset, wanted: ModelInput) -> Answers:
     return np.concatenate(given)
 
 
-def agreeing(given: Answers, path: Path | None) -> int | None:
+def agreeing(given: Answers, path: Path | None, sha256: str | None = None) -> int | None:
     """For how many images torch gave the same answer; None where its answers are not known."""
     if path is None:
         return None
+    remedy = "delete it to bench without torch's answers"
     try:
-        torchs = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise HarnessError(f"{path}: not readable ({error}); delete it to bench without torch's answers") from error
+        torchs = load_classes(path)
+    except HarnessError as error:
+        raise HarnessError(f"{error}; {remedy}") from error
+    if sha256 and (found := file_sha256(path)) != sha256:
+        raise HarnessError(f"{path}: sha256 is {found[:12]}..., the train record says {sha256[:12]}...; {remedy}")
     if torchs.shape != given.shape:
-        raise HarnessError(f"{path}: {torchs.shape} answers for {len(given)} images; delete it to bench without them")
+        raise HarnessError(f"{path}: {torchs.shape} answers for {len(given)} images; {remedy}")
     return int((given == torchs).sum())

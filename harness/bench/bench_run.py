@@ -11,6 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from harness import predictions
 from harness.bench.accuracy import measure_accuracies
 from harness.bench.bench_display import summary
 from harness.bench.blocks import Condition, accuracy_is_current, conditions, latencies_are_current
@@ -130,8 +131,11 @@ def _measure_all(context: Context, problems: dict[str, HarnessError]) -> int:
 
 def _accuracy_is_current(context: Context, model: ModelFile) -> bool:
     runtime, session = context.runtime(context.headline), context.session(context.headline)
+    record = context.accuracy(model)
+    if record and not predictions.are_here(context.job.results / context.job.profile, record):
+        return False
     isa = context.headline.isa
-    return accuracy_is_current(model, context.accuracy(model), isa, runtime, context.testset_sha256, session)
+    return accuracy_is_current(model, record, isa, runtime, context.testset_sha256, session)
 
 
 def _latencies_are_current(context: Context, models: list[ModelFile]) -> bool:

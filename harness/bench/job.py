@@ -42,8 +42,9 @@ class ModelFile(Strict):
     # asked for, and those of the host, which take their place where the target's instruction set cannot be shown.
     latency: dict[str, Identity]
     accuracy: dict[Isa, Identity]
-    # the class that torch gave each test image, uint8 [N] as .npy, where it is known
+    # the class that torch gave each test image (harness.predictions), where it is known, and the file's hash on record
     answers: Path | None = None
+    answers_sha256: str | None = None
 
     def read(self) -> bytes:
         """The file's bytes. HarnessError unless they are exactly the ones that were exported."""

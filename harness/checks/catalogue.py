@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from harness.checks import agreement, measurement, plausibility
+from harness.checks import agreement, answers, measurement, plausibility
 from harness.checks import files_on_disk as files
 from harness.checks import provenance as chain
 from harness.checks.evidence import Evidence, read_evidence
@@ -117,6 +117,7 @@ CHECKS: Sequence[Check] = (
     ),
     Check(plausibility.parity_lost, EXPORT_AGAIN),
     Check(plausibility.impossible_accuracy, DELETE),
+    Check(answers.other_predictions, DELETE),
     Check(
         plausibility.chance_accuracy,
         "train for longer or with a lower rate (matrix.toml), then: make train-matrix bench PROFILE={profile}",
@@ -143,6 +144,9 @@ CHECKS: Sequence[Check] = (
 STRICT: Sequence[Check] = (
     *CHECKS,
     Check(files.changed_weights, "delete that weights.safetensors, then unpack it again or train the model again"),
+    Check(answers.other_labels, DELETE),
+    Check(answers.changed_answers, "delete that answers.npy, then unpack it again, or bench without torch's answers"),
+    Check(answers.other_torch_figures, "delete {record}, then: make train-matrix bench PROFILE={profile}"),
     Check(files.other_history, MEASURE_ALL),
     Check(files.other_samples, MEASURE_ALL),
 )

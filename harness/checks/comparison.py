@@ -12,16 +12,18 @@ from typing import Any, TypeVar
 
 from tabulate import tabulate
 
+from harness import predictions
 from harness.checks.agreement import image, machine
 from harness.errors import HarnessError
 from harness.intervals import (
     CONFIDENCE_PCT,
     change_of_estimates,
     change_of_ratios,
-    change_of_shares,
     estimate,
     paired_ratio,
 )
+from harness.predictions import Predictions
+from harness.proportions import change_of_shares, paired_difference
 from harness.store.records import AccuracyRecord, Interval, LatencyRecord, Record, load
 
 R = TypeVar("R", bound=Record)
@@ -73,10 +75,12 @@ class Comparison:
 def compare(before: Path, after: Path) -> Comparison:
     """Compare two folders like results/lite. Pure reading; the same folders always give the same answer.
 
-    Only records at their own place count; other files are named in `left_out`. Raises HarnessError where a folder has
-    no records, where no cell is in both, or where the settings of [bench], the key, machine, runtime, threads, session,
-    container image or test set of a cell are not the same in both. There is no way around that: figures that were not
-    measured alike differ for that reason already.
+    Accuracies are compared image by image where both folders have the answers of the same test set, and otherwise as if
+    they were independent, which finds less. Only records at their own place count; other files are named in `left_out`.
+
+    Raises HarnessError where a folder has no records, where no cell is in both, or where the settings of [bench], the
+    key, machine, runtime, threads, session, container image or test set of a cell are not the same in both. There is no
+    way around that: figures that were not measured alike differ for that reason already.
     """
     left_out: list[str] = []
     latencies = [_read(folder, LatencyRecord, left_out) for folder in (before, after)]
@@ -98,7 +102,7 @@ def compare(before: Path, after: Path) -> Comparison:
     changes = [
         *(_latency_change(one, two, confidence) for one, two in latency_pairs),
         *(_ratio_change(*one, confidence) for one in by_teacher),
-        *(_accuracy_change(one, two, confidence) for one, two in accuracy_pairs),
+        *(_accuracy_change((before, one), (after, two), confidence) for one, two in accuracy_pairs),
     ]
     return Comparison(tuple(changes), tuple(left_out), confidence)
 
@@ -258,11 +262,23 @@ def _name(record: Record) -> str:
     return f"{record.condition}/{record.cell}" if isinstance(record, LatencyRecord) else record.cell
 
 
-def _accuracy_change(one: AccuracyRecord, two: AccuracyRecord, confidence_pct: float) -> Change:
+def _accuracy_change(
+    before: tuple[Path, AccuracyRecord], after: tuple[Path, AccuracyRecord], confidence_pct: float
+) -> Change:
+    (_, one), (_, two) = before, after
     assert one.correct is not None and one.images and two.correct is not None and two.images
     first, second = 100 * one.correct / one.images, 100 * two.correct / two.images
-    by = change_of_shares((one.correct, one.images), (two.correct, two.images), confidence_pct)
     if one.onnx_sha256 == two.onnx_sha256 and one.testset_sha256 == two.testset_sha256:
         # The same file on the same images leaves nothing to chance.
-        by = Interval(value=by.value, low=by.value, high=by.value)
+        by = Interval(value=second - first, low=second - first, high=second - first)
+    elif (ours := _answers(*before)) and (theirs := _answers(*after)) and one.labels_sha256 == two.labels_sha256:
+        by = paired_difference(ours.right, theirs.right, confidence_pct)
+    else:
+        by = change_of_shares((one.correct, one.images), (two.correct, two.images), confidence_pct)
     return Change(one.cell, one.title, "accuracy", "%", first, second, by, unchanged=0.0)
+
+
+def _answers(folder: Path, record: AccuracyRecord) -> Predictions | None:
+    """What the model answered; None where that is not on record, or was left behind when the records were copied."""
+    here = all((folder / name).exists() for name in predictions.named(record))
+    return predictions.read(folder, record) if here else None

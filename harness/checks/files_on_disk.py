@@ -16,6 +16,7 @@ from harness.checks.evidence import Entry, Evidence
 from harness.checks.fault import Fault
 from harness.files import file_sha256
 from harness.intervals import percentile, undisturbed
+from harness.predictions import named
 from harness.store import paths
 from harness.store.chain import short
 from harness.store.records import LatencyRecord
@@ -122,6 +123,7 @@ def walked(evidence: Evidence) -> dict[str, int]:
         "weights here": sum(weights_file(evidence, entry) is not None for entry in evidence.entries.values()),
         "ONNX files here": sum(entry.onnx_file_sha256 is not None for entry in evidence.entries.values()),
         "accuracies": len(list(evidence.accuracies())),
+        "accuracies with answers": sum(bool(named(record)) for _, record in evidence.accuracies()),
         "latencies": len(latencies),
         "latencies in pytest-benchmark's files": sum(
             f"{record.condition}/{record.cell}" in runs.get(str(record.environment.get("run")), {})

@@ -51,8 +51,8 @@ def matrix_job(plan: Plan, paths: Paths, local: bool = True, code: CodePolicy = 
 
 
 def _model(chain: Chain, paths: Paths, cell: Cell) -> ModelFile:
-    plan, export = chain.plan, chain.export(cell).standing
-    assert export and export.onnx_sha256, "a cell that is done has its export on record"
+    plan, train, export = chain.plan, chain.train(cell).standing, chain.export(cell).standing
+    assert train and export and export.onnx_sha256, "a cell that is done has its export on record"
     answers = answers_file(paths.folder(plan.profile, cell).resolve())
     # What is asked for, and what takes its place where the target's instruction set cannot be shown.
     plans = (plan, plan.as_host())
@@ -70,6 +70,7 @@ def _model(chain: Chain, paths: Paths, cell: Cell) -> ModelFile:
         },
         accuracy={one.settings.bench.isa[0]: _identity(one, cell, one.accuracy(cell)) for one in plans},
         answers=answers if answers.is_file() else None,
+        answers_sha256=train.answers_sha256,
     )
 
 

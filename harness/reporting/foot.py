@@ -11,7 +11,7 @@ from harness.plan.specs import JointObjective, Student, Teacher
 from harness.reporting.escaping import escaped, one_line
 from harness.reporting.machine import bench_machine, shown_cpu, target_differences
 from harness.reporting.rows import Row, width_text
-from harness.reporting.tables import of_study
+from harness.reporting.tables import of_study, over_seeds
 from harness.store.records import LatencyRecord, Record
 
 # Characters of a message that is given as a warning.
@@ -117,6 +117,7 @@ def how_to_read(rows: Sequence[Row]) -> list[str]:
     return [
         f"{counted if images else ''}Latency: that of an undisturbed core ({ESTIMATOR}). Latency ratio: latency "
         "divided by the teacher's in the same bench run, with its 95 % interval; ≈ where no difference was shown.",
+        _differences(rows),
         "MACs ratio: multiply-adds divided by the teacher's.",
         *(
             [
@@ -127,6 +128,18 @@ def how_to_read(rows: Sequence[Row]) -> list[str]:
             else []
         ),
     ]
+
+
+def _differences(rows: Sequence[Row]) -> str:
+    """What the columns that compare accuracies mean."""
+    if not any(row.predictions for row in rows):
+        return "Δ accuracy: accuracy minus the teacher's; without an interval, since no answers are on record."
+    sample = "test images, and of a mean over seeds and test images" if over_seeds(rows) else "test images"
+    return (
+        f"Δ accuracy: accuracy minus the teacher's, with its paired 95 % interval over {sample}; ≈ where no "
+        "difference was shown. Rank: one more than the number of students that were shown to be more accurate (95 % "
+        "for all pairs together), so rows of one rank are in no proven order."
+    )
 
 
 def warnings(rows: Sequence[Row]) -> list[str]:

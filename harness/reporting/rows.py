@@ -5,19 +5,22 @@ is a row that says why; none is ever dropped.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from math import isfinite
 from pathlib import Path
 from typing import Any
 
+from harness import predictions
 from harness.checks.catalogue import CHECKS
 from harness.checks.evidence import read_evidence
 from harness.checks.limits import PRUNED_SHARE
 from harness.checks.provenance import code_changed
+from harness.errors import HarnessError
 from harness.plan import registry
 from harness.plan.planning import Cell, Plan, Table, kd_label
 from harness.plan.settings import BASIC_AXES
+from harness.predictions import Predictions
 from harness.reporting import published
 from harness.store.chain import Chain, Link, State
 from harness.store.records import AccuracyRecord, ExportRecord, Interval, LatencyRecord, StageName, TrainRecord
@@ -53,6 +56,8 @@ class Row:
     beside: tuple[LatencyRecord, ...] = ()
     # plug-ins whose code has changed since a standing record was made, like "method fmse"
     changed: tuple[str, ...] = ()
+    # what the model answered to the test images, where that is on record
+    predictions: Predictions | None = field(default=None, compare=False)
 
     @property
     def accuracy_pct(self) -> float | None:
@@ -220,7 +225,16 @@ def read_row(chain: Chain, cell: Cell, results: Path) -> Row:
         tuple(_problem(link, results) for link in links if not link.standing),
         tuple(link.standing for link in beside if link.standing),
         tuple(dict.fromkeys(name for link in standing for name in link.changed)),
+        _predictions(accuracy.standing, results),
     )
+
+
+def _predictions(record: AccuracyRecord | None, results: Path) -> Predictions | None:
+    try:
+        return predictions.read(results / record.profile, record) if record else None
+    except HarnessError:
+        # a check names them, and the row says that it fails
+        return None
 
 
 def _problem(link: Link[Any], results: Path) -> Problem:

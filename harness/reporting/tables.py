@@ -9,6 +9,7 @@ from statistics import fmean, stdev
 from tabulate import tabulate
 
 from harness.plan.cpus import whose_instruction_set
+from harness.reporting.differences import Model, ranks, to_teacher
 from harness.reporting.escaping import escaped
 from harness.reporting.published import Published
 from harness.reporting.rows import Row, finite, known_ratio
@@ -29,8 +30,8 @@ class Column:
 
 
 def columns(rows: Sequence[Row]) -> list[Column]:
-    """The study's six columns, verbatim and first, then the axes of the experiment's own, the ratios to the teacher, a
-    note, and (for models that the study made) its figures."""
+    """The study's six columns, verbatim and first, then the axes of the experiment's own, what sets the models apart
+    from the teacher, a note, and (for models that the study made) its figures."""
     teacher_macs = next((row.macs for row in rows if row.cell.is_teacher), None)
     latency = [row.latency_ms for row in rows]
     params = [row.params / 1e6 if row.params is not None else None for row in rows]
@@ -41,6 +42,7 @@ def columns(rows: Sequence[Row]) -> list[Column]:
         _figures("Accuracy (%)", [row.accuracy_pct for row in rows], 2),
         _figures("Parameters (M)", params, _decimals(params, digits=2, least=1)),
         *_made_by(rows),
+        *_accuracies_compared([[row] for row in rows], rows, ranked=not over_seeds(rows)),
         Column("Latency ratio", [ratio(row.latency, noise(rows)) for row in rows]),
         _figures("MACs ratio", [_macs_ratio(row, teacher_macs) for row in rows], 2),
     ]
@@ -55,6 +57,16 @@ def _made_by(rows: Sequence[Row]) -> list[Column]:
         Column("Pruning", [row.pruning for row in rows], figures=False),
         Column("KD", [row.kd for row in rows], figures=False),
         *(Column(header, [row.axes.get(axis, ABSENT) for row in rows]) for axis, header in axis_headers(rows).items()),
+    ]
+
+
+def _accuracies_compared(models: Sequence[Model], rows: Sequence[Row], ranked: bool = True) -> list[Column]:
+    """The difference to the teacher's accuracy and, where there are several to be ranked, each model's rank."""
+    places = ranks(models) if ranked else []
+    differences = [to_teacher(model, rows) or ABSENT for model in models]
+    return [
+        Column("Δ accuracy (points)", differences),
+        *([Column("Rank", [str(place or ABSENT) for place in places])] if sum(map(bool, places)) > 1 else []),
     ]
 
 
@@ -135,7 +147,8 @@ def interval_text(interval: Interval, noise: float = 0.0) -> str:
 
 
 def seed_means(rows: Sequence[Row]) -> list[Column]:
-    """Mean accuracy over the seeds, where a table has more than one; else no columns. The best mean is first."""
+    """Mean accuracy over the seeds and how it compares, where a table has more than one; else no columns. The best mean
+    is first."""
     if not over_seeds(rows):
         return []
     groups = [(members, accuracies(members)) for members in seed_groups(rows)]
@@ -147,6 +160,7 @@ def seed_means(rows: Sequence[Row]) -> list[Column]:
         Column("Seeds", [f"{len(found)} of {len(members)}" for members, found in groups]),
         Column("Mean accuracy (%)", [f"{fmean(found):.2f}" if found else ABSENT for _, found in groups]),
         Column("SD over seeds", [f"{stdev(found):.2f}" if len(found) > 1 else ABSENT for _, found in groups]),
+        *_accuracies_compared([members for members, _ in groups], rows),
         *([Column("Study: mean accuracy (%)", study, study=True)] if any(means) else []),
     ]
 

@@ -83,5 +83,5 @@ def data_root() -> Path:
 
 
 def answers_file(folder: Path) -> Path:
-    """In a cell's folder: the class that torch gives each test image, uint8 or uint16 [N]."""
+    """In a cell's folder: the class that torch gives each test image (harness.predictions)."""
     return folder / "answers.npy"

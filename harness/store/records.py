@@ -108,12 +108,15 @@ class Rounded(BaseModel):
 class TrainRecord(Record):
     """A trained model: teacher or student. `accuracy_pct` is torch's, after the last epoch, on all test images.
 
-    Where the weights came here in half precision, `weights_sha256` and `accuracy_pct` are those of the rounded weights,
-    as is everything made from them, and `rounded_from` says what was trained.
+    `answers_sha256` is that of torch's answers to them (harness.predictions).
+
+    Where the weights came here in half precision, `weights_sha256`, `answers_sha256` and `accuracy_pct` are those of
+    the rounded weights, as is everything made from them, and `rounded_from` says what was trained.
     """
 
     stage: ClassVar[StageName] = "train"
     weights_sha256: str | None = None
+    answers_sha256: str | None = None
     # the size of images that the model is for
     image_size: int | None = None
     # a student's: the weights of the teacher that it was pruned from and distilled from
@@ -230,7 +233,8 @@ class AccuracyRecord(Record):
     """Accuracy of one ONNX file through the bench's own session, on all test images.
 
     `agreement_pct` is the share of images for which it gives torch's answer, right or wrong. Of the model's
-    `convolutions` that session computes `nchwc_convolutions` in the runtime's fast layout.
+    `convolutions` that session computes `nchwc_convolutions` in the runtime's fast layout. The answers and the labels
+    lie beside the record (harness.predictions).
     """
 
     stage: ClassVar[StageName] = "accuracy"
@@ -240,6 +244,8 @@ class AccuracyRecord(Record):
     correct: int | None = None
     images: int | None = None
     testset_sha256: str | None = None
+    predictions_sha256: str | None = None
+    labels_sha256: str | None = None
     agreement_pct: float | None = None
     convolutions: int | None = None
     nchwc_convolutions: int | None = None

@@ -9,7 +9,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 import torch_pruning as tp
 from torch import Tensor, nn
@@ -18,10 +17,11 @@ from harness import datasets
 from harness.architectures import parameter_count, widths_of
 from harness.datasets import Images
 from harness.errors import HarnessError
-from harness.files import atomic_path, file_sha256, write_text
+from harness.files import file_sha256, write_text
 from harness.model_files.onnx_export import IR_VERSION, PARITY_IMAGES, export
 from harness.model_files.weights import load_weights, save_weights
 from harness.plan.planning import Cell, Plan
+from harness.predictions import save_classes
 from harness.store.chain import Chain
 from harness.store.paths import Paths, answers_file
 from harness.store.records import (
@@ -151,13 +151,12 @@ class Ledger:
         about = {"cell": cell.model_id, "key": cell.trained.key, "image_size": self.image_size}
         save_weights(path, model, {**about, "dataset": self.plan.dataset})
         # what the bench compares its own answers with
-        small = torch.uint8 if self.test.labels.max() < 256 else torch.int32
-        with atomic_path(answers_file(self.folder(cell))) as temporary, temporary.open("wb") as file:
-            np.save(file, given.to(small).numpy())
+        answers_sha256 = save_classes(answers_file(self.folder(cell)), given.numpy())
         record = TrainRecord(
             status="done",
             finished_at=now(),
             weights_sha256=file_sha256(path),
+            answers_sha256=answers_sha256,
             image_size=self.image_size,
             teacher_sha256=None if cell.is_teacher else file_sha256(self.weights(self.plan.teacher)),
             accuracy_pct=accuracy_pct(given, self.test),

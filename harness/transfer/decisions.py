@@ -4,15 +4,17 @@ Whether a record stands is never decided here: harness.store.chain says so, of t
 those here as they would be if a record were taken.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
 
+from harness import predictions
 from harness.errors import HarnessError
 from harness.plan.planning import Plan
 from harness.store.chain import Chain, hashes, short
-from harness.store.records import ExportRecord, LatencyRecord, Record, TrainRecord, load
+from harness.store.records import AccuracyRecord, ExportRecord, LatencyRecord, Record, TrainRecord, load
 from harness.transfer.foreign_results import Place, Source, file_of, places, run_of
 
 
@@ -74,6 +76,13 @@ class LocalRecords:
         self._taken[found.place.file] = found.record
         self.writes[found.place.file] = content
         self.chain = self.chain_with()
+
+    def lay_beside(self, files: Mapping[str, bytes]) -> None:
+        """Have files here that a record names, as far as they are not here already."""
+        for name, content in files.items():
+            path = self.folder / name
+            if not path.is_file() or path.read_bytes() != content:
+                self.writes[name] = content
 
     def latencies(self) -> list[LatencyRecord]:
         """The latencies that stand, under every condition."""
@@ -145,6 +154,7 @@ class Decisions:
         mine = here.record if here.state in ("stands", "failed") else None
         if mine == record:
             self.merged.same.append(place.file)
+            self._complete(record)
         elif reason := self._without_teacher(found):
             self._leave(place, reason, fault=True)
         elif reason := self._orphaned(found):
@@ -242,7 +252,25 @@ class Decisions:
             self._leave(found.place, f"ended {new.finished_at}, the one here {mine.finished_at}")
 
     def _take(self, found: Found) -> None:
+        try:
+            beside = self._predictions(found.record)
+        except HarnessError as error:
+            # A record without the predictions that it names would fail a check here.
+            self._leave(found.place, str(error), fault=True)
+            return
         self.local.take(found, (self.source.folder / found.place.file).read_bytes())
+        self.local.lay_beside(beside)
+
+    def _complete(self, record: Record) -> None:
+        """Take the predictions of a record that is here, and whose own have been lost or damaged."""
+        if isinstance(record, AccuracyRecord) and not predictions.are_here(self.local.folder, record):
+            # where they are lost there as well, the checks here say so
+            with suppress(HarnessError):
+                self.local.lay_beside(self._predictions(record))
+
+    def _predictions(self, record: Record) -> dict[str, bytes]:
+        """The files that go where a record goes."""
+        return self.source.predictions_of(record) if isinstance(record, AccuracyRecord) else {}
 
     def _leave(self, place: Place, reason: str, fault: bool = False) -> None:
         self.merged.left.append(Left(place.file, reason, fault))

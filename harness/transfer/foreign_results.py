@@ -3,9 +3,10 @@
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
+from harness import predictions
 from harness.errors import HarnessError
 from harness.plan.planning import Cell, Plan
 from harness.plan.specs import key_of
@@ -49,7 +50,7 @@ class Place:
 
 def file_of(kind: type[Record], name: str, condition: str = "") -> str:
     """A record's file, relative to the profile's folder."""
-    return record_path(Path(), "", kind.stage, name, condition).as_posix()
+    return record_path(Path(), ".", kind.stage, name, condition).as_posix()
 
 
 def places(plan: Plan) -> list[Place]:
@@ -92,7 +93,25 @@ class Source:
         patterns = [f"{kind.stage}/{'*/' if kind is LatencyRecord else ''}*" for kind in KINDS]
         found = [path for pattern in patterns for path in files_inside(self.folder, pattern)]
         names = [path.relative_to(self.folder).as_posix() for path in found]
-        return [name for name in names if name not in self._places]
+        return [name for name in names if name not in self._places and not self._goes_with_a_record(name)]
+
+    def _goes_with_a_record(self, name: str) -> bool:
+        """Whether a file is one of the predictions that go where their record goes."""
+        place = PurePosixPath(name)
+        if place.parts[0] != AccuracyRecord.stage or place.suffix != ".npy":
+            return False
+        return place.name.startswith(predictions.LABELS) or place.with_suffix(".json").as_posix() in self._places
+
+    def predictions_of(self, record: AccuracyRecord) -> dict[str, bytes]:
+        """The files of predictions that a record names, relative to the folder, with what they hold.
+
+        HarnessError where one is missing, lies outside the folder, or is not the one that the record names.
+        """
+        files = predictions.named(record)
+        for name in files:
+            require_file_inside(self.folder, self.folder / name)
+        predictions.read(self.folder, record)
+        return {name: (self.folder / name).read_bytes() for name in files}
 
 
 def _key(record: Record) -> str:

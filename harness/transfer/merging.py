@@ -11,6 +11,8 @@ it, so an error leaves things as they were. A second call finds nothing to do. T
 - Two trainings of one model with different weights are an error that names both; `replace` takes the other machine's.
 - Of the same weights exported to two different ONNX files, the one here is kept, since the latencies here are of that
   file; `replace` takes the other machine's.
+- An accuracy comes with the answers that it was counted from (harness.predictions), and is refused where these are not
+  there or are not the ones that it names.
 - Latencies are taken a bench run at a time or not at all, because a ratio to the teacher holds within its run. A run
   replaces an earlier one only where it has every model that the earlier one has.
 """

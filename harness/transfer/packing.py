@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 from harness.errors import HarnessError
 from harness.files import file_sha256, write_text
 from harness.plan.planning import Cell, Plan
+from harness.predictions import save_classes
 from harness.store.chain import Chain, short
 from harness.store.paths import Paths, answers_file
 from harness.store.records import TrainRecord, now
@@ -66,7 +67,7 @@ def pack(plan: Plan, paths: Paths, cell: Cell, out: Path, part_mib: float, onnx:
     weights = paths.weights(plan.profile, cell)
     files = {weights: record.weights_sha256}
     if answers_file(weights.parent).is_file():
-        files[answers_file(weights.parent)] = None
+        files[answers_file(weights.parent)] = record.answers_sha256
     if onnx:
         export = Chain(plan, paths.results).export(cell).standing
         if export is None:
@@ -82,9 +83,6 @@ def pack_half(plan: Plan, paths: Paths, cell: Cell, out: Path, part_mib: float, 
 
     Both accuracies are measured here, on all test images, and are in the manifest.
     """
-    import numpy as np
-    import torch
-
     from harness import datasets
     from harness.training.device import choose_device
     from harness.transfer.half_precision import effect_of_rounding, narrow, require_harmless, widen
@@ -106,7 +104,7 @@ def pack_half(plan: Plan, paths: Paths, cell: Cell, out: Path, part_mib: float, 
         widen(narrowed, wide)
         half, classes = effect_of_rounding(weights, wide, images, data.image_size, device or choose_device("fp32"))
         require_harmless(cell.id, half)
-        np.save(given, classes.to(torch.uint8 if images.labels.max() < 256 else torch.int32).numpy())
+        save_classes(given, classes.numpy())
         return _write_pack(plan, cell, out, part_mib, [narrowed, given], "float16", str(record.weights_sha256), half)
 
 
@@ -120,7 +118,7 @@ def _require_file(path: Path, expected: str | None) -> None:
     if not path.is_file():
         raise HarnessError(f"{path}: not on this machine")
     if expected and (found := file_sha256(path)) != expected:
-        raise HarnessError(f"{path}: sha256 is {short(found)}, the record says {short(expected)}; train it again")
+        raise HarnessError(f"{path}: sha256 is {short(found)}, the record says {short(expected)}; make it again")
 
 
 def _write_pack(

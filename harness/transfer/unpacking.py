@@ -1,19 +1,19 @@
 """Puts a pack's files where training, export and bench look for them.
 
 A pack holds a model's weights, torch's answers to the test images, and perhaps its ONNX file; a file of any other name
-is refused. What the weights and the ONNX file have to be is said by the records here, not by the manifest, and each
-file is hashed after it has been written and before it takes its place.
+is refused. What the files have to be is said by the records here, not by the manifest, and each file is hashed after it
+has been written and before it takes its place.
 """
 
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
 
 from harness.errors import HarnessError
 from harness.files import file_sha256
 from harness.plan.planning import Cell, Plan
+from harness.predictions import load_classes
 from harness.store.chain import Chain, short
 from harness.store.paths import Paths, answers_file
 from harness.store.records import Rounded, TrainRecord, save
@@ -78,36 +78,29 @@ def _targets(plan: Plan, paths: Paths, cell: Cell) -> tuple[Path, Path, Path]:
 
 
 def _require_answers(folder: Path, file: Packed, classes: int) -> None:
-    """HarnessError where a file is no plain array of class numbers: the bench reads it, and no record has its hash."""
+    """HarnessError where a file is no array of this many classes' numbers: not every train record has its hash."""
     with tempfile.TemporaryDirectory(prefix="harness-unpack-") as scratch:
         joined = Path(scratch) / file.name
         join(folder, file, joined, file.sha256)
         try:
-            # Mapped, so that a header cannot ask for more than the file holds. Objects, which are pickled, are refused.
-            array = np.lib.format.open_memmap(joined, mode="r")
-            plain = array.ndim == 1 and array.dtype.kind in "iu" and 0 <= array.min() <= array.max() < classes
-        except (OSError, ValueError) as error:
-            raise HarnessError(f"{folder}: {file.name} is no array of class numbers ({error})") from error
-    if not plain:
-        raise HarnessError(f"{folder}: {file.name} is no array of class numbers")
+            possible = load_classes(joined).max() < classes
+        except HarnessError as error:
+            raise HarnessError(f"{folder}: {file.name} is {str(error).partition(': ')[2]}") from error
+    if not possible:
+        raise HarnessError(f"{folder}: {file.name} is no array of class numbers below {classes}")
 
 
 def _unpack_whole(
     plan: Plan, paths: Paths, folder: Path, manifest: Manifest, cell: Cell, record: TrainRecord
 ) -> Unpacked:
-    weights, _, onnx = _targets(plan, paths, cell)
+    weights, answers, onnx = _targets(plan, paths, cell)
     export = Chain(plan, paths.results).export(cell).standing
-    expected = {weights.name: record.weights_sha256, onnx.name: export.onnx_sha256 if export else None}
     for file in manifest.files:
-        if file.name == weights.name and file.sha256 != record.weights_sha256:
-            raise HarnessError(
-                f"{folder}: {file.name} has SHA-256 {short(file.sha256)}, the train record here names "
-                f"{short(record.weights_sha256)}"
-            )
+        _require_on_record(folder, file, {weights.name: record.weights_sha256, answers.name: record.answers_sha256})
     done = Unpacked(cell.id, [], [], [])
     for file in manifest.files:
         target = weights.parent / file.name
-        wanted = expected.get(file.name, file.sha256)
+        wanted = (export.onnx_sha256 if export else None) if file.name == onnx.name else file.sha256
         if file.name == onnx.name and file.sha256 != wanted:
             done.notes.append("the ONNX file is not the one on record here; left, to be exported again")
         elif target.is_file() and file_sha256(target) == wanted:
@@ -116,6 +109,15 @@ def _unpack_whole(
             join(folder, file, target, str(wanted))
             done.placed.append(file.name)
     return done
+
+
+def _require_on_record(folder: Path, file: Packed, expected: Mapping[str, str | None]) -> None:
+    """HarnessError where a file is not the one that the train record names, if it names one."""
+    wanted = expected.get(file.name)
+    if wanted and file.sha256 != wanted:
+        raise HarnessError(
+            f"{folder}: {file.name} has SHA-256 {short(file.sha256)}, the train record here names {short(wanted)}"
+        )
 
 
 def _unpack_half(
@@ -130,6 +132,9 @@ def _unpack_half(
     if weights.is_file() and file_sha256(weights) == record.weights_sha256:
         # The trained weights themselves are better than their rounded copy.
         return Unpacked(cell.id, [], [weights.name], [])
+    rounded_here = record.weights_sha256 == half.weights_sha256
+    if answers.name in files and rounded_here:
+        _require_on_record(folder, files[answers.name], {answers.name: record.answers_sha256})
     with tempfile.TemporaryDirectory(prefix="harness-unpack-") as scratch:
         narrowed = Path(scratch) / weights.name
         join(folder, files[weights.name], narrowed, files[weights.name].sha256)
@@ -137,12 +142,17 @@ def _unpack_half(
         widen(narrowed, weights, half.weights_sha256)
     if answers.name in files:
         join(folder, files[answers.name], answers, files[answers.name].sha256)
-    if record.weights_sha256 != half.weights_sha256:
+    if not rounded_here:
         assert record.weights_sha256 is not None and record.accuracy_pct is not None, "a standing record has both"
         rounded = record.rounded_from or Rounded(
             dtype="float16", weights_sha256=record.weights_sha256, accuracy_pct=record.accuracy_pct
         )
-        changes = {"weights_sha256": half.weights_sha256, "accuracy_pct": half.accuracy_pct, "rounded_from": rounded}
+        changes = {
+            "weights_sha256": half.weights_sha256,
+            "answers_sha256": files[answers.name].sha256 if answers.name in files else None,
+            "accuracy_pct": half.accuracy_pct,
+            "rounded_from": rounded,
+        }
         save(paths.results, record.model_copy(update=changes))
     note = f"in half precision: {half.accuracy_pct:.2f} %, before {half.accuracy_before_pct:.2f} %; the record says so"
     return Unpacked(cell.id, list(files), [], [note])

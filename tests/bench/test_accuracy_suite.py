@@ -11,6 +11,7 @@ from harness.bench.job import ModelFile, ModelInput
 from harness.bench.model_input import model_input
 from harness.bench.testset import load_testset
 from harness.errors import HarnessError
+from harness.predictions import save_classes
 from tests.bench_kit import Workshop
 
 
@@ -55,21 +56,34 @@ def test_labels_beyond_the_model_s_classes_are_an_error(workshop: Workshop) -> N
 
 def test_answers_that_agree_with_torch_are_counted(tmp_path: Path) -> None:
     path = tmp_path / "answers.npy"
-    np.save(path, np.array([3, 1, 4, 1, 5], np.uint8))
-    assert agreeing(np.array([3, 1, 4, 9, 9]), path) == 3
+    sha256 = save_classes(path, np.array([3, 1, 4, 1, 5]))
+    assert agreeing(np.array([3, 1, 4, 9, 9]), path, sha256) == 3
+    assert agreeing(np.array([3, 1, 4, 9, 9]), path) == 3, "a train record from before they were hashed"
     assert agreeing(np.array([3]), None) is None
 
 
-@pytest.mark.parametrize("content", [None, b"", b"cut short"])
-def test_answers_of_torch_that_cannot_be_read_are_named(tmp_path: Path, content: bytes | None) -> None:
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [(None, "cannot be read"), (b"", "no array of class numbers"), (b"cut short", "no array of class numbers")],
+)
+def test_answers_of_torch_that_cannot_be_read_are_named(tmp_path: Path, content: bytes | None, reason: str) -> None:
     path = tmp_path / "answers.npy"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(HarnessError, match=r"answers\.npy: not readable .*delete it"):
+    with pytest.raises(HarnessError, match=rf"answers\.npy: {reason} .*delete it"):
         agreeing(np.array([1, 2]), path)
 
 
 def test_answers_of_torch_to_another_test_set_are_refused(tmp_path: Path) -> None:
-    np.save(tmp_path / "answers.npy", np.zeros(3, np.uint8))
+    save_classes(tmp_path / "answers.npy", np.zeros(3, np.uint8))
     with pytest.raises(HarnessError, match=r"answers\.npy: \(3,\) answers for 2 images"):
         agreeing(np.array([1, 2]), tmp_path / "answers.npy")
+
+
+def test_answers_that_are_not_those_on_the_train_record_are_refused(tmp_path: Path) -> None:
+    sha256 = save_classes(tmp_path / "answers.npy", np.array([1, 2]))
+    save_classes(tmp_path / "answers.npy", np.array([2, 1]))
+    with pytest.raises(
+        HarnessError, match=rf"answers\.npy: sha256 is .*, the train record says {sha256[:12]}.*delete it"
+    ):
+        agreeing(np.array([1, 2]), tmp_path / "answers.npy", sha256)

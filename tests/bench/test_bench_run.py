@@ -1,3 +1,4 @@
+import base64
 import contextlib
 import json
 import os
@@ -9,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from harness.bench import process
@@ -18,10 +20,12 @@ from harness.bench.context import Limits
 from harness.bench.engines import load_engine, runtime_of
 from harness.bench.job import Assignment, Job
 from harness.bench.process import EngineAnswer
+from harness.bench.testset import load_testset
 from harness.errors import HarnessError
 from harness.host.cpus import read_topology
 from harness.intervals import estimate
 from harness.plan.settings import engine_version
+from harness.predictions import encoded, read
 from harness.store.records import AccuracyRecord, Failure, LatencyRecord, load, record_path, save
 from tests.bench_kit import ENGINES, HEADLINE, OLD, OLD_ENGINE, OLD_PYTHON, SETTINGS, Workshop
 
@@ -67,6 +71,14 @@ def test_a_run_from_no_records_to_nothing_left_to_do(workshop: Workshop, capsys:
         assert record.latency_ms.low <= record.latency_ms.value <= record.latency_ms.high
         assert accuracy(job, model.cell).accuracy_pct == 90
         assert (accuracy(job, model.cell).correct, accuracy(job, model.cell).images) == (108, 120)
+    labels = load_testset(job.testset).labels
+    for name in (teacher.cell, student.cell):
+        kept = read(job.results / job.profile, accuracy(job, name))
+        assert kept is not None
+        np.testing.assert_array_equal(kept.labels, labels)
+        # the test set lies about the first twelve images, and the model is right about all
+        assert list(np.flatnonzero(~kept.right)) == list(range(12))
+    assert len(list((job.results / job.profile / "accuracy").iterdir())) == 5, "two records with answers, one of labels"
     series = [first[0].processes, first[0].control, first[1].processes]
     orders = [[one.order for one in processes] for processes in series]
     assert sorted(order for places in orders for order in places) == list(range(12))
@@ -123,8 +135,9 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Which cells of which suites were measured, where the processes only say that they have done it."""
     calls: list[str] = []
     common = {"first_inference_ms": 1.0, "warmup_rounds": 2, "rounds": 11, "distinct_inputs": 11, "cpus": [0]}
-    common |= {"involuntary_switches": 0, "peak_rss_bytes": 1, "correct": 90, "images": 120, "agreeing": None}
-    info = common | {"facts": {"convolutions": 1, "nchwc_convolutions": 0}}
+    common |= {"involuntary_switches": 0, "peak_rss_bytes": 1, "agreeing": None}
+    answers = base64.b64encode(encoded(np.zeros(120, np.int64))).decode()
+    info = common | {"predictions": answers, "facts": {"convolutions": 1, "nchwc_convolutions": 0}}
 
     def measure(suite: str, given: Assignment, *_: object) -> dict[str, Any]:
         calls.append(f"{suite.removesuffix('_suite.py')} {given.model.cell}")
@@ -176,6 +189,17 @@ def an_accuracy_is_gone(_: Workshop, job: Job) -> None:
     record_path(job.results, job.profile, "accuracy", "student").unlink()
 
 
+def the_answers_are_gone(_: Workshop, job: Job) -> None:
+    (job.results / job.profile / "accuracy/student.npy").unlink()
+
+
+def an_answer_has_changed(_: Workshop, job: Job) -> None:
+    path = job.results / job.profile / "accuracy/student.npy"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
 def a_model_was_exported_again(workshop: Workshop, _: Job) -> None:
     workshop.model("student", weight=2.0)
 
@@ -190,6 +214,8 @@ def a_model_was_exported_again(workshop: Workshop, _: Job) -> None:
         (a_latency_is_of_another_runtime, LATENCIES),
         (a_latency_had_other_options, LATENCIES),
         (an_accuracy_is_gone, ["accuracy student"]),
+        (the_answers_are_gone, ["accuracy student"]),
+        (an_answer_has_changed, ["accuracy student"]),
         (a_model_was_exported_again, ["accuracy student", *LATENCIES]),
     ],
 )

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from harness.checks import limits
-from harness.checks.catalogue import CHECKS, STRICT, errors
+from harness.checks.catalogue import CHECKS, STRICT, check_results, errors
 from harness.checks.evidence import read_evidence
 from harness.checks.files_on_disk import walked
 from harness.plan.planning import make_plan
@@ -20,13 +20,13 @@ from harness.store.records import (
     parity_limit,
     save,
 )
-from tests.checks import faults_of_measurement, faults_of_models, faults_of_the_chain
+from tests.checks import faults_of_answers, faults_of_measurement, faults_of_models, faults_of_the_chain
 from tests.checks.planted import BESIDE, CELL, FAULTS, HEADLINE, OTHER, TEACHER, Bench, Plant, make_bench
 from tests.documents import Load, put
-from tests.synthetic import CLOSED, plan_for, records_for
+from tests.synthetic import CLOSED, keep_predictions, plan_for, records_for
 
 # Each registers its faults when it is imported.
-FAULT_FILES = (faults_of_the_chain, faults_of_measurement, faults_of_models)
+FAULT_FILES = (faults_of_the_chain, faults_of_measurement, faults_of_models, faults_of_answers)
 
 
 @pytest.mark.parametrize("name", FAULTS)
@@ -57,6 +57,32 @@ def test_checks_have_names_and_say_what_they_find_and_what_to_do() -> None:
 @pytest.mark.parametrize("profile", ["quick", "lite", "full"])
 def test_sound_records_give_no_finding(profile: str, tmp_path: Path) -> None:
     assert make_bench(plan_for(profile), tmp_path).findings() == []
+
+
+def test_sound_answers_a_sound_test_set_and_torchs_sound_answers_give_no_finding(bench: Bench) -> None:
+    faults_of_answers.with_testset(bench)
+    faults_of_answers.with_torchs_answers(bench)
+    assert bench.findings() == []
+
+
+def test_answers_are_checked_where_there_are_nothing_but_records(bench: Bench) -> None:
+    faults_of_answers.an_accuracy_a_hundredth_above_what_the_predictions_give(bench)
+    correct = bench.get(AccuracyRecord).correct
+    (finding,) = check_results(bench.plan, bench.results)
+    assert finding.reason == f"{correct - 1} of 10000 predictions are right, the record says {correct}"
+
+
+def test_a_test_set_that_cannot_be_read_is_the_benchs_to_name(bench: Bench) -> None:
+    faults_of_answers.with_testset(bench).write_bytes(b"cut short")
+    assert bench.findings() == []
+
+
+def test_answers_of_torch_from_before_they_were_hashed_still_have_to_give_its_accuracy(bench: Bench) -> None:
+    faults_of_answers.with_torchs_answers(bench)
+    bench.change(TrainRecord, answers_sha256=None)
+    assert bench.findings() == []
+    bench.change(TrainRecord, accuracy_pct=bench.get(TrainRecord).accuracy_pct + 0.01)
+    assert [finding.check for finding in bench.findings()] == ["other-torch-figures"]
 
 
 def test_facts_that_were_not_recorded_are_no_fault(bench: Bench) -> None:
@@ -221,12 +247,14 @@ def test_what_verify_compared_is_counted(bench: Bench) -> None:
     bench.onnx(OTHER).unlink()
     faults_of_measurement.kept(bench)
     faults_of_measurement.raw(bench, 3, [1.0])
+    keep_predictions(bench.results, bench.plan, [CELL])
     assert walked(read_evidence(bench.plan, bench.results, bench.artifacts)) == {
         "models": cells,
         "train records": cells,
         "weights here": 1,
         "ONNX files here": cells - 1,
         "accuracies": cells,
+        "accuracies with answers": 1,
         "latencies": 4 * cells,
         "latencies in pytest-benchmark's files": 4 * cells,
         "processes with raw samples here": 1,

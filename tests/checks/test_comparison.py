@@ -2,14 +2,16 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from harness import predictions
 from harness.checks.comparison import LEAST_PROCESSES, as_text, compare
 from harness.errors import HarnessError
 from harness.plan.planning import make_plan
 from harness.store.records import AccuracyRecord, Failure, LatencyRecord, Record, TrainRecord, load, record_path, save
 from tests.checks.planted import BESIDE, CELL, HEADLINE, OTHER, TEACHER, Bench, listed
-from tests.synthetic import fill_results, plan_for, records_for
+from tests.synthetic import fill_results, keep_predictions, plan_for, records_for
 
 
 @pytest.fixture
@@ -97,6 +99,47 @@ def test_accuracies_of_two_trainings_differ_where_chance_does_not_explain_it(
     assert (found.cell, found.what) == (CELL, "accuracy")
     assert found.by.value == pytest.approx(-5.0)
     assert found.by.low < -5 < found.by.high < 0
+
+
+def retrained(bench: Bench, worse_on: int) -> tuple[Path, Path]:
+    """Two folders with answers; in the second the cell was trained again, and lost this many images and won none."""
+    before = bench.results.with_name("before")
+    keep_predictions(bench.results, bench.plan)
+    shutil.copytree(bench.results, before)
+    record = bench.get(AccuracyRecord)
+    found = predictions.read(bench.results / "lite", record)
+    assert found is not None
+    given = found.given.copy()
+    lost = np.flatnonzero(found.right)[:worse_on]
+    given[lost] = (given[lost] + 1) % 100
+    fields = predictions.keep(bench.results, "lite", CELL, given, found.labels)
+    correct = record.correct - worse_on
+    bench.change(AccuracyRecord, **fields, correct=correct, accuracy_pct=correct / 100, onnx_sha256="e" * 64)
+    return before / "lite", bench.results / "lite"
+
+
+def test_answers_to_the_same_images_show_a_difference_that_the_counts_alone_do_not(bench: Bench) -> None:
+    before, after = retrained(bench, worse_on=40)
+    (found,) = compare(before, after).significant
+    assert (found.cell, found.what) == (CELL, "accuracy")
+    assert found.by.value == pytest.approx(-0.4)
+    for name in predictions.named(bench.get(AccuracyRecord)):
+        (after / name).unlink()
+    assert compare(before, after).significant == ()
+
+
+def test_answers_that_were_not_kept_in_one_of_the_folders_are_no_obstacle(bench: Bench) -> None:
+    before, after = retrained(bench, worse_on=40)
+    bench.change(AccuracyRecord, predictions_sha256=None, labels_sha256=None)
+    assert compare(before, after).significant == ()
+
+
+def test_answers_that_are_not_those_on_record_are_an_error(bench: Bench) -> None:
+    before, after = retrained(bench, worse_on=40)
+    path = after / predictions.answers_name(CELL)
+    path.write_bytes((before / predictions.answers_name(CELL)).read_bytes())
+    with pytest.raises(HarnessError, match=rf"accuracy/{CELL}\.npy: sha256 is"):
+        compare(before, after)
 
 
 MISMATCHES: list[tuple[str, type[Record], dict[str, Any], dict[str, Any], list[str]]] = [

@@ -190,7 +190,7 @@ def test_means_over_seeds_with_how_many_and_the_studys(tmp_path: Path) -> None:
         change(tmp_path, plan, f"p0.3-bn-base-s{seed}", AccuracyRecord, accuracy_pct=accuracy)
     means = seed_means(read_rows(plan, plan.tables[0], tmp_path))
     base = [column.cells[-1] for column in means]
-    assert base == ["BN", "Base", "4 of 5", "71.50", "1.29", "73.36"]
+    assert base == ["BN", "Base", "4 of 5", "71.50", "1.29", "-5.0", "73.36"]
 
 
 def test_a_table_of_one_seed_has_no_means(tmp_path: Path) -> None:
@@ -205,7 +205,7 @@ def test_the_axes_of_an_experiments_own_are_columns(load: Load, tmp_path: Path) 
     fill_results(plan, tmp_path)
     rows = read_rows(plan, plan.tables[0], tmp_path)
     headers = [column.header for column in columns(rows)]
-    assert headers[:9] == [*SIX, "scale", "lr", "Latency ratio"]
+    assert headers[:9] == [*SIX, "scale", "lr", "Δ accuracy (points)"]
     table = table_of(plan, tmp_path)
     found = set(zip(table["KD"], table["scale"], table["lr"], strict=True))
     assert found == {

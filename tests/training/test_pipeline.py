@@ -172,6 +172,7 @@ def test_the_answers_on_file_are_those_that_the_accuracy_counts(plan: Plan, made
         labels = file["labels"]
     for name in CELLS:
         given = np.load(folder(plan, made, name) / "answers.npy")
+        assert trained(plan, made, name).answers_sha256 == file_sha256(folder(plan, made, name) / "answers.npy")
         assert 100 * (given == labels).mean() == pytest.approx(trained(plan, made, name).accuracy_pct)
 
 

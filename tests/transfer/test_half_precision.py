@@ -80,6 +80,7 @@ def test_unpacked_half_precision_is_another_model_on_record_and_the_chain_holds(
     export = load(record_path(bencher.results, plan.profile, "export", STUDENT), ExportRecord)
     assert export.weights_sha256 == after.weights_sha256
     answered = np.load(answers_file(weights(plan, bencher).parent))
+    assert after.answers_sha256 == file_sha256(answers_file(weights(plan, bencher).parent))
     labels = datasets.load("stand_in", {}, bencher.data, train=False).labels.numpy()
     assert 100 * float((answered == labels).mean()) == pytest.approx(after.accuracy_pct)
 

@@ -5,7 +5,7 @@ import pytest
 from harness.errors import HarnessError
 from harness.files import file_sha256
 from harness.plan.planning import Plan
-from harness.store.paths import Paths
+from harness.store.paths import Paths, answers_file
 from harness.transfer.manifest import MANIFEST, read_manifest
 from harness.transfer.packing import MIB, chosen, pack, size_mib
 from tests.transfer.machines import PART_MIB, STUDENT, TEACHER, cell, no_file_beyond, record, weights
@@ -55,6 +55,14 @@ def test_weights_that_are_not_those_on_record_are_not_packed(plan: Plan, trainer
     with pytest.raises(HarnessError, match="not on this machine"):
         pack(plan, trainer, cell(plan), tmp_path / "packs", PART_MIB)
     assert not list(tmp_path.rglob(MANIFEST))
+
+
+def test_answers_that_are_not_those_on_record_are_not_packed(plan: Plan, trainer: Paths, tmp_path: Path) -> None:
+    answers_file(weights(plan, trainer).parent).write_bytes(b"torn")
+    with pytest.raises(HarnessError, match=r"answers\.npy: sha256 is .* the record says"):
+        pack(plan, trainer, cell(plan), tmp_path / "packs", PART_MIB)
+    answers_file(weights(plan, trainer).parent).unlink()
+    pack(plan, trainer, cell(plan), tmp_path / "packs", PART_MIB)
 
 
 def test_a_full_disk_is_an_error_in_one_line_and_leaves_the_earlier_pack(

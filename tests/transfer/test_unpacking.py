@@ -62,6 +62,23 @@ def test_an_onnx_file_that_is_not_on_record_here_is_left(
     assert training(plan, bencher) == "trained"
 
 
+def test_answers_that_a_record_does_not_name_yet_are_put_in_place(
+    plan: Plan, made: Paths, bencher: Paths, tmp_path: Path
+) -> None:
+    """A record from before torch's answers were hashed."""
+    save(bencher.results, record(plan, bencher).model_copy(update={"answers_sha256": None}))
+    done = unpack(plan, bencher, pack(plan, made, cell(plan), tmp_path, PART_MIB) / MANIFEST)
+    assert "answers.npy" in done.placed
+
+
+def test_damaged_answers_here_are_replaced(plan: Plan, made: Paths, trainer: Paths, tmp_path: Path) -> None:
+    manifest = pack(plan, made, cell(plan), tmp_path / "packs", PART_MIB) / MANIFEST
+    answers = answers_file(weights(plan, trainer).parent)
+    answers.write_bytes(b"torn")
+    assert unpack(plan, trainer, manifest).placed == ["answers.npy"]
+    assert file_sha256(answers) == record(plan, trainer).answers_sha256
+
+
 def test_damaged_weights_here_are_replaced(plan: Plan, made: Paths, trainer: Paths, tmp_path: Path) -> None:
     manifest = pack(plan, made, cell(plan), tmp_path / "packs", PART_MIB) / MANIFEST
     weights(plan, trainer).write_bytes(b"torn")
@@ -168,6 +185,10 @@ REFUSED: dict[str, tuple[Callable[[Path, Path], object], str]] = {
     "a checkpoint": (holding("checkpoint.pt", b"a pickle"), r"holds checkpoint\.pt, which is no file of a model"),
     "a file of external data": (holding("model.onnx.data", b"data"), r"holds model\.onnx\.data, which is no file"),
     "a stage's network": (holding("pruned-0123.safetensors", b""), r"which is no file of a model"),
+    "other answers than the record's": (
+        holding("answers.npy", array(np.zeros(300, dtype=np.uint8))),
+        r"answers\.npy has SHA-256 .*, the train record here names",
+    ),
     "answers that are a pickle": (holding("answers.npy", pickle.dumps(Hostile())), NO_ARRAY),
     "answers that hold a pickle": (holding("answers.npy", array(np.array([Hostile()], dtype=object))), NO_ARRAY),
     "answers that are text": (holding("answers.npy", b"0 1 2 3"), NO_ARRAY),

@@ -1,0 +1,88 @@
+"""How far the accuracies of a table's rows lie apart, and which of them can be put in an order.
+
+Models that answered the same images are compared image by image. A model that was trained with several seeds is
+compared seed by seed as well; the teacher is one training, and stands beside each seed.
+"""
+
+from collections.abc import Sequence
+from statistics import fmean
+
+import numpy as np
+
+from harness.proportions import CONFIDENCE_PCT, crossed_difference
+from harness.reporting.rows import Row
+from harness.store.records import Interval
+
+# The trainings of one model, one for each seed.
+Model = Sequence[Row]
+
+
+def to_teacher(model: Model, rows: Sequence[Row]) -> str | None:
+    """Mean accuracy minus the teacher's in percentage points: -0.8 [-1.5, -0.1]; "≈" where no difference was shown.
+
+    Without an interval where the answers are not on record; "0" for the teacher itself; None without accuracies.
+    """
+    teacher = next((row for row in rows if row.cell.is_teacher), None)
+    found = [row.accuracy_pct for row in model if row.accuracy_pct is not None]
+    if not found or teacher is None or teacher.accuracy_pct is None:
+        return None
+    if teacher in model:
+        return "0"
+    interval = difference([teacher], model)
+    return interval_text(interval) if interval else f"{fmean(found) - teacher.accuracy_pct:+z.1f}"
+
+
+def interval_text(interval: Interval) -> str:
+    """-0.8 [-1.5, -0.1]; ≈ -0.3 [-1.0, +0.4] where the interval covers 0."""
+    same = interval.low <= 0 <= interval.high
+    return f"{'≈ ' if same else ''}{interval.value:+z.1f} [{interval.low:+z.1f}, {interval.high:+z.1f}]"
+
+
+def difference(before: Model, after: Model, confidence_pct: float = CONFIDENCE_PCT) -> Interval | None:
+    """The accuracy of `after` minus that of `before`, in percentage points; None where it cannot be paired.
+
+    That is where the answers of a row with an accuracy are not on record, where they are to different images, and where
+    the two were trained with no common seed. The teacher goes with every seed.
+    """
+    if not _comparable([*before, *after]):
+        return None
+    first, second = _by_seed(before), _by_seed(after)
+    if before[0].cell.is_teacher:
+        first = dict.fromkeys(second, before[0])
+    pairs = [(first[seed].predictions, second[seed].predictions) for seed in sorted(first.keys() & second.keys())]
+    right = [(one.right, two.right) for one, two in pairs if one and two]
+    if not right:
+        return None
+    earlier, later = (np.stack(side) for side in zip(*right, strict=True))
+    return crossed_difference(earlier, later, confidence_pct)
+
+
+def ranks(models: Sequence[Model]) -> list[int | None]:
+    """For each student one more than the number of students that were shown to be more accurate.
+
+    So what cannot be told apart is not put in an order by chance: equal models all have rank 1. All pairs together are
+    wrong one time in twenty (Bonferroni). None for the teacher, and where a model's answers are not on record.
+    """
+    known = [place for place, model in enumerate(models) if not model[0].cell.is_teacher and _comparable(model)]
+    pairs = len(known) * (len(known) - 1) / 2
+    confidence = 100 - (100 - CONFIDENCE_PCT) / max(pairs, 1)
+
+    def better(one: int, two: int) -> bool:
+        found = difference(models[two], models[one], confidence)
+        return found is not None and found.low > 0
+
+    return [
+        1 + sum(better(other, place) for other in known if other != place) if place in known else None
+        for place in range(len(models))
+    ]
+
+
+def _by_seed(model: Model) -> dict[int, Row]:
+    return {row.cell.seed: row for row in model if row.predictions}
+
+
+def _comparable(rows: Sequence[Row]) -> bool:
+    """Whether every row with an accuracy has its answers, and all are to the same images."""
+    measured = [row for row in rows if row.accuracy]
+    labels = {row.accuracy.labels_sha256 for row in measured if row.accuracy}
+    return bool(measured) and all(row.predictions for row in measured) and len(labels) == 1
