@@ -11,8 +11,8 @@ PY := .venvs/main/bin/python
 HAVE_UV := .venvs/uv/.made
 HAVE_MAIN := .venvs/main/.made
 HAVE_DEV := .venvs/main/.made-dev
-HAVE_BENCH := .venvs/bench-1.16.0/.made
-HAVE_BENCHES := $(HAVE_BENCH) .venvs/bench-current/.made
+HAVE_BENCH := .venvs/bench-1.16.0/.made .venvs/isa/bench-1.16.0/.made
+HAVE_BENCHES := $(HAVE_BENCH) .venvs/bench-current/.made .venvs/isa/bench-current/.made
 
 HARNESS = $(PY) -m harness
 OPTIONS = --profile '$(PROFILE)' $(if $(EXPERIMENT),--experiment '$(EXPERIMENT)')
@@ -128,6 +128,7 @@ COMPILE = $(UV) pip compile -q --universal --generate-hashes --no-emit-index-url
 lock: $(HAVE_UV)  ## pyproject.toml -> requirements/*.txt [UPGRADE=1]
 	@echo '==> requirements'
 	@$(COMPILE) --extra setup -o requirements/setup.txt
+	@$(COMPILE) --extra isa -o requirements/isa.txt
 	@$(COMPILE) --extra bench -o requirements/bench-1.16.0.txt
 	@$(COMPILE) --extra train -o requirements/train.txt
 	@$(COMPILE) --extra bench-current -c requirements/train.txt -o requirements/bench-current.txt
@@ -178,7 +179,7 @@ $(HAVE_DEV): $(call with_uv,$(or $(call unless_same,train,$(HAVE_MAIN)),$(call u
 	@cp requirements/dev.txt $@
 
 # onnxruntime 1.16.0 has no wheels for Python 3.12 and later: python3 if it is 3.11, else one that uv finds or gets.
-$(HAVE_BENCH): $(call with_uv,$(call unless_same,bench-1.16.0,$(HAVE_BENCH)))
+.venvs/bench-1.16.0/.made: $(call with_uv,$(call unless_same,bench-1.16.0,.venvs/bench-1.16.0/.made))
 	@echo '==> .venvs/bench-1.16.0: the reference study'"'"'s runtime (Python 3.11, onnxruntime 1.16.0, no torch)'
 	@if $(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))'; \
 	  then python="$$(command -v $(PYTHON))"; else python=3.11; fi; \
@@ -194,3 +195,15 @@ $(HAVE_BENCH): $(call with_uv,$(call unless_same,bench-1.16.0,$(HAVE_BENCH)))
 	@$(INSTALL) --python .venvs/bench-current.new -r requirements/bench-current.txt
 	@cp requirements/bench-current.txt .venvs/bench-current.new/.made
 	@$(call put_in_place,.venvs/bench-current)
+
+# What it takes to show engines the target's instruction set (docs/target.md). Without a compiler, or on another kind of
+# machine, it says so, each time, and nothing is made: then the bench measures under the machine's own.
+.venvs/isa/.made: $(call with_uv,$(call unless_same,isa,.venvs/isa/.made))
+	@$(call NEW,isa) --python "$$(command -v $(PYTHON))"
+	@$(INSTALL) --python .venvs/isa.new -r requirements/isa.txt
+	@cp requirements/isa.txt .venvs/isa.new/.made
+	@$(call put_in_place,.venvs/isa)
+
+.venvs/isa/%/.made: .venvs/%/.made .venvs/isa/.made $(wildcard harness/host/isa/*.c harness/host/isa/*.py)
+	@echo '==> .venvs/isa: the target'"'"'s instruction set for .venvs/$*'
+	@.venvs/isa/bin/python -m harness.host.isa.prepare .venvs/isa .venvs/$* && touch $@ || true

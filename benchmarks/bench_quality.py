@@ -45,7 +45,7 @@ def measure() -> Figures:
     paths = Paths(Path("results"), Path("artifacts"), data_root())
     settings = load_settings(Path("matrix.toml"), PROFILE)
     settings = settings.model_copy(
-        update={"bench": settings.bench.model_copy(update={"engines": [ENGINE], "threads": [1]})}
+        update={"bench": settings.bench.model_copy(update={"engines": [ENGINE], "isa": ["host"], "threads": [1]})}
     )
     plan = make_plan(settings, PROFILE, paths.dataset(settings, PROFILE), [EXPERIMENT])
     # What has been measured before does not matter: each run has a results folder of its own.

@@ -70,7 +70,7 @@ def _overhead(docker: Docker) -> Figures:
     paths = Paths(Path("results"), Path("artifacts"), data_root())
     settings = load_settings(Path("matrix.toml"), PROFILE)
     # as few blocks as a run may have
-    few = {"precision_pct": 1000.0, "engines": [ENGINE], "threads": [1]}
+    few = {"precision_pct": 1000.0, "engines": [ENGINE], "isa": ["host"], "threads": [1]}
     settings = settings.model_copy(update={"bench": settings.bench.model_copy(update=few)})
     plan = make_plan(settings, PROFILE, paths.dataset(settings, PROFILE))
     # What has been measured before does not matter: the runs have results folders of their own.

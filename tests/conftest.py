@@ -14,7 +14,7 @@ from harness.plan.loading import load_settings
 from harness.plan.settings import Settings
 from tests.documents import DOCUMENT, Load, as_toml
 
-pytest_plugins = ["tests.training_kit", "tests.bench_kit", "tests.checks_kit"]
+pytest_plugins = ["tests.training_kit", "tests.bench_kit", "tests.checks_kit", "tests.shown_kit"]
 # A shared machine has slow moments, so no deadline; and where nobody is watching, the same examples every time.
 hypothesis_settings.register_profile("house", deadline=None, max_examples=60, derandomize="CI" in os.environ)
 hypothesis_settings.load_profile("house")

@@ -10,7 +10,7 @@ from typing import Any
 import onnx
 
 from harness.bench.job import Job
-from harness.plan.settings import condition_name
+from harness.plan.settings import Combination
 from harness.reporting.tables import ABSENT
 from harness.store.records import AccuracyRecord, LatencyRecord, load, record_path
 from tests.bench_kit import SETTINGS, Workshop, model_file
@@ -49,7 +49,7 @@ REFERENCE = dedent(
     ENGINE = Reference()
     """
 )
-CONDITION = "reference-slow-threads-1"
+CONDITION = "reference-slow-host-threads-1"
 
 
 def walk(folder: Path) -> int:
@@ -104,7 +104,7 @@ def _files(folder: Path) -> dict[Path, bytes]:
 def reference_job(workshop: Workshop, engine: str, **changes: Any) -> Job:
     """A job that measures a teacher and a student with an engine."""
     workshop.testset(count=30, wrong=3)
-    condition = [condition_name(engine, 1)]
+    condition = [Combination(engine, "host", 1).name]
     files = [workshop.model("teacher", teacher=True), workshop.model("student", weight=2.0)]
     models = [model_file(one.cell, one.onnx, one.onnx_sha256, one.is_teacher, condition) for one in files]
     return workshop.job(*models, settings={**SETTINGS, "engines": [engine]}, **changes)

@@ -2,7 +2,6 @@
 
 from collections.abc import Collection, Sequence
 from functools import cache
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import numpy as np
 from harness import predictions
 from harness.files import digest
 from harness.intervals import interval, median_process, paired_ratio
+from harness.plan.cpus import find_cpu
 from harness.plan.loading import load_settings
 from harness.plan.planning import Cell, Plan, make_plan
 from harness.plan.settings import engine_version
@@ -19,6 +19,7 @@ from harness.store.records import (
     AccuracyRecord,
     Epoch,
     ExportRecord,
+    InstructionSet,
     Interval,
     LatencyRecord,
     Process,
@@ -66,6 +67,21 @@ CLOSED = {
     "engine_sockets": [],
     "writable_models": [],
     "writable_elsewhere": [],
+}
+# What processes on that machine see, where nothing is masked and where the target's instruction set is shown.
+INSTRUCTION_SETS = {
+    "host": InstructionSet(
+        way="none",
+        cpuid=["avx2", "avx512f"],
+        numpy=["AVX2", "AVX512F"],
+        engine={"nchwc_block": 16, "exact_byte_sums": False},
+    ),
+    "target": InstructionSet(
+        way="faulting",
+        cpuid=sorted(find_cpu("i9-9900K").features),
+        numpy=["AVX2"],
+        engine={"nchwc_block": 8, "exact_byte_sums": False},
+    ),
 }
 # What "all" threads are on that machine.
 ALL = 2
@@ -147,6 +163,7 @@ def records_for(plan: Plan, cell: Cell) -> list[Record]:
             agreement_pct=99.98,
             convolutions=53,
             nchwc_convolutions=52,
+            instruction_set=INSTRUCTION_SETS[plan.settings.bench.isa[0]],
         ),
     ]
 
@@ -188,7 +205,8 @@ def pruning(cell: Cell, params: int, macs: int, accuracy: float) -> Pruning:
 def latencies(plan: Plan, cell: Cell, teacher_ms: float, ratio: float, again: float = CONTROL) -> list[LatencyRecord]:
     """A record for each condition; the teacher's hold the control, which takes `again` times as long."""
     bench, found = plan.settings.bench, []
-    for name, (engine, asked) in zip(bench.conditions, product(bench.engines, bench.threads), strict=True):
+    for one in bench.combinations:
+        engine, isa, asked = one
         threads = ALL if asked == "all" else asked
         took = teacher_ms * ratio * (1 if threads == 1 else 0.6) * (1 if engine == bench.engines[0] else 0.98)
         cpus = list(range(threads))
@@ -201,8 +219,8 @@ def latencies(plan: Plan, cell: Cell, teacher_ms: float, ratio: float, again: fl
         }
         found.append(
             LatencyRecord(
-                **common(plan, cell, plan.latency(cell, name), {**BENCH, "measured_cpus": cpus}),
-                condition=name,
+                **common(plan, cell, plan.latency(cell, one.name), {**BENCH, "measured_cpus": cpus}),
+                condition=one.name,
                 onnx_sha256=onnx_hash(cell),
                 runtime=engine_version(engine),
                 threads=threads,
@@ -212,6 +230,7 @@ def latencies(plan: Plan, cell: Cell, teacher_ms: float, ratio: float, again: fl
                 ratio_to_teacher=alike if cell.is_teacher else _times(paired, ratio),
                 processes=timed,
                 session={"intra_op_num_threads": threads},
+                instruction_set=INSTRUCTION_SETS[isa],
                 **(control if cell.is_teacher else {}),
             )
         )

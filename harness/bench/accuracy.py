@@ -58,6 +58,7 @@ def _measure(context: Context, model: ModelFile, labels: Classes) -> AccuracyRec
         agreement_pct=None if info["agreeing"] is None else 100 * info["agreeing"] / images,
         convolutions=convolutions,
         nchwc_convolutions=nchwc,
+        instruction_set=info["instruction_set"],
     )
     save(context.job.results, record)
     return record

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.bench.engines import Infer, load_engine, open_model, runtime_of
+from harness.bench.instruction_set import evidence, require_shown
 from harness.bench.job import Assignment, ModelInput
 from harness.bench.testset import Testset, load_testset, preprocess
 from harness.errors import HarnessError
@@ -22,6 +23,7 @@ Answers = npt.NDArray[np.int64]
 def test_accuracy(benchmark: Any, assignment: Assignment) -> None:
     """One pass over the test set. pytest-benchmark times it as one round, which nothing makes use of."""
     require_affinity(assignment.cpus)
+    require_shown(assignment.shown)
     engine, model, threads = load_engine(assignment.engine), assignment.model, assignment.threads
     infer = open_model(engine, model, threads)
     testset = load_testset(assignment.testset)
@@ -36,6 +38,7 @@ def test_accuracy(benchmark: Any, assignment: Assignment) -> None:
         predictions=base64.b64encode(encoded(given)).decode("ascii"),
         agreeing=agreeing(given, model.answers, model.answers_sha256),
         facts=engine.facts(model.read(), threads),
+        instruction_set=evidence(assignment.shown, engine, threads).model_dump(mode="json"),
     )
 
 

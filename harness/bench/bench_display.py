@@ -11,6 +11,7 @@ from rich.live import Live
 from rich.text import Text
 from tabulate import tabulate
 
+from harness.plan.cpus import whose_instruction_set
 from harness.store.records import AccuracyRecord, LatencyRecord
 
 
@@ -96,11 +97,16 @@ def summary(latencies: Sequence[LatencyRecord], accuracies: Sequence[AccuracyRec
         warnings.update(latency.warnings)
     headers = ["Model", "Latency (ms) [95 %]", "Ratio to teacher [95 %]", "Accuracy (%)"]
     table = tabulate(rows, headers, disable_numparse=True, colalign=("left", "right", "right", "right"))
-    title = [f"{latencies[0].runtime}, {_count(latencies[0].threads, 'thread')}"] if latencies else []
+    title = [_condition(latencies[0])] if latencies else []
     notes = [
         f"{'all rows' if count == len(latencies) else _count(count, 'row')}: {text}" for text, count in warnings.items()
     ]
     return "\n".join([*title, table, *reasons, *notes])
+
+
+def _condition(record: LatencyRecord) -> str:
+    isa = whose_instruction_set(str(record.spec.get("isa", "host")))
+    return f"{record.runtime}, {_count(record.threads, 'thread')}, {isa}"
 
 
 def _count(number: int, noun: str) -> str:

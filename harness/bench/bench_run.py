@@ -6,6 +6,7 @@ one of them is, because a ratio to the teacher is only valid within the run that
 
 import os
 import secrets
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ from harness.files import file_sha256
 from harness.host import enclosure
 from harness.host.cpus import read_topology
 from harness.host.facts import environment
+from harness.host.isa.shown import HOST, Shown, show
+from harness.plan.settings import Isa
 from harness.store.records import now, record_path
 
 
@@ -35,6 +38,7 @@ def run(job: Job, limits: Limits | None = None) -> int:
     """
     enclosed = _enclosure(job)
     load_testset(job.testset)
+    job, shown, obstacle = _shown(job)
     found = conditions(job.settings, read_topology())
     facts = {
         **environment(found[0].cpus),
@@ -43,6 +47,8 @@ def run(job: Job, limits: Limits | None = None) -> int:
         "harness_revision": job.harness_revision,
         "image": job.image,
         "enclosure": enclosed,
+        # why it is the host's instruction set, where the target's was asked for
+        "isa_obstacle": obstacle,
     }
     inputs, problems = _inputs(job)
     with tempfile.TemporaryDirectory(prefix="harness-bench-") as scratch:
@@ -51,6 +57,7 @@ def run(job: Job, limits: Limits | None = None) -> int:
             limits=limits or Limits(),
             conditions=found,
             engines=_engines(job, found),
+            shown=shown,
             inputs=inputs,
             testset_sha256=file_sha256(job.testset),
             environment=facts,
@@ -66,6 +73,19 @@ def _enclosure(job: Job) -> dict[str, Any] | None:
     models = [model.onnx for model in job.models] + [model.answers for model in job.models if model.answers]
     asked = job.enclosure.model_dump(mode="json")
     return enclosure.check(asked, inputs=[job.testset, *models], outputs=[job.results, job.raw])
+
+
+def _shown(job: Job) -> tuple[Job, dict[tuple[str, Isa], Shown], str | None]:
+    """How each engine is shown each instruction set; the host's alone, and why, where the target's cannot be shown."""
+    settings, target = job.settings, job.settings.target.cpu
+    try:
+        pairs = [(engine, isa) for engine in settings.engines for isa in settings.isa]
+        pythons = {engine: job.pythons.get(engine, Path(sys.executable)) for engine in settings.engines}
+        return job, {(engine, isa): show(isa, target, engine, pythons[engine]) for engine, isa in pairs}, None
+    except HarnessError as error:
+        print(f"Measured under the instruction set of this machine, not the {target.title}'s: {error}", file=sys.stderr)
+        as_host = job.model_copy(update={"settings": settings.as_host()})
+        return as_host, {(engine, "host"): HOST for engine in settings.engines}, str(error)
 
 
 def _engines(job: Job, found: list[Condition]) -> dict[str, EngineAnswer]:
@@ -114,7 +134,8 @@ def _accuracy_is_current(context: Context, model: ModelFile) -> bool:
     record = context.accuracy(model)
     if record and not predictions.are_here(context.job.results / context.job.profile, record):
         return False
-    return accuracy_is_current(model, record, runtime, context.testset_sha256, session)
+    isa = context.headline.isa
+    return accuracy_is_current(model, record, isa, runtime, context.testset_sha256, session)
 
 
 def _latencies_are_current(context: Context, models: list[ModelFile]) -> bool:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from harness.bench.job import ModelFile
 from harness.host.cpus import ChosenCpus, Topology, choose_cpus
 from harness.intervals import halfwidth_pct
-from harness.plan.settings import Bench, condition_name
+from harness.plan.settings import Bench, Isa
 from harness.store.records import AccuracyRecord, Interval, LatencyRecord
 
 CONTROL = "control"
@@ -16,10 +16,11 @@ CONTROL = "control"
 
 @dataclass(frozen=True)
 class Condition:
-    """An engine by its name in matrix.toml, a number of threads, and the CPUs that they are pinned to."""
+    """An engine by its name in matrix.toml, its instruction set, its threads, and the CPUs that they are pinned to."""
 
     name: str
     engine: str
+    isa: Isa
     threads: int
     cpus: tuple[int, ...]
     warnings: tuple[str, ...] = ()
@@ -40,16 +41,15 @@ class Subject:
 
 
 def conditions(settings: Bench, topology: Topology) -> list[Condition]:
-    """The product of engines and threads, the headline first.
+    """Every combination of engine, instruction set and threads, the headline first.
 
     Raises HarnessError where a number of threads is more than this machine has physical cores.
     """
     found = []
-    for engine in settings.engines:
-        for threads in settings.threads:
-            chosen = _chosen(threads, settings.target.physical_cores, topology)
-            name = condition_name(engine, threads)
-            found.append(Condition(name, engine, len(chosen.cpus), tuple(chosen.cpus), tuple(chosen.warnings)))
+    for one in settings.combinations:
+        chosen = _chosen(one.threads, settings.target.cpu.physical_cores, topology)
+        cpus = tuple(chosen.cpus)
+        found.append(Condition(one.name, one.engine, one.isa, len(cpus), cpus, tuple(chosen.warnings)))
     return found
 
 
@@ -124,12 +124,18 @@ def latencies_are_current(
 
 
 def accuracy_is_current(
-    model: ModelFile, record: AccuracyRecord | None, runtime: str, testset_sha256: str, session: Mapping[str, Any]
+    model: ModelFile,
+    record: AccuracyRecord | None,
+    isa: Isa,
+    runtime: str,
+    testset_sha256: str,
+    session: Mapping[str, Any],
 ) -> bool:
     """Whether an accuracy needs no measuring: same key, file, runtime, test set and options. Each model by itself."""
+    key = model.accuracy[isa].key
     return (
         record is not None
-        and (record.status, record.key, record.onnx_sha256) == ("done", model.accuracy.key, model.onnx_sha256)
+        and (record.status, record.key, record.onnx_sha256) == ("done", key, model.onnx_sha256)
         and (record.runtime, record.testset_sha256) == (runtime, testset_sha256)
         and record.environment.get("session") == session
     )

@@ -7,6 +7,8 @@ from typing import Any
 from harness.bench.blocks import Condition
 from harness.bench.job import Assignment, Identity, Job, ModelFile, ModelInput
 from harness.bench.process import EngineAnswer
+from harness.host.isa.shown import Shown
+from harness.plan.settings import Isa
 from harness.store.records import AccuracyRecord, Failure, LatencyRecord, failed, find, save
 
 
@@ -22,14 +24,15 @@ class Limits:
 class Context:
     """What all stages of one run share. `scratch` is removed when it ends.
 
-    `engines` maps an engine's name in matrix.toml to what it says of itself, `inputs` a cell to what its model takes;
-    a cell whose file cannot be measured has none.
+    `engines` maps an engine's name in matrix.toml to what it says of itself, `shown` an engine and an instruction set
+    to how it is shown, `inputs` a cell to what its model takes; a cell whose file cannot be measured has none.
     """
 
     job: Job
     limits: Limits
     conditions: list[Condition]
     engines: dict[str, EngineAnswer]
+    shown: dict[tuple[str, Isa], Shown]
     inputs: dict[str, ModelInput]
     testset_sha256: str
     environment: dict[str, Any]
@@ -58,6 +61,7 @@ class Context:
             harness_revision=self.job.harness_revision,
             run=self.environment["run"],
             engine=condition.engine,
+            shown=self.shown[condition.engine, condition.isa],
             threads=condition.threads,
             cpus=list(condition.cpus),
             block=block,
@@ -71,7 +75,8 @@ class Context:
 
     def accuracy(self, model: ModelFile) -> AccuracyRecord | None:
         """The model's accuracy record on disk under its present key, if there is one."""
-        return find(self.job.results, self.job.profile, model.cell, model.accuracy.key, AccuracyRecord)
+        key = model.accuracy[self.headline.isa].key
+        return find(self.job.results, self.job.profile, model.cell, key, AccuracyRecord)
 
     def latency_fields(self, model: ModelFile, condition: Condition) -> dict[str, Any]:
         """The fields that every latency record has, done or failed."""
@@ -84,7 +89,7 @@ class Context:
 
     def accuracy_fields(self, model: ModelFile) -> dict[str, Any]:
         """The fields that every accuracy record has, done or failed."""
-        fields = self._fields(model, self.headline, model.accuracy)
+        fields = self._fields(model, self.headline, model.accuracy[self.headline.isa])
         fields["environment"]["session"] = self.session(self.headline)
         return fields
 

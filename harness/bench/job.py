@@ -7,7 +7,8 @@ from typing import Annotated, Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from harness.errors import HarnessError
-from harness.plan.settings import Bench
+from harness.host.isa.shown import HOST, Shown
+from harness.plan.settings import Bench, Isa
 
 
 class Strict(BaseModel):
@@ -37,9 +38,10 @@ class ModelFile(Strict):
     onnx: Path
     onnx_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     is_teacher: bool
-    # condition -> its latency
+    # Condition -> its latency, and instruction set -> the accuracy under the headline condition with it: those that are
+    # asked for, and those of the host, which take their place where the target's instruction set cannot be shown.
     latency: dict[str, Identity]
-    accuracy: Identity
+    accuracy: dict[Isa, Identity]
     # the class that torch gave each test image (harness.predictions), where it is known, and the file's hash on record
     answers: Path | None = None
     answers_sha256: str | None = None
@@ -98,6 +100,8 @@ class Job(Strict):
         for model in self.models:
             if missing := set(self.settings.conditions) - model.latency.keys():
                 raise ValueError(f"models: {model.cell}: no latency for {', '.join(sorted(missing))}")
+            if self.settings.isa[0] not in model.accuracy:
+                raise ValueError(f"models: {model.cell}: no accuracy for isa {self.settings.isa[0]!r}")
         return self
 
     @property
@@ -125,6 +129,7 @@ class Assignment(Strict):
     # of all records of the run; each raw file says which run it is of
     run: str
     engine: str
+    shown: Shown = HOST
     threads: Annotated[int, Field(ge=1)]
     cpus: Annotated[list[int], Field(min_length=1)]
     block: Annotated[int, Field(ge=0)] = 0

@@ -19,7 +19,7 @@ from harness.bench.history import keep
 from harness.bench.job import ModelFile
 from harness.bench.process import measure
 from harness.host.facts import activity, disturbances, steal_pct
-from harness.store.records import Failure, Interval, LatencyRecord, Process, now, save
+from harness.store.records import Failure, InstructionSet, Interval, LatencyRecord, Process, now, save
 
 NOTABLE_STEAL_PCT = 1.0
 # Conditions beside the headline are measured in the first blocks, since an interval needs some, and then in every
@@ -37,6 +37,8 @@ class Series:
     condition: Condition
     seconds: float = 0.0
     processes: list[Process] = field(default_factory=list)
+    # what its processes found; they have to agree
+    instruction_set: InstructionSet | None = None
     failure: Failure | None = None
 
     @property
@@ -170,6 +172,11 @@ def _add_process(run: Run, subject: Subject) -> None:
     python = context.job.pythons.get(series.condition.engine)
     entry = measure("latency_suite.py", assignment, output, context.limits.latency_s, python)
     result = entry if isinstance(entry, Failure) else to_process(entry, run.blocks, run.order, output)
+    if not isinstance(entry, Failure) and not isinstance(result, Failure):
+        found = InstructionSet.model_validate(entry["extra_info"]["instruction_set"])
+        if found != (series.instruction_set or found):
+            result = Failure(kind="error", message=f"{output}: another instruction set than in earlier processes")
+        series.instruction_set = found
     series.seconds += time.monotonic() - started
     run.order += 1
     if isinstance(result, Failure):
@@ -233,6 +240,7 @@ def _record(run: Run, subject: Subject, facts: dict[str, Any], warnings: list[st
         processes=one.processes,
         control_ratio=run.ratio(control) if again else None,
         control=again.processes if again else [],
+        instruction_set=one.instruction_set,
         warnings=[
             *warnings,
             *one.condition.warnings,

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from harness.bench.engines import Array, load_engine, open_model, runtime_of
+from harness.bench.instruction_set import evidence, require_shown
 from harness.bench.job import Assignment
 from harness.bench.testset import load_testset, preprocess
 from harness.host.cpus import require_affinity
@@ -26,6 +27,7 @@ def test_latency(benchmark: Any, assignment: Assignment) -> None:
     """Times inference alone: inputs are made before, and a different one is put in place before every round."""
     settings = assignment.settings
     require_affinity(assignment.cpus)
+    require_shown(assignment.shown)
     engine = load_engine(assignment.engine)
     infer = open_model(engine, assignment.model, assignment.threads)
     testset = load_testset(assignment.testset)
@@ -59,6 +61,8 @@ def test_latency(benchmark: Any, assignment: Assignment) -> None:
         cpus=sorted(os.sched_getaffinity(0)),
     )
     require_affinity(assignment.cpus)
+    found = evidence(assignment.shown, engine, assignment.threads)
+    benchmark.extra_info["instruction_set"] = found.model_dump(mode="json")
 
 
 def _seconds(infer: Callable[[Array], Any], image: Array) -> float:

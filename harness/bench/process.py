@@ -18,6 +18,7 @@ import harness
 from harness.bench.job import Assignment
 from harness.errors import HarnessError
 from harness.host.cgroups import oom_kills
+from harness.host.isa.shown import HOST, REFUSED, Shown
 from harness.plan import registry
 from harness.plan.settings import engine_version
 from harness.plan.specs import engine_plugin
@@ -41,8 +42,8 @@ class EngineAnswer:
     options: dict[int, dict[str, Any]]
 
 
-def own_environment(engines: Iterable[str]) -> dict[str, str]:
-    """The variables that a process of the bench gets, for these engines of matrix.toml.
+def own_environment(engines: Iterable[str], shown: Shown = HOST) -> dict[str, str]:
+    """The variables that a process of the bench gets, for these engines of matrix.toml and this instruction set.
 
     Of our own making, because the caller's can change figures with nothing on record: PYTHONPATH swaps the engine,
     PYTHONTRACEMALLOC slows Python down, LD_PRELOAD and MALLOC_* change the allocator. The folder of an engine that is
@@ -51,9 +52,10 @@ def own_environment(engines: Iterable[str]) -> dict[str, str]:
     kept = {name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ}
     plugins = [registry.find("engine", engine_plugin(engine)) for engine in engines]
     folders = [str(_folder(plugin)) for plugin in plugins if ":" in plugin.name]
-    search = os.pathsep.join(dict.fromkeys([str(ROOT), *folders]))
+    search = os.pathsep.join(dict.fromkeys([str(ROOT), *folders, *shown.path]))
     # What is installed for the user, or happens to lie in the working directory, has no part in it either.
-    return {**kept, **ONE_THREAD, "PYTHONPATH": search, "PYTHONNOUSERSITE": "1", "PYTHONSAFEPATH": "1"}
+    own = {**ONE_THREAD, "PYTHONPATH": search, "PYTHONNOUSERSITE": "1", "PYTHONSAFEPATH": "1"}
+    return {**kept, **own, **shown.variables}
 
 
 def _folder(plugin: registry.Plugin) -> Path:
@@ -82,7 +84,7 @@ def measure(
         kills_before = oom_kills()
         path = SUITES / suite
         command = _command(str(python or sys.executable), path, assignment.cpus, output, folder)
-        variables = {**own_environment([assignment.engine]), ASSIGNMENT: str(file)}
+        variables = {**own_environment([assignment.engine], assignment.shown), ASSIGNMENT: str(file)}
         code, text = _run(command, path.parent, {**variables, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}, timeout_s)
         if code != 0:
             log.write_text(text, encoding="utf-8")
@@ -166,6 +168,8 @@ def _failure(code: int | None, timeout_s: float, memory_kill: bool, said: Path, 
         if memory_kill:
             return Failure(kind="out-of-memory", message=f"killed by the kernel for lack of memory; see {log}")
         return Failure(kind="killed", message=f"ended by {signal.Signals(-code).name}; see {log}")
+    if code == REFUSED:
+        return Failure(kind="error", message=f"the instruction set that was asked for is not shown; see {log}")
     try:
         return Failure.model_validate_json(said.read_text(encoding="utf-8"))
     except (OSError, ValidationError):

@@ -1,13 +1,16 @@
 """Was each latency measured as it should be: often enough, pinned, with the right runtime, undisturbed?"""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from harness.checks import limits
 from harness.checks.evidence import Entry, Evidence
 from harness.checks.fault import Fault
+from harness.host.isa.evidence import disagreements
+from harness.host.isa.features import FEATURES
 from harness.host.openings import openings
 from harness.intervals import LEAST_SAMPLES, halfwidth_pct
+from harness.plan.cpus import find_cpu
 from harness.plan.settings import engine_version
 from harness.plan.specs import Latency
 from harness.store.records import AccuracyRecord, Interval, LatencyRecord
@@ -30,6 +33,29 @@ def wrong_runtime(evidence: Evidence) -> Iterator[Fault]:
 def asked(evidence: Evidence, entry: Entry, record: LatencyRecord) -> Latency:
     """The stage that a latency record is of: what matrix.toml asks for."""
     return evidence.plan.latency(entry.cell, record.condition)
+
+
+def wrong_instruction_set(evidence: Evidence) -> Iterator[Fault]:
+    """Figures whose processes saw another instruction set than their condition names, or where nobody looked."""
+    measured: list[tuple[Entry, LatencyRecord | AccuracyRecord, str, str]] = [
+        *((entry, one, asked(evidence, entry, one).isa, one.condition) for entry, one in evidence.latencies()),
+        *((entry, one, evidence.plan.accuracy(entry.cell).isa, "") for entry, one in evidence.accuracies()),
+    ]
+    for entry, record, isa, condition in measured:
+        wanted = None if isa == "host" else find_cpu(isa).features
+        for reason in _instruction_set(record, wanted):
+            yield Fault(entry, record.stage, f"instruction set: {reason}", condition)
+
+
+def _instruction_set(record: LatencyRecord | AccuracyRecord, wanted: Collection[str] | None) -> Iterator[str]:
+    found = record.instruction_set
+    if found is None:
+        yield "nothing is on record"
+        return
+    yield from disagreements(found, wanted)
+    has = {flag for flag in record.environment.get("isa") or [] if flag in FEATURES}
+    if wanted is None and (unseen := sorted(has - set(found.cpuid))):
+        yield f"the machine has {', '.join(unseen)}, which the processes did not see"
 
 
 def too_few_samples(evidence: Evidence) -> Iterator[Fault]:

@@ -183,7 +183,7 @@ def bench(
     from harness.containers.runner import choose
 
     scope = Scope.of(matrix, profile, results, artifacts, experiment)
-    asked = scope.plan()
+    asked = scope.plan_to_measure()
     planned = with_those_measured(asked, scope.whole_plan(), scope.paths) if experiment else asked
     if along := len(planned.cells) - len(asked.cells):
         models = f"{along} models of other experiments are" if along > 1 else "a model of another experiment is"

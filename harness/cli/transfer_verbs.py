@@ -35,14 +35,18 @@ def merge(
 ) -> None:
     """Merge another machine's records (a folder like results) into ours; exit code 1 where some were refused."""
     from harness.commands.scope import Scope
+    from harness.store.chain import Chain, as_measured
     from harness.store.lock import alone
-    from harness.transfer.foreign_results import dataset_of, profile_folder
+    from harness.transfer.foreign_results import Source, dataset_of, profile_folder
     from harness.transfer.merging import as_document, as_text
     from harness.transfer.merging import merge as merge_folders
 
     scope = Scope.of(matrix, profile, results, artifacts)
     folders = [profile_folder(source, profile) for source in sources]
     planned = _plan(scope, dataset_of(folders[0]))
+    # Where nothing has been measured here, the other machine says under which instruction set its headline is.
+    others = [Source(planned, folder).chain for folder in folders]
+    planned = as_measured(planned, [Chain(planned, results), *others])
     with alone(scope.paths, profile):
         merged = merge_folders(planned, scope.paths, folders, replace)
     print(as_document(merged) if as_json else as_text(merged))

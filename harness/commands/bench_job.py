@@ -15,7 +15,7 @@ from harness.errors import HarnessError
 from harness.plan.planning import Cell, Plan, Table
 from harness.plan.settings import engine_environment
 from harness.plan.specs import Stage, code_of
-from harness.store.chain import Chain, Link
+from harness.store.chain import Chain, Link, as_measured
 from harness.store.paths import Paths, answers_file
 from harness.store.records import identity, save
 from harness.store.revision import revision
@@ -83,6 +83,8 @@ def _model(chain: Chain, paths: Paths, cell: Cell) -> ModelFile:
     plan, train, export = chain.plan, chain.train(cell).standing, chain.export(cell).standing
     assert train and export and export.onnx_sha256, "a cell that is done has its export on record"
     answers = answers_file(paths.folder(plan.profile, cell).resolve())
+    # What is asked for, and what takes its place where the target's instruction set cannot be shown.
+    plans = (plan, plan.as_host())
     return ModelFile(
         cell=cell.id,
         title=cell.title,
@@ -90,8 +92,12 @@ def _model(chain: Chain, paths: Paths, cell: Cell) -> ModelFile:
         onnx=paths.model_file(plan.profile, cell).resolve(),
         onnx_sha256=export.onnx_sha256,
         is_teacher=cell.is_teacher,
-        latency={name: _identity(plan, cell, plan.latency(cell, name)) for name in plan.settings.bench.conditions},
-        accuracy=_identity(plan, cell, plan.accuracy(cell)),
+        latency={
+            name: _identity(one, cell, one.latency(cell, name))
+            for one in plans
+            for name in one.settings.bench.conditions
+        },
+        accuracy={one.settings.bench.isa[0]: _identity(one, cell, one.accuracy(cell)) for one in plans},
         answers=answers if answers.is_file() else None,
         answers_sha256=train.answers_sha256,
     )
@@ -119,6 +125,7 @@ def to_measure_again(plan: Plan, paths: Paths, code: CodePolicy) -> bool:
     With "keep", records take note that the present code is held to be equivalent. HarnessError where there are such
     records and no choice was made.
     """
+    plan = as_measured(plan, [Chain(plan, paths.results)])
     chain = Chain(plan, paths.results)
     found: list[tuple[Link[Any], Stage]] = [(chain.accuracy(cell), plan.accuracy(cell)) for cell in plan.cells]
     for name in plan.settings.bench.conditions:

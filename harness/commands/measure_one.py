@@ -17,6 +17,7 @@ from harness.errors import HarnessError
 from harness.files import file_sha256
 from harness.model_files.parameters import parameter_count
 from harness.plan import registry
+from harness.plan.cpus import whose_instruction_set
 from harness.plan.loading import load_settings
 from harness.plan.settings import Settings
 from harness.store.paths import data_root
@@ -30,7 +31,8 @@ CELL = "model"
 class Measured:
     """What the study's test.py prints, and what measured it: an engine like "onnxruntime 1.16.0", and its threads.
 
-    `measured_on` is the data set by its title; `trained_on_it` is whether the file says that it was trained on it.
+    `isa` says in words which instruction set the engine was shown. `measured_on` is the data set by its title;
+    `trained_on_it` is whether the file says that it was trained on it.
     """
 
     params: int
@@ -38,6 +40,7 @@ class Measured:
     accuracy_pct: float
     runtime: str
     threads: int
+    isa: str
     measured_on: str
     trained_on_it: bool
 
@@ -61,9 +64,10 @@ def measure_one(path: Path, matrix: Path, profile: str, data_dir: Path | None = 
         raise HarnessError(f"{path}: has no provenance in its metadata; export it with `harness export`")
     settings = load_settings(matrix, profile)
     # the headline condition alone
-    engines, threads = settings.bench.engines[:1], settings.bench.threads[:1]
-    bench = settings.bench.model_copy(update={"engines": engines, "threads": threads})
-    (condition,) = bench.conditions
+    engines, isa, threads = settings.bench.engines[:1], settings.bench.isa[:1], settings.bench.threads[:1]
+    bench = settings.bench.model_copy(update={"engines": engines, "isa": isa, "threads": threads})
+    # where the target's instruction set cannot be shown the bench takes the host's
+    conditions = dict.fromkeys([*bench.conditions, *bench.as_host().conditions])
     # Its records are discarded, so nothing is ever compared with these.
     identity = Identity(key=metadata["key"], spec={}, code={})
     with _folder() as here:
@@ -84,26 +88,29 @@ def measure_one(path: Path, matrix: Path, profile: str, data_dir: Path | None = 
                     onnx=path.resolve(),
                     onnx_sha256=file_sha256(path),
                     is_teacher=False,
-                    latency={condition: identity},
-                    accuracy=identity,
+                    latency=dict.fromkeys(conditions, identity),
+                    accuracy={"target": identity, "host": identity},
                 )
             ],
         )
         if (code := run_bench(job)) not in (0, 1):
             # it was stopped, or could not begin and has said why
             sys.exit(code)
-        latency = load(record_path(job.results, profile, "latency", CELL, condition), LatencyRecord)
+        paths = [record_path(job.results, profile, "latency", CELL, name) for name in conditions]
+        latency = load(next(path for path in paths if path.exists()), LatencyRecord)
         accuracy = load(record_path(job.results, profile, "accuracy", CELL), AccuracyRecord)
         for record in (latency, accuracy):
             if record.failure:
                 raise HarnessError(record.failure.message)
     assert latency.latency_ms and accuracy.accuracy_pct is not None, "done records carry their figures"
+    target = "-target-" in latency.condition
     return Measured(
         params=parameter_count(model),
         latency=latency.latency_ms,
         accuracy_pct=accuracy.accuracy_pct,
         runtime=latency.runtime,
         threads=latency.threads,
+        isa=whose_instruction_set(bench.target.name if target else "host"),
         measured_on=registry.find("dataset", dataset).title,
         trained_on_it="data" in metadata,
     )

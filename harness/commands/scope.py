@@ -8,6 +8,7 @@ from pathlib import Path
 from harness.plan.loading import load_settings
 from harness.plan.planning import Plan, make_plan
 from harness.plan.settings import Settings
+from harness.store.chain import Chain, as_measured
 from harness.store.paths import Paths, data_root
 
 
@@ -33,15 +34,24 @@ class Scope:
         return load_settings(self.matrix, self.profile)
 
     def plan(self, dataset: str | None = None) -> Plan:
-        """The cells, over the data set at hand or the one given."""
-        at_hand = dataset or self.paths.dataset(self.settings, self.profile)
-        return make_plan(self.settings, self.profile, at_hand, self.experiments)
+        """The cells, over the data set at hand or the one given, under the instruction sets that were measured."""
+        return self._as_measured(self._planned(dataset, self.experiments))
+
+    def plan_to_measure(self) -> Plan:
+        """The cells under the instruction sets that matrix.toml asks for, whatever was measured before."""
+        return self._planned(None, self.experiments)
 
     def whole_plan(self, dataset: str | None = None) -> Plan:
         """The cells of every experiment of the matrix, whether or not the profile runs it."""
-        at_hand = dataset or self.paths.dataset(self.settings, self.profile)
         everything = [experiment.name for experiment in self.settings.experiment]
-        return make_plan(self.settings, self.profile, at_hand, everything)
+        return self._as_measured(self._planned(dataset, everything))
+
+    def _planned(self, dataset: str | None, experiments: Sequence[str]) -> Plan:
+        at_hand = dataset or self.paths.dataset(self.settings, self.profile)
+        return make_plan(self.settings, self.profile, at_hand, experiments)
+
+    def _as_measured(self, plan: Plan) -> Plan:
+        return as_measured(plan, [Chain(plan, self.paths.results)])
 
     def of_profile(self, profile: str) -> "Scope":
         """The same folders and all experiments of another profile."""

@@ -68,7 +68,8 @@ class ImageSpec:
     @property
     def environments(self) -> list[str]:
         """The Python environments that it has, by the names that they have in .venvs as well."""
-        return [file.stem for file in self.requirements]
+        # that of isa.txt is needed while the image is built, and stays behind
+        return [file.stem for file in self.requirements if file.stem != "isa"]
 
     def context(self) -> bytes:
         """The build context: a tar file that is the same, byte for byte, for the same files."""

@@ -1,7 +1,7 @@
 """From settings to a plan: which cells there are, what each is called, and the stages that make it."""
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from itertools import product
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from harness.errors import HarnessError
 from harness.files import file_sha256
 from harness.plan import registry
-from harness.plan.settings import BASIC_AXES, ESTIMATOR, Experiment, Point, Protocol, Recipe, Settings, condition_name
+from harness.plan.settings import BASIC_AXES, ESTIMATOR, Combination, Experiment, Point, Protocol, Recipe, Settings
 from harness.plan.specs import (
     Accuracy,
     Choice,
@@ -159,19 +159,24 @@ class Plan:
 
     def latency(self, cell: Cell, condition: str) -> Latency:
         """The measurement of a cell's latency under a condition."""
-        engine, threads = self._conditions[condition]
-        return Latency(cell.spec, engine, threads, self._sampling, ESTIMATOR)
+        engine, isa, threads = self._conditions[condition]
+        shown = self.settings.bench.instruction_set(isa)
+        return Latency(cell.spec, engine, shown, threads, self._sampling, ESTIMATOR)
 
     def accuracy(self, cell: Cell) -> Accuracy:
         """The measurement of a cell's accuracy."""
-        bench = self.settings.bench
-        return Accuracy(cell.spec, bench.engines[0], bench.threads[0])
+        engine, isa, threads = self.settings.bench.combinations[0]
+        return Accuracy(cell.spec, engine, self.settings.bench.instruction_set(isa), threads)
+
+    def as_host(self) -> "Plan":
+        """The same cells, measured under the host's instruction set alone."""
+        return replace(self, settings=self.settings.model_copy(update={"bench": self.settings.bench.as_host()}))
 
     @cached_property
-    def _conditions(self) -> dict[str, tuple[str, int | str]]:
+    def _conditions(self) -> dict[str, Combination]:
+        """What is asked for, and what takes its place on a machine that cannot show the target's instruction set."""
         bench = self.settings.bench
-        pairs = product(bench.engines, bench.threads)
-        return {condition_name(engine, threads): (engine, threads) for engine, threads in pairs}
+        return {one.name: one for one in (*bench.combinations, *bench.as_host().combinations)}
 
     @cached_property
     def _sampling(self) -> dict[str, Any]:
@@ -426,7 +431,7 @@ def rounding(settings: Settings) -> int:
     """
     if settings.pruning.round_to != "auto":
         return settings.pruning.round_to
-    multiple = settings.bench.target.vector_channels
+    multiple = settings.bench.target.cpu.vectors.channels
     while multiple > 1 and settings.model.narrowest < 2 * multiple:
         multiple //= 2
     return multiple

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from functools import cached_property, partial
 from itertools import product
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import (
     AfterValidator,
@@ -18,6 +18,7 @@ from pydantic import (
 
 from harness.errors import HarnessError
 from harness.plan import registry
+from harness.plan.cpus import Cpu, find_cpu
 from harness.plan.explain import allowed_keys
 
 # How one figure follows from the processes of a run: harness.intervals computes it. Part of every latency's key.
@@ -178,15 +179,27 @@ class ExportSettings(Section):
     opset: Annotated[int, Field(ge=11, le=19)] = 17
 
 
-class Target(Section):
-    """The CPU that the figures stand in for."""
+# The instruction set that a process of the bench is shown: the target's, or the host's as it is.
+Isa = Literal["target", "host"]
 
-    name: str
-    physical_cores: Count
-    isa: str
-    vector_channels: Count
-    l3_mib: Positive
-    base_ghz: Positive
+
+def _known_cpu(name: str) -> str:
+    """A CPU's own name, whichever it was called by; ValueError lists what there is."""
+    try:
+        return find_cpu(name).name
+    except HarnessError as error:
+        raise ValueError(str(error)) from error
+
+
+class Target(Section):
+    """The CPU that the figures stand in for, one of cpus.toml."""
+
+    name: Annotated[str, AfterValidator(_known_cpu)]
+
+    @property
+    def cpu(self) -> Cpu:
+        """What the table says of it."""
+        return find_cpu(self.name)
 
 
 def engine_names() -> list[str]:
@@ -231,7 +244,9 @@ def _known_engine(engine: str) -> str:
 
 
 class Bench(Section):
-    """How latency is measured: every model under every combination of engine and threads, the first one the headline.
+    """How latency is measured: every model under every combination of engine, instruction set and threads.
+
+    The first combination is the headline.
 
     Blocks of fresh processes go on until the headline's ratio to the teacher is known to `precision_pct` (half its 95 %
     interval) for every model, or `minutes_per_model` are used up. The other combinations are in every fourth block.
@@ -241,6 +256,8 @@ class Bench(Section):
     engines: Annotated[list[Annotated[str, AfterValidator(_known_engine)]], Field(min_length=1)] = [
         "onnxruntime-1.16.0"
     ]
+    # Which instruction set engines are shown. A host that cannot show the target's is measured as it is, and says so.
+    isa: Annotated[list[Isa], Field(min_length=1)] = ["host"]
     # intra-op threads, on as many whole physical cores; "all": as many as the target has, or this machine if fewer
     threads: Annotated[list[Count | Literal["all"]], Field(min_length=1)] = [1]
     precision_pct: Positive = 1.0
@@ -254,20 +271,41 @@ class Bench(Section):
     seed: Annotated[int, Field(ge=0)] = 0
     target: Target
 
-    @field_validator("engines", "threads")
+    @field_validator("engines", "isa", "threads")
     @classmethod
     def _distinct(cls, values: list[Any]) -> list[Any]:
         return distinct(values)
 
     @property
+    def combinations(self) -> "list[Combination]":
+        """Every combination of engine, instruction set and threads, the headline first."""
+        return [Combination(*values) for values in product(self.engines, self.isa, self.threads)]
+
+    @property
     def conditions(self) -> list[str]:
         """The names of the combinations, as records are filed under; the headline first."""
-        return [condition_name(engine, threads) for engine in self.engines for threads in self.threads]
+        return [combination.name for combination in self.combinations]
+
+    def as_host(self) -> "Bench":
+        """The same under the host's instruction set alone: what is measured where the target's cannot be shown."""
+        return self.model_copy(update={"isa": ["host"]})
+
+    def instruction_set(self, isa: Isa) -> str:
+        """What stands for it in the keys of measurements: the target's name, or "host"."""
+        return self.target.name if isa == "target" else isa
 
 
-def condition_name(engine: str, threads: int | str) -> str:
-    """A combination's name: "onnxruntime-1.16.0-threads-1". Of an engine elsewhere without its module."""
-    return f"{engine.rpartition(':')[2]}-threads-{threads}"
+class Combination(NamedTuple):
+    """An engine as matrix.toml names it, the instruction set that it is shown, and its threads."""
+
+    engine: str
+    isa: Isa
+    threads: int | Literal["all"]
+
+    @property
+    def name(self) -> str:
+        """Like "onnxruntime-1.16.0-target-threads-1"; of an engine elsewhere without its module."""
+        return f"{self.engine.rpartition(':')[2]}-{self.isa}-threads-{self.threads}"
 
 
 def distinct(values: list[Any]) -> list[Any]:

@@ -248,11 +248,15 @@ class Export(Stage):
 
 @dataclass(frozen=True)
 class Latency(Stage):
-    """One file's latency under one condition. What the bench may do until it stops is part of what it measures."""
+    """One file's latency under one condition. What the bench may do until it stops is part of what it measures.
+
+    `isa` is the CPU whose instruction set the engine is shown, or "host".
+    """
 
     kind = "latency"
     start: Export
     engine: str
+    isa: str
     threads: int | str
     sampling: Document
     estimator: str
@@ -275,6 +279,7 @@ class Accuracy(Stage):
     kind = "accuracy"
     start: Export
     engine: str
+    isa: str
     threads: int | str
 
     @property
@@ -295,7 +300,7 @@ def engine_plugin(engine: str) -> str:
 
 def sampling_of(bench: Bench) -> Document:
     """What of the bench's settings a latency depends on."""
-    return bench.model_dump(mode="json", exclude={"engines", "threads", "target"})
+    return bench.model_dump(mode="json", exclude={"engines", "isa", "threads", "target"})
 
 
 def key_of(document: Mapping[str, Any]) -> str:

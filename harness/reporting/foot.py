@@ -4,14 +4,15 @@ import re
 from collections.abc import Iterable, Sequence
 
 from harness.plan import registry
+from harness.plan.cpus import Cpu
 from harness.plan.planning import Plan, Table
-from harness.plan.settings import ESTIMATOR, Recipe, Target
+from harness.plan.settings import ESTIMATOR, Recipe
 from harness.plan.specs import JointObjective, Student, Teacher
 from harness.reporting.escaping import escaped, one_line
-from harness.reporting.machine import bench_machine, target_differences
+from harness.reporting.machine import bench_machine, shown_cpu, target_differences
 from harness.reporting.rows import Row, width_text
 from harness.reporting.tables import of_study, over_seeds
-from harness.store.records import Record
+from harness.store.records import LatencyRecord, Record
 
 # Characters of a message that is given as a warning.
 LONGEST = 400
@@ -75,11 +76,25 @@ def measured_lines(plan: Plan, rows: Sequence[Row]) -> list[str]:
         )
         lines.append(
             f"Measured on {machines}, {runtimes}, {threads}, batch 1, {_dates(benched)}, harness "
-            f"{_revisions(benched)}. {_compared(benched, plan.settings.bench.target)}"
+            f"{_revisions(benched)}. {_compared(benched, plan.settings.bench.target.cpu)}"
         )
         counts = [len(record.processes) for record in benched]
         lines.append(f"Processes per model: {_range(counts)}.{_control(rows)}")
     return lines
+
+
+def stands_for(plan: Plan, rows: Sequence[Row]) -> str:
+    """What the figures of a table stand for, in a line; empty where there are none."""
+    first = next((row.latency for row in rows if row.latency), None)
+    if first is None:
+        return ""
+    if cpu := shown_cpu(first):
+        return f"Instruction set: the {cpu.title}'s. Cores, caches and clock: the measuring machine's."
+    target, obstacle = plan.settings.bench.target.cpu, first.environment.get("isa_obstacle")
+    why = f" ({obstacle})" if obstacle else ""
+    return (
+        f"Instruction set, cores, caches and clock: those of the machine that measured, not the {target.title}'s{why}."
+    )
 
 
 def _range(counts: Sequence[int]) -> str:
@@ -148,10 +163,10 @@ def _epochs(count: int) -> str:
     return f"{count} epoch{'' if count == 1 else 's'}"
 
 
-def _compared(records: Sequence[Record], target: Target) -> str:
+def _compared(records: Sequence[LatencyRecord], target: Cpu) -> str:
     # Rows from several machines fail a check, which is a warning of its own; the first stands for them here.
-    differences = target_differences(records[0].environment, target)
-    return f"Not the target, {target.name}: {', '.join(differences)}." if differences else "This is the target."
+    differences = target_differences(records[0].environment, target, shown_cpu(records[0]) is not None)
+    return f"Not the target, {target.title}: {', '.join(differences)}." if differences else "This is the target."
 
 
 def _fact(record: Record, key: str) -> str:

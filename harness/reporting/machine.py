@@ -3,10 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from harness.plan.settings import Target
+from harness.plan.cpus import Cpu, Vectors, find_cpu, vectors
+from harness.store.records import AccuracyRecord, LatencyRecord
 
-# The vector extension by which the runtime picks its kernels, widest first, and fp32 channels per block with it.
-KERNELS = {"avx512f": ("AVX-512", 16), "avx2": ("AVX2", 8), "asimd": ("NEON", 4)}
 # What a record says of its machine. Nothing checks it, so any value may be of any type.
 Environment = Mapping[str, Any]
 
@@ -17,27 +16,37 @@ def bench_machine(environment: Environment) -> str:
     cores = environment.get("physical_cores")
     if cores:
         facts.append(f"{cores} physical core{'' if cores == 1 else 's'}")
-    kernel = _kernel(environment)
-    if kernel:
-        facts.append(kernel[0])
+    kind = _vectors(environment)
+    if kind:
+        facts.append(kind.words)
     if environment.get("virtualised"):
         facts.append("virtualised")
     return f"{facts[0]} ({', '.join(facts[1:])})" if facts[1:] else facts[0]
 
 
-def target_differences(environment: Environment, target: Target) -> list[str]:
-    """What sets the machine apart from the target; empty only where name, cores, kernels and cache all agree."""
+def shown_cpu(record: LatencyRecord | AccuracyRecord) -> Cpu | None:
+    """The CPU whose instruction set a measurement was made under; None where it was the machine's own."""
+    isa = record.spec.get("isa", "host")
+    return None if isa == "host" else find_cpu(str(isa))
+
+
+def target_differences(environment: Environment, target: Cpu, shown: bool = False) -> list[str]:
+    """What sets the machine apart from the target; empty only where name, cores, kernels and cache all agree.
+
+    Where the target's instruction set was `shown`, kernels do agree.
+    """
     differences = []
-    name = str(environment.get("cpu", "unknown"))
-    if target.name.split()[-1].lower() not in name.lower():
+    name = str(environment.get("cpu", "unknown")).lower()
+    # "Intel(R) Xeon(R) CPU E5-2699 v4 @ 2.20GHz" is an Intel Xeon E5-2699 v4
+    if not all(word.lower() in name for word in target.title.split() if any(map(str.isdigit, word))):
         differences.append("another processor")
     cores = environment.get("physical_cores")
     if cores != target.physical_cores:
         differences.append(f"{cores or 'unknown'} instead of {target.physical_cores} physical cores")
-    kernel = _kernel(environment)
-    if kernel is None or kernel[0] != target.isa:
-        found = f"{kernel[0]} ({kernel[1]} channels per block)" if kernel else "an unknown vector extension"
-        differences.append(f"{found} instead of {target.isa} ({target.vector_channels})")
+    kind = _vectors(environment)
+    if not shown and kind != target.vectors:
+        found = f"{kind.words} ({kind.channels} channels per block)" if kind else "an unknown vector extension"
+        differences.append(f"{found} instead of {target.vectors.words} ({target.vectors.channels})")
     l3_mib = _l3_mib(environment)
     if l3_mib != target.l3_mib:
         found = f"{l3_mib:g} MiB" if l3_mib else "unknown"
@@ -45,10 +54,9 @@ def target_differences(environment: Environment, target: Target) -> list[str]:
     return differences
 
 
-def _kernel(environment: Environment) -> tuple[str, int] | None:
+def _vectors(environment: Environment) -> Vectors | None:
     extensions = environment.get("isa")
-    known = extensions if isinstance(extensions, list) else []
-    return next((kernel for flag, kernel in KERNELS.items() if flag in known), None)
+    return vectors(extensions) if isinstance(extensions, list) else None
 
 
 def _l3_mib(environment: Environment) -> float | None:

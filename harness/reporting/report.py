@@ -13,12 +13,13 @@ from harness.files import atomic_path, write_text
 from harness.plan.planning import Plan, Table
 from harness.reporting import charts
 from harness.reporting.escaping import escaped, one_line
-from harness.reporting.foot import foot, measured_lines, network_line, recipe_line, warnings
+from harness.reporting.foot import foot, measured_lines, network_line, recipe_line, stands_for, warnings
 from harness.reporting.model_facts import model_facts
 from harness.reporting.own_figures import MARKER_PROFILE, figures_table
 from harness.reporting.readme import Marker, fill, read_document
 from harness.reporting.rows import Row, read_rows
 from harness.reporting.tables import columns, conditions, markdown, seed_means, terminal
+from harness.reporting.target_document import DOCUMENT, filled
 
 MODELS = "## The models"
 
@@ -44,6 +45,9 @@ def write_report(plan: Plan, results: Path, readme: Path | None, profiles: Colle
     # The README comes first: a fault in it should show before anything is written.
     if readme:
         written[readme] = _fill_readme(plan, rows, results, readme, profiles)
+        if (document := readme.parent / DOCUMENT).is_file():
+            text, changed = filled(document, results)
+            written[document] = bool(changed) and _write(document, text.encode())
     texts: list[str] = []
     for table in plan.tables:
         own, figure = rows[table.name], figure_path(results, plan, table)
@@ -81,7 +85,13 @@ def check_report(readme: Path, results: Path, plan_of: Callable[[str], Plan]) ->
 
     _, stale = fill(read_document(readme), readme.name, table_of)
     files = [line for profile, names in shown.items() for line in check_files(plan_of(profile), results, names)]
-    return [f"{readme.name}:{marker.line}: {_stale(marker)}" for marker in stale] + files
+    lines = [f"{readme.name}:{marker.line}: {_stale(marker)}" for marker in stale]
+    if (document := readme.parent / DOCUMENT).is_file():
+        _, stale = filled(document, results)
+        lines += [
+            f"{DOCUMENT}:{marker.line}: the table {marker.experiment} is stale; run: make report" for marker in stale
+        ]
+    return lines + files
 
 
 def _stale(marker: Marker) -> str:
@@ -201,13 +211,13 @@ def _require_experiment(marker: Marker, plan: Plan) -> None:
 def _document(plan: Plan, table: Table, rows: list[Row], results: Path, folder: Path, heading: str) -> str:
     """A table as Markdown in a file of `folder`: title, table, means over seeds, other conditions, chart, foot."""
     title, profile = escaped(table.title), escaped(plan.profile)
-    parts = [f"{heading} {title} (profile {profile})", markdown(columns(rows))]
+    parts = [f"{heading} {title} (profile {profile})", escaped(stands_for(plan, rows)), markdown(columns(rows))]
     parts += [markdown(more) for more in (seed_means(rows), conditions(rows)) if more]
     if charts.drawable(rows):
         figure = Path(os.path.relpath(figure_path(results, plan, table), folder)).as_posix()
         parts.append(f"![{title}, profile {profile}]({quote(figure)})")
     parts.append(foot(plan, table, rows))
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def _subtitle(plan: Plan, table: Table) -> str:
@@ -223,6 +233,7 @@ def _text(plan: Plan, table: Table, rows: list[Row], place: Path) -> str:
     ]
     parts = [
         one_line(table.title),
+        *(textwrap.fill(line, 110) for line in [stands_for(plan, rows)] if line),
         terminal(columns(rows)),
         *(terminal(more) for more in (seed_means(rows), conditions(rows)) if more),
         "\n".join(textwrap.fill(line, 110, subsequent_indent="  ") for line in told),

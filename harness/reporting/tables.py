@@ -8,6 +8,7 @@ from statistics import fmean, stdev
 
 from tabulate import tabulate
 
+from harness.plan.cpus import whose_instruction_set
 from harness.reporting.differences import Model, ranks, to_teacher
 from harness.reporting.escaping import escaped
 from harness.reporting.published import Published
@@ -118,7 +119,8 @@ def conditions(rows: Sequence[Row]) -> list[Column]:
 
 
 def _condition_text(record: LatencyRecord) -> str:
-    return f"{record.runtime}, {record.threads} thread{'' if record.threads == 1 else 's'}"
+    isa = whose_instruction_set(str(record.spec.get("isa", "host")))
+    return f"{record.runtime}, {record.threads} thread{'' if record.threads == 1 else 's'}, {isa}"
 
 
 def noise(rows: Sequence[Row]) -> float:

@@ -6,13 +6,14 @@ file. One that stands may still have been made by other code than today's; then 
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, Literal, TypeVar
 
 from harness.errors import HarnessError
 from harness.plan.planning import Cell, Plan
+from harness.plan.settings import Combination
 from harness.plan.specs import Stage, code_of
 from harness.store.records import (
     AccuracyRecord,
@@ -30,6 +31,8 @@ R_co = TypeVar("R_co", bound=Record, covariant=True)
 # missing: no record; unreadable: damaged, or of an earlier schema; foreign: another cell's or profile's; stale: made
 # under another key; failed: tried, with a reason; orphaned: made from something that has been replaced since
 State = Literal["missing", "unreadable", "foreign", "stale", "failed", "orphaned", "stands"]
+# those of a record that was made under the present key, for better or worse
+TRIED: tuple[State, ...] = ("failed", "orphaned", "stands")
 # (stage, cell, condition) -> the record that lies there, or None; HarnessError where it cannot be read
 Read = Callable[[type[Record], str, str], Record | None]
 
@@ -135,6 +138,25 @@ class Chain:
         present = code_of(stage)
         changed = tuple(name for name, digest in record.code.items() if present.get(name, digest) != digest)
         return Link(word, "stands", record, "", changed)
+
+
+def as_measured(plan: Plan, chains: Iterable[Chain]) -> Plan:
+    """The plan under the instruction sets that were measured, which the first of these chains decides that knows.
+
+    A machine that cannot show the target's instruction set measures under its own (harness.host.isa). Then the headline
+    is the host's, until the target's is measured.
+    """
+    for chain in chains if "target" in plan.settings.bench.isa else ():
+        measured = {one.isa for one in _combinations(plan) if chain.latency(plan.teacher, one.name).state in TRIED}
+        if measured:
+            return plan if "target" in measured else plan.as_host()
+    return plan
+
+
+def _combinations(plan: Plan) -> list[Combination]:
+    """What is asked for, and what is measured in its place."""
+    bench = plan.settings.bench
+    return [*bench.combinations, *bench.as_host().combinations]
 
 
 def _reader(results: Path, profile: str) -> Read:

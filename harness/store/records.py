@@ -205,6 +205,21 @@ class Interval(BaseModel):
         return self
 
 
+class InstructionSet(BaseModel):
+    """What instruction set an engine was shown, how, and what those who looked say of it.
+
+    `way`: "faulting" and "patched" are the target's (docs/target.md), "none" is the host's own. `cpuid` are the
+    features that CPUID shows, of those that kernels are chosen by; `numpy` are those that numpy found; `engine` is the
+    engine's own account. All processes of a measurement agree.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    way: Literal["none", "faulting", "patched"]
+    cpuid: list[str]
+    numpy: list[str]
+    engine: dict[str, Any]
+
+
 class Process(BaseModel):
     """One fresh process that timed one model. Its raw samples are in pytest-benchmark's JSON, in the raw folder."""
 
@@ -233,7 +248,7 @@ class Process(BaseModel):
 
 
 class LatencyRecord(Record):
-    """Latency of one ONNX file, batch 1, on pinned cores, under one condition (runtime and threads).
+    """Latency of one ONNX file, batch 1, on pinned cores, under one condition (engine, instruction set, threads).
 
     `latency_ms` is the estimate over processes (harness.intervals); `ratio_to_teacher` is paired by block, and below
     1 is faster. `median_ms` and `p90_ms` are the median process's: what a user on such a machine sees. The teacher's
@@ -254,6 +269,7 @@ class LatencyRecord(Record):
     control: list[Process] = []
     # the engine's own options
     session: dict[str, Any] = {}
+    instruction_set: InstructionSet | None = None
     warnings: list[str] = []
 
 
@@ -277,6 +293,7 @@ class AccuracyRecord(Record):
     agreement_pct: Percent | None = None
     convolutions: Whole | None = None
     nchwc_convolutions: Whole | None = None
+    instruction_set: InstructionSet | None = None
 
     @model_validator(mode="after")
     def _parts_of_wholes(self) -> Self:

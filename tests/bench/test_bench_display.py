@@ -100,7 +100,7 @@ def latency(**changes: Any) -> LatencyRecord:
     fields = {
         "status": "done",
         "finished_at": "",
-        "condition": "onnxruntime-1.16.0-threads-1",
+        "condition": "onnxruntime-1.16.0-host-threads-1",
         "threads": 1,
         "latency_ms": Interval(value=1.2344, low=1.2, high=1.3),
         "ratio_to_teacher": Interval(value=0.5, low=0.49, high=0.51),

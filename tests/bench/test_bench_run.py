@@ -54,7 +54,7 @@ def test_a_run_from_no_records_to_nothing_left_to_do(workshop: Workshop, capsys:
     assert "latency: block 4 done, 2 of 2 settled" in shown.err
     assert "time is up" not in shown.err
     assert "1.000 [1.000, 1.000]" in shown.out
-    assert f"{RUNTIME}, 1 thread\n" in shown.out
+    assert f"{RUNTIME}, 1 thread, the machine's own instruction set\n" in shown.out
 
     first = latency(job, "teacher-s0"), latency(job, "p0.3-bn-gram-s0")
     for record, model in zip(first, (teacher, student), strict=True):
@@ -62,7 +62,7 @@ def test_a_run_from_no_records_to_nothing_left_to_do(workshop: Workshop, capsys:
         identity = model.latency[HEADLINE]
         assert (record.key, record.spec, record.code) == (identity.key, identity.spec, identity.code)
         assert record.session == load_engine(CURRENT).options(1)
-        assert accuracy(job, model.cell).key == model.accuracy.key
+        assert accuracy(job, model.cell).key == model.accuracy["host"].key
         assert accuracy(job, model.cell).convolutions == 1
         assert (record.condition, record.threads) == (HEADLINE, len(record.processes[0].cpus)) == (HEADLINE, 1)
         assert [one.block for one in record.processes] == [0, 1, 2, 3]
@@ -110,15 +110,15 @@ def test_two_versions_of_an_engine_are_measured_side_by_side(
     assert raw["benchmarks"][0]["extra_info"]["runtime"] == "onnxruntime 1.16.0"
     assert accuracy(job, "student").runtime == RUNTIME
     shown = capsys.readouterr().out
-    assert f"{RUNTIME}, 1 thread\n" in shown
-    assert "onnxruntime 1.16.0, 1 thread\n" in shown
+    assert f"{RUNTIME}, 1 thread, the machine's own instruction set\n" in shown
+    assert "onnxruntime 1.16.0, 1 thread, the machine's own instruction set\n" in shown
 
 
 @pytest.mark.skipif(read_topology().usable_cores < 2, reason="one core: all threads are one")
 def test_one_thread_and_all_are_measured_side_by_side(workshop: Workshop) -> None:
     job = workshop.job(workshop.model("student"), settings={**SETTINGS, "threads": [1, "all"]})
     assert run(job) == 0
-    one, all_ = latency(job, "student"), latency(job, "student", "onnxruntime-current-threads-all")
+    one, all_ = latency(job, "student"), latency(job, "student", "onnxruntime-current-host-threads-all")
     assert one.threads == 1
     assert all_.threads == min(8, read_topology().usable_cores)
     for record in (one, all_):

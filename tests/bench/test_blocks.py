@@ -52,7 +52,7 @@ HYBRID = machine([[0, 1], [2, 3], *([cpu] for cpu in range(4, 12))], speeds=[5] 
 def test_all_threads_are_those_of_the_target_or_of_this_machine(picture: Topology, cpus: tuple[int, ...]) -> None:
     (found,) = conditions(bench(threads=["all"]), picture)
     assert (found.name, found.threads, found.cpus, found.warnings) == (
-        "onnxruntime-current-threads-all",
+        "onnxruntime-current-host-threads-all",
         len(cpus),
         cpus,
         (),
@@ -67,7 +67,7 @@ def test_every_engine_is_combined_with_every_number_of_threads_the_headline_firs
     assert [(condition.engine, condition.threads) for condition in found] == [
         (engine, threads) for engine in engines for threads in (1, 2, 4)
     ]
-    assert found[0].name == "onnxruntime-1.16.0-threads-1"
+    assert found[0].name == "onnxruntime-1.16.0-host-threads-1"
     assert all(len(condition.cpus) == condition.threads for condition in found)
 
 
@@ -83,7 +83,7 @@ def test_more_threads_than_cores_are_refused() -> None:
 
 
 def test_the_teacher_is_measured_twice_under_each_condition() -> None:
-    names = ["onnxruntime-current-threads-1", "onnxruntime-current-threads-all"]
+    names = ["onnxruntime-current-host-threads-1", "onnxruntime-current-threads-all"]
     found = subjects(MODELS, names)
     for name in names:
         here = [(one.cell, one.control) for one in found if one.condition == name]
@@ -196,7 +196,7 @@ def latency(model: ModelFile, **changes: Any) -> LatencyRecord:
 
 def accuracy(**changes: Any) -> AccuracyRecord:
     fields = {"environment": {"session": SESSION}, "testset_sha256": "1" * 64}
-    return AccuracyRecord(**common(MODELS[0], MODELS[0].accuracy.key) | fields | changes)
+    return AccuracyRecord(**common(MODELS[0], MODELS[0].accuracy["host"].key) | fields | changes)
 
 
 def current(models: list[ModelFile], *records: LatencyRecord | None) -> bool:
@@ -215,7 +215,7 @@ def test_latencies_as_they_are_asked_for_are_current() -> None:
     "change",
     [
         {"key": "other"},
-        {"key": MODELS[1].accuracy.key},
+        {"key": MODELS[1].accuracy["host"].key},
         {"onnx_sha256": "1" * 64},
         {"runtime": "onnxruntime 1.32.0"},
         {"session": {"intra_op_num_threads": 2}},
@@ -250,8 +250,8 @@ def test_without_a_teacher_a_latency_with_a_ratio_is_from_another_job() -> None:
     ],
 )
 def test_each_accuracy_is_out_of_date_by_itself(change: dict[str, Any], expected: bool) -> None:
-    assert accuracy_is_current(MODELS[0], accuracy(**change), RUNTIME, "1" * 64, SESSION) is expected
+    assert accuracy_is_current(MODELS[0], accuracy(**change), "host", RUNTIME, "1" * 64, SESSION) is expected
 
 
 def test_a_missing_accuracy_is_not_current() -> None:
-    assert not accuracy_is_current(MODELS[0], None, RUNTIME, "1" * 64, SESSION)
+    assert not accuracy_is_current(MODELS[0], None, "host", RUNTIME, "1" * 64, SESSION)

@@ -45,4 +45,4 @@ def test_the_compare_command_of_pytest_benchmark_reads_it(tmp_path: Path, record
     done = subprocess.run([*command, "group"], capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("ResNet50") == 8
-    assert "onnxruntime-current-threads-all" in done.stdout
+    assert "onnxruntime-current-host-threads-all" in done.stdout

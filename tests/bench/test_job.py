@@ -40,7 +40,7 @@ def test_without_a_teacher_there_is_none(workshop: Workshop) -> None:
         (("settings", "threads"), [0], "settings.threads"),
         (("settings", "threads"), [1, 1], "settings.threads"),
         (("settings", "threads"), [], "settings.threads"),
-        (("models", 1, "latency"), {}, "p0.3-bn-gram-s0: no latency for onnxruntime-current-threads-1"),
+        (("models", 1, "latency"), {}, "p0.3-bn-gram-s0: no latency for onnxruntime-current-host-threads-1"),
         (
             ("settings", "engines"),
             ["onnxruntime-1.17"],

@@ -16,16 +16,21 @@ from harness.bench.latency import BESIDE_EVERY, LEAST_BESIDE, measure_latencies,
 from harness.bench.model_input import model_input
 from harness.bench.process import EngineAnswer
 from harness.host.facts import activity
+from harness.host.isa.shown import HOST
 from harness.intervals import estimate, percentile, undisturbed
 from harness.store.records import Failure, LatencyRecord, Process, load, record_path
 from tests.bench_kit import HEADLINE, SETTINGS, Workshop, machine
 
-BESIDE = "onnxruntime-current-threads-2"
+BESIDE = "onnxruntime-current-host-threads-2"
 TIMEOUT = Failure(kind="timeout", message="no result within 600 s")
 
 
-def entry(samples: list[float], rounds: int) -> dict[str, Any]:
+SEEN: dict[str, Any] = {"way": "none", "cpuid": ["avx2"], "numpy": [], "engine": {"nchwc_block": 8}}
+
+
+def entry(samples: list[float], rounds: int, seen: dict[str, Any] = SEEN) -> dict[str, Any]:
     info = {"first_inference_ms": 3.0, "warmup_rounds": 2, "cpus": [1], "peak_rss_bytes": 5, "involuntary_switches": 6}
+    info["instruction_set"] = seen
     return {"stats": {"data": samples}, "extra_info": info | {"rounds": rounds, "distinct_inputs": min(rounds, 256)}}
 
 
@@ -101,6 +106,7 @@ class Machine:
             limits=Limits(),
             conditions=conditions(job.settings, machine([[0], [1], [2]])),
             engines={"onnxruntime-current": EngineAnswer("onnxruntime 9.9", {1: {"threads": 1}, 2: {"threads": 2}})},
+            shown={("onnxruntime-current", "host"): HOST},
             inputs={model.cell: model_input(model) for model in models},
             testset_sha256="",
             environment={"run": "r1", "harness_revision": "unknown"},
@@ -286,7 +292,7 @@ def test_each_block_is_shuffled_and_has_everything_once(bench: Machine) -> None:
 
 
 def test_raw_files_of_an_earlier_run_are_removed(bench: Machine) -> None:
-    old = bench.folder / "raw" / "latency-block099-student.onnxruntime-current-threads-1.json"
+    old = bench.folder / "raw" / "latency-block099-student.onnxruntime-current-host-threads-1.json"
     old.parent.mkdir()
     old.write_text("{}")
     bench.run("student")

@@ -6,7 +6,10 @@ from typing import Any
 from harness.bench.history import keep
 from harness.store.records import AccuracyRecord, Interval, LatencyRecord
 from tests.checks.planted import BESIDE, CELL, EVERY, HEADLINE, TEACHER, Bench, fault, replace_text
-from tests.synthetic import CLOSED
+from tests.synthetic import CLOSED, INSTRUCTION_SETS
+
+# Conditions beside the headline: the host's own instruction set, and the target's with another engine.
+HOST, TARGET_BESIDE = "onnxruntime-1.16.0-host-threads-1", "onnxruntime-current-target-threads-1"
 
 
 @fault("wrong-runtime", (CELL, "latency"))
@@ -22,6 +25,52 @@ def the_headlines_runtime_under_a_condition_beside_it(bench: Bench) -> None:
 @fault("wrong-runtime", (CELL, "accuracy"))
 def accuracy_with_another_runtime(bench: Bench) -> None:
     bench.change(AccuracyRecord, runtime="onnxruntime 1.23.0")
+
+
+def _seen(bench: Bench, kind: type[Any], under: str = HEADLINE, **changes: Any) -> None:
+    """Rewrite some of what the cell's processes saw of the instruction set."""
+    found = bench.get(kind, under=under).instruction_set
+    bench.change(kind, under=under, instruction_set=found.model_copy(update=changes))
+
+
+@fault("wrong-instruction-set", (CELL, "latency"))
+def the_hosts_instruction_set_under_the_targets_name(bench: Bench) -> None:
+    bench.change(LatencyRecord, instruction_set=INSTRUCTION_SETS["host"])
+
+
+@fault("wrong-instruction-set", (CELL, "latency"))
+def the_targets_instruction_set_under_the_hosts_name(bench: Bench) -> None:
+    bench.change(LatencyRecord, under=HOST, instruction_set=INSTRUCTION_SETS["target"])
+
+
+@fault("wrong-instruction-set", (CELL, "latency"))
+def an_engine_that_blocks_as_the_host_does(bench: Bench) -> None:
+    _seen(bench, LatencyRecord, engine={"nchwc_block": 16, "exact_byte_sums": False})
+
+
+@fault("wrong-instruction-set", (CELL, "latency"))
+def a_numpy_that_saw_the_host(bench: Bench) -> None:
+    _seen(bench, LatencyRecord, under=TARGET_BESIDE, numpy=["AVX2", "AVX512_SKX"])
+
+
+@fault("wrong-instruction-set", (CELL, "latency"))
+def a_hidden_feature_on_the_host(bench: Bench) -> None:
+    _seen(bench, LatencyRecord, under=HOST, cpuid=["avx2"], numpy=["AVX2"], engine={"nchwc_block": 8})
+
+
+@fault("wrong-instruction-set", (CELL, "latency"))
+def nobody_looked(bench: Bench) -> None:
+    bench.change(LatencyRecord, instruction_set=None)
+
+
+@fault("wrong-instruction-set", (CELL, "accuracy"))
+def accuracy_under_the_hosts_instruction_set(bench: Bench) -> None:
+    bench.change(AccuracyRecord, instruction_set=INSTRUCTION_SETS["host"])
+
+
+@fault("wrong-instruction-set", (CELL, "accuracy"))
+def accuracy_with_vnni(bench: Bench) -> None:
+    _seen(bench, AccuracyRecord, engine={"nchwc_block": 8, "exact_byte_sums": True})
 
 
 @fault("too-few-samples", (CELL, "latency"))
@@ -199,7 +248,8 @@ def wide_interval(bench: Bench) -> None:
 
 def kept(bench: Bench, **stats: Any) -> None:
     """pytest-benchmark's file of the run, with some statistics of the cell changed afterwards."""
-    measured = [bench.get(LatencyRecord, cell.id, under) for cell in bench.plan.cells for under in (HEADLINE, BESIDE)]
+    conditions = bench.plan.settings.bench.conditions
+    measured = [bench.get(LatencyRecord, cell.id, under) for cell in bench.plan.cells for under in conditions]
     path = keep(bench.results, measured)
     document = json.loads(path.read_text())
     entries = {entry["fullname"]: entry for entry in document["benchmarks"]}

@@ -164,9 +164,10 @@ def swapped_onnx_files(bench: Bench) -> None:
 @fault("duplicate-model", (CELL, "export"), (OTHER, "export"))
 def one_onnx_file_for_two_cells(bench: Bench) -> None:
     sha256 = bench.get(ExportRecord, OTHER).onnx_sha256
-    for kind in (ExportRecord, LatencyRecord, AccuracyRecord):
+    for kind in (ExportRecord, AccuracyRecord):
         bench.change(kind, onnx_sha256=sha256)
-    bench.change(LatencyRecord, under=BESIDE, onnx_sha256=sha256)
+    for condition in bench.plan.settings.bench.conditions:
+        bench.change(LatencyRecord, under=condition, onnx_sha256=sha256)
     bench.onnx().write_bytes(bench.onnx(OTHER).read_bytes())
 
 

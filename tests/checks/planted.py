@@ -19,7 +19,7 @@ from tests.synthetic import change, fill_results, path_of, plan_for
 CELL, OTHER = "p0.3-bn-gram-s0", "p0.3-l1-base-s0"
 TEACHER = "teacher-s0"
 # The condition that tables show, and one beside it.
-HEADLINE, BESIDE = "onnxruntime-1.16.0-threads-1", "onnxruntime-current-threads-1"
+HEADLINE, BESIDE = "onnxruntime-1.16.0-target-threads-1", "onnxruntime-current-target-threads-1"
 
 
 @dataclass(frozen=True)

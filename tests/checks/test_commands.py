@@ -77,7 +77,8 @@ def test_report_checks_first_and_shows_the_failing_row(run: Run, bench: Bench, t
     result = run("report", "--readme", str(readme))
     assert result.exit_code == 0
     assert f"error: denormal-weights (1 row)\n  {CELL}: " in result.stderr
-    _, table, *_ = (bench.results / "lite" / "tables" / "prune-0.3.md").read_text().split("\n\n")
+    _, said, table, *_ = (bench.results / "lite" / "tables" / "prune-0.3.md").read_text().split("\n\n")
+    assert said == "Instruction set: the Intel Core i9-9900K's. Cores, caches and clock: the measuring machine's."
     (row,) = [line for line in table.splitlines() if line.startswith("| P(0.3_BN)_KD(3)_SEED(0)")]
     assert "latency record is unreadable" in row
     assert "failed: denormal-weights" in row

@@ -37,10 +37,10 @@ def test_a_folder_does_not_differ_from_itself(folders: tuple[Path, Path]) -> Non
     comparison = compare(folders[0], folders[0])
     assert comparison.significant == ()
     assert comparison.left_out == ()
-    # Ten latencies and nine ratios under each of two conditions, and ten accuracies.
-    assert len(comparison.changes) == 48
+    # Ten latencies and nine ratios under each of four conditions, and ten accuracies.
+    assert len(comparison.changes) == 86
     text = as_text(*folders, comparison)
-    assert text.endswith("48 figures compared, no significant change (95 % for all together).")
+    assert text.endswith("86 figures compared, no significant change (95 % for all together).")
     assert len(text.splitlines()) == 1
 
 
@@ -223,7 +223,7 @@ def test_files_beside_the_records_are_named_once_and_left_alone(folders: tuple[P
     (after / "accuracy" / f"{CELL} (copy).json").write_bytes(bench.path(AccuracyRecord).read_bytes())
     (after / "accuracy" / f"{CELL}.json~").write_text("{")
     comparison = compare(before, after)
-    assert comparison.significant == () and len(comparison.changes) == 48
+    assert comparison.significant == () and len(comparison.changes) == 86
     one = "a file that is no record of this place"
     assert set(comparison.left_out) == {
         f"{after}/latency/{HEADLINE}.bak: 10 files that are no records of this place, like p0.3-bn-base-s0.json",

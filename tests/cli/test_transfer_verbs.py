@@ -18,7 +18,7 @@ from tests.documents import ROOT
 from tests.synthetic import MATRIX, fill_results, plan_for
 
 TEACHER, STUDENT = "teacher-s0", "p0.3-bn-base-s0"
-HEADLINE = "onnxruntime-1.16.0-threads-1"
+HEADLINE = "onnxruntime-1.16.0-target-threads-1"
 
 
 class Machine(NamedTuple):

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from harness.errors import HarnessError
 from harness.files import digest
+from harness.plan.cpus import Cpu, cpus
 from harness.plan.loading import load_settings
 from harness.plan.planning import Cell, Plan, kd_label, kd_name, make_plan, objective_of, rounding
 from harness.plan.registry import names
@@ -372,14 +373,15 @@ def test_ten_thousand_cells_are_planned_and_told_apart(load: Load, document: dic
 # --- Rounding and names ----------------------------------------------------------------------------------------------
 
 
-@given(narrowest=st.integers(4, 256), vector=st.integers(1, 64))
+@given(narrowest=st.integers(4, 256), target=st.sampled_from(list(cpus().values())))
 def test_auto_rounding_is_the_largest_halving_that_leaves_something_to_prune(
-    load: Load, narrowest: int, vector: int
+    load: Load, narrowest: int, target: Cpu
 ) -> None:
     document = deepcopy(DOCUMENT)
     put(document, "model.width", narrowest / 64)
-    put(document, "bench.target.vector_channels", vector)
+    put(document, "bench.target.name", target.name)
     multiple = rounding(load(document))
+    vector = target.vectors.channels
     halvings = [vector >> step for step in range(vector.bit_length())]
     assert multiple == max((m for m in halvings if 2 * m <= narrowest), default=1)
 

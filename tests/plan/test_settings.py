@@ -58,15 +58,24 @@ def test_the_narrowest_layer_follows_the_architecture_and_the_width(load: Load, 
 # --- Engines ---------------------------------------------------------------------------------------------------------
 
 
-def test_conditions_are_engines_times_threads_with_the_headline_first(load: Load, document: dict[str, Any]) -> None:
+def test_conditions_are_engines_times_instruction_sets_times_threads_with_the_headline_first(
+    load: Load, document: dict[str, Any]
+) -> None:
     put(document, "bench.engines", ["onnxruntime-current", "onnxruntime-1.16.0"])
+    put(document, "bench.isa", ["host", "target"])
     put(document, "bench.threads", [2, "all"])
-    assert load(document).bench.conditions == [
-        "onnxruntime-current-threads-2",
-        "onnxruntime-current-threads-all",
-        "onnxruntime-1.16.0-threads-2",
-        "onnxruntime-1.16.0-threads-all",
+    bench = load(document).bench
+    assert bench.conditions == [
+        "onnxruntime-current-host-threads-2",
+        "onnxruntime-current-host-threads-all",
+        "onnxruntime-current-target-threads-2",
+        "onnxruntime-current-target-threads-all",
+        "onnxruntime-1.16.0-host-threads-2",
+        "onnxruntime-1.16.0-host-threads-all",
+        "onnxruntime-1.16.0-target-threads-2",
+        "onnxruntime-1.16.0-target-threads-all",
     ]
+    assert bench.as_host().conditions == [name for name in bench.conditions if "-host-" in name]
 
 
 @pytest.mark.parametrize("engine", engine_names())
@@ -154,7 +163,11 @@ POINT = {"prune_amount": 0.3, "prune_method": "bn", "kd_method": "base", "seed":
 BAD: list[tuple[str, Any, list[str]]] = [
     ("colour", 1, ["colour: unknown key", "allowed: precision, model"]),
     ("teacher.epoch", 1, ["teacher.epoch: unknown key", "epochs, batch_size"]),
-    ("bench.target.cores", 1, ["bench.target.cores: unknown key", "physical_cores"]),
+    ("bench.target.cores", 1, ["bench.target.cores: unknown key", "allowed: name"]),
+    ("bench.target.name", "i9-9900", ["bench.target.name: unknown CPU 'i9-9900'", "i9-9900K, E5-2699v4"]),
+    ("bench.isa", ["avx2"], ["bench.isa[0]", "'target' or 'host'"]),
+    ("bench.isa", ["host", "host"], ["bench.isa", "named twice"]),
+    ("bench.isa", [], ["bench.isa"]),
     ("protocol.study.stage", 1, ["protocol.study.stage: unknown key", "stages"]),
     ("pruning.sparse.strength", 1, ["pruning.sparse.strength: unknown key", "regularisation"]),
     ("export.colour", 1, ["export.colour: unknown key; allowed: form, opset"]),
@@ -203,7 +216,7 @@ BAD: list[tuple[str, Any, list[str]]] = [
     ("bench.engines", [], ["bench.engines", "at least 1"]),
     ("bench.engines", ["onnxruntime-current"] * 2, ["bench.engines: a value is named twice"]),
     ("bench.threads", [0], ["bench.threads", "greater than or equal to 1", "'all'"]),
-    ("bench.runtimes", ["current"], ["bench.runtimes: unknown key; allowed: engines, threads"]),
+    ("bench.runtimes", ["current"], ["bench.runtimes: unknown key; allowed: engines, isa, threads"]),
     ("protocol.study.stages", 2, ["protocol.study: stages", "joint"]),
     ("protocol.study.temperature", 2.0, ["protocol.study: temperature", "joint"]),
     ("protocol.study.label_weight", 0.5, ["protocol.study: label_weight", "joint"]),

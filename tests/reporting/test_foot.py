@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from harness.plan.planning import Plan
-from harness.reporting.foot import foot, network_line, recipe_line, warnings
+from harness.reporting.foot import foot, network_line, recipe_line, stands_for, warnings
 from harness.reporting.rows import read_rows
 from harness.store.records import LatencyRecord, TrainRecord
 from tests.documents import Load
@@ -127,3 +127,24 @@ def test_a_message_cannot_become_a_marker(tmp_path: Path, text: str) -> None:
     fill_results(plan, tmp_path)
     change(tmp_path, plan, CELL, LatencyRecord, warnings=[text])
     assert "<!--" not in foot_of(plan, tmp_path)
+
+
+def test_the_first_line_says_whose_instruction_set_the_figures_are_of(tmp_path: Path) -> None:
+    plan = plan_for("lite", experiments=["prune-0.3"])
+    fill_results(plan, tmp_path / "target")
+    fill_results(plan.as_host(), tmp_path / "host")
+    rows = read_rows(plan, plan.tables[0], tmp_path / "target")
+    assert stands_for(plan, rows) == (
+        "Instruction set: the Intel Core i9-9900K's. Cores, caches and clock: the measuring machine's."
+    )
+    assert "AVX-512 (16 channels per block) instead of" not in foot_of(plan, tmp_path / "target")
+    reason = "this CPU lacks avx2"
+    for cell in plan.cells:
+        change(tmp_path / "host", plan.as_host(), cell.id, LatencyRecord, environment={**BENCH, "isa_obstacle": reason})
+    rows = read_rows(plan.as_host(), plan.tables[0], tmp_path / "host")
+    assert stands_for(plan.as_host(), rows) == (
+        "Instruction set, cores, caches and clock: the measuring machine's, not the Intel Core i9-9900K's "
+        "(this CPU lacks avx2)."
+    )
+    assert "AVX-512 (16 channels per block) instead of AVX2 (8)" in foot_of(plan.as_host(), tmp_path / "host")
+    assert stands_for(plan, []) == ""

@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from harness.plan.settings import Target
+from harness.plan.cpus import Cpu, cpus
 from harness.reporting.machine import bench_machine, target_differences
 from tests.synthetic import BENCH, plan_for
 
@@ -15,11 +15,11 @@ TARGET_MACHINE = {
 
 
 @pytest.fixture
-def target() -> Target:
-    return plan_for("full").settings.bench.target
+def target() -> Cpu:
+    return plan_for("full").settings.bench.target.cpu
 
 
-def test_the_target_itself_has_no_differences(target: Target) -> None:
+def test_the_target_itself_has_no_differences(target: Cpu) -> None:
     assert target_differences(TARGET_MACHINE, target) == []
 
 
@@ -34,17 +34,36 @@ def test_the_target_itself_has_no_differences(target: Target) -> None:
         ({"isa": []}, "an unknown vector extension instead of AVX2 (8)"),
     ],
 )
-def test_each_difference_is_named(target: Target, changed: dict[str, Any], named: str) -> None:
+def test_each_difference_is_named(target: Cpu, changed: dict[str, Any], named: str) -> None:
     assert target_differences({**TARGET_MACHINE, **changed}, target) == [named]
 
 
-def test_a_machine_that_told_nothing_differs_in_everything(target: Target) -> None:
+@pytest.mark.parametrize("flags", [["avx2", "avx512f"], ["avx2", "avx512f", "avx512_vnni", "amx_bf16"], []])
+def test_kernels_are_no_difference_where_the_targets_instruction_set_was_shown(target: Cpu, flags: list[str]) -> None:
+    assert target_differences({**TARGET_MACHINE, "isa": flags}, target, shown=True) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("E5-2699v4", "Intel(R) Xeon(R) CPU E5-2699 v4 @ 2.20GHz"),
+        ("EPYC-7742", "AMD EPYC 7742 64-Core Processor"),
+        ("Xeon-8380", "Intel(R) Xeon(R) Platinum 8380 CPU @ 2.30GHz"),
+        ("Xeon-8480", "Intel(R) Xeon(R) Platinum 8480+"),
+    ],
+)
+def test_every_cpu_is_known_by_what_the_kernel_calls_it(name: str, found: str) -> None:
+    assert "another processor" not in target_differences({"cpu": found}, cpus()[name])
+    assert "another processor" in target_differences({"cpu": "Intel(R) Xeon(R) Gold 6152"}, cpus()[name])
+
+
+def test_a_machine_that_told_nothing_differs_in_everything(target: Cpu) -> None:
     assert len(target_differences({}, target)) == 4
     assert bench_machine({}) == "unknown processor"
 
 
 @pytest.mark.parametrize("value", [None, [1], {"L3": [1]}, "x", 1.5])
-def test_facts_of_any_type_are_no_obstacle(target: Target, value: Any) -> None:
+def test_facts_of_any_type_are_no_obstacle(target: Cpu, value: Any) -> None:
     environment = dict.fromkeys(["cpu", "isa", "physical_cores", "caches_kib", "virtualised"], value)
     assert bench_machine(environment)
     assert len(target_differences(environment, target)) == 4

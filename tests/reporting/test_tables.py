@@ -161,7 +161,7 @@ def test_the_other_conditions_are_a_table_of_their_own(tmp_path: Path) -> None:
 def test_a_condition_that_some_rows_lack_has_gaps(tmp_path: Path) -> None:
     plan = plan_for("full", experiments=["prune-0.3"])
     fill_results(plan, tmp_path)
-    path_of(tmp_path, plan, plan.cells[1].id, LatencyRecord, "onnxruntime-current-threads-1").unlink()
+    path_of(tmp_path, plan, plan.cells[1].id, LatencyRecord, "onnxruntime-current-target-threads-1").unlink()
     table = conditions_of(plan, tmp_path)
     assert table["onnxruntime 1.32.0, 1 thread: ratio"].count(ABSENT) == 1
     assert table["onnxruntime 1.16.0, 2 threads: ratio"].count(ABSENT) == 0

@@ -7,7 +7,7 @@ import pytest
 from harness.errors import HarnessError
 from harness.plan.planning import make_plan
 from harness.plan.specs import code_of
-from harness.store.chain import Chain, Link, hashes, short
+from harness.store.chain import Chain, Link, as_measured, hashes, short
 from harness.store.records import (
     AccuracyRecord,
     ExportRecord,
@@ -22,7 +22,7 @@ from harness.store.records import (
 )
 from tests.checks.faults_of_the_chain import OLD_KEY, fail, swap
 from tests.checks.planted import BESIDE, CELL, HEADLINE, OTHER, TEACHER, Bench
-from tests.synthetic import plan_for, records_for
+from tests.synthetic import change, fill_results, plan_for, records_for
 
 KINDS: tuple[type[Record], ...] = (TrainRecord, ExportRecord, LatencyRecord, AccuracyRecord)
 DIVERGED = Failure(kind="diverged", message="loss is nan in epoch 1")
@@ -272,3 +272,48 @@ def test_hashes_are_shortened_for_readers() -> None:
     assert short("0123456789abcdef") == "0123456789ab..."
     assert short(None) == "none"
     assert hashes(None) == set()
+
+
+# --- Under which instruction set -------------------------------------------------------------------------------------
+
+
+def test_a_plan_is_as_it_was_measured_target_before_host(tmp_path: Path) -> None:
+    plan = plan_for("quick")
+    assert plan.settings.bench.isa == ["target"]
+    nothing, host, target = (Chain(plan, tmp_path / name) for name in ("nothing", "host", "target"))
+    fill_results(plan.as_host(), tmp_path / "host")
+    fill_results(plan, tmp_path / "target")
+    assert as_measured(plan, [nothing]) is plan
+    assert as_measured(plan, [target]) is plan
+    for chains in ([host], [nothing, host], [host, target]):
+        assert as_measured(plan, chains).settings.bench.isa == ["host"]
+    assert as_measured(plan, [nothing, target, host]) is plan
+    # What was measured under the host's stands under its own name and key, and under no other.
+    under_host = as_measured(plan, [host])
+    measured = Chain(under_host, tmp_path / "host")
+    assert measured.latency(plan.teacher).state == measured.accuracy(plan.teacher).state == "stands"
+    assert Chain(plan, tmp_path / "host").latency(plan.teacher).state == "missing"
+    assert Chain(plan, tmp_path / "host").accuracy(plan.teacher).state == "stale"
+
+
+def test_a_teacher_that_failed_under_the_targets_instruction_set_is_not_hidden_by_the_hosts(tmp_path: Path) -> None:
+    plan = plan_for("lite")
+    fill_results(plan, tmp_path)
+    for name in plan.settings.bench.conditions:
+        if "-target-" in name:
+            change(tmp_path, plan, TEACHER, LatencyRecord, name, status="failed", failure=DIVERGED)
+    assert as_measured(plan, [Chain(plan, tmp_path)]) is plan
+
+
+def test_a_plan_that_asks_for_the_host_alone_is_as_asked(tmp_path: Path) -> None:
+    plan = plan_for("quick").as_host()
+    fill_results(plan_for("quick"), tmp_path)
+    assert as_measured(plan, [Chain(plan, tmp_path)]) is plan
+
+
+def test_where_both_are_asked_for_the_hosts_alone_make_a_plan_of_the_host(tmp_path: Path) -> None:
+    plan = plan_for("lite")
+    assert plan.settings.bench.isa == ["target", "host"]
+    fill_results(plan.as_host(), tmp_path)
+    # the host's conditions are among those that are asked for, and the headline is not
+    assert as_measured(plan, [Chain(plan, tmp_path)]).settings.bench.isa == ["host"]

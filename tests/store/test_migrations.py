@@ -124,7 +124,10 @@ def test_what_is_no_record_and_what_has_no_parent_stay_as_they_are(bench: Bench,
             bench.path(kind).relative_to(bench.results).as_posix()
             for kind in (ExportRecord, LatencyRecord, AccuracyRecord)
         ),
-        bench.path(LatencyRecord, under=bench.plan.settings.bench.conditions[1]).relative_to(bench.results).as_posix(),
+        *(
+            bench.path(LatencyRecord, under=condition).relative_to(bench.results).as_posix()
+            for condition in bench.plan.settings.bench.conditions
+        ),
     }
 
 

@@ -88,7 +88,7 @@ PROCESSES = st.builds(
     involuntary_switches=WHOLE,
     distinct_inputs=COUNTS,
 )
-CONDITIONS = st.sampled_from(["onnxruntime-1.16.0-threads-1", "onnxruntime-current-threads-all"])
+CONDITIONS = st.sampled_from(["onnxruntime-1.16.0-host-threads-1", "onnxruntime-current-host-threads-all"])
 PRUNINGS = st.builds(
     lambda channels, ranked, params, macs, **fields: Pruning(**channels, **ranked, **params, **macs, **fields),
     *(ordered(COUNTS, f"{what}_after", f"{what}_before") for what in ("channels", "ranked", "params", "macs")),
@@ -213,13 +213,13 @@ def latency(condition: str) -> LatencyRecord:
 
 
 def test_numbers_are_stored_unrounded_and_lists_of_them_on_one_line(tmp_path: Path) -> None:
-    text = save(tmp_path, latency("onnxruntime-1.16.0-threads-1")).read_text()
+    text = save(tmp_path, latency("onnxruntime-1.16.0-host-threads-1")).read_text()
     for part in ('"low_ms": 0.30000000000000004', '"median_ms": 0.3333333333333333', "1e-17", '"cpus": [0, 1]'):
         assert part in text
 
 
 def test_latencies_under_two_conditions_are_two_records(tmp_path: Path) -> None:
-    one, other = latency("onnxruntime-1.16.0-threads-1"), latency("onnxruntime-current-threads-all")
+    one, other = latency("onnxruntime-1.16.0-host-threads-1"), latency("onnxruntime-current-host-threads-all")
     for record in (one, other):
         save(tmp_path, record)
 
@@ -228,7 +228,7 @@ def test_latencies_under_two_conditions_are_two_records(tmp_path: Path) -> None:
 
     assert found(one.condition) == one
     assert found(other.condition) == other
-    assert found("onnxruntime-current-threads-1") is None
+    assert found("onnxruntime-current-host-threads-1") is None
 
 
 def test_a_record_is_readable_by_others(tmp_path: Path) -> None:
@@ -282,7 +282,8 @@ def test_a_record_of_another_stage_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("version", [1, 3, None, "2"])
 @pytest.mark.parametrize(
-    ("kind", "condition"), [(AccuracyRecord, ""), (LatencyRecord, "onnxruntime-1.16.0-threads-1"), (TrainRecord, "")]
+    ("kind", "condition"),
+    [(AccuracyRecord, ""), (LatencyRecord, "onnxruntime-1.16.0-host-threads-1"), (TrainRecord, "")],
 )
 def test_a_record_of_another_schema_is_one_line_that_says_what_to_do(
     tmp_path: Path, version: Any, kind: type[Record], condition: str

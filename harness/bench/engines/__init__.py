@@ -1,11 +1,14 @@
 """What an engine must answer, and how the bench opens a model file with one.
 
 An engine is one file in this folder, or `package.module:NAME` anywhere on Python's path. matrix.toml names it in one of
-its variants, like onnxruntime-1.16.0. Two constants with literal values are read without importing the file:
+its variants, like onnxruntime-1.16.0. Constants with literal values are read without importing the file:
 
-    TITLE     its name in tables
-    VARIANTS  variant -> {"version": ..., "environment": ...}: the version that the engine has to report, and the folder
-              in .venvs whose Python has it, along with the packages of the `bench` extra in pyproject.toml
+    TITLE      its name in tables
+    VARIANTS   variant -> {"version": ..., "environment": ...}: the version that the engine has to report, and the
+               folder in .venvs whose Python has it, along with the packages of the `bench` extra in pyproject.toml
+    LIBRARIES  the shared libraries in which it chooses its kernels, as patterns below the environment's site-packages.
+               Where the kernel cannot let CPUID fault, only an engine that names them can be shown another CPU's
+               instruction set (harness.host.isa)
 
 `ENGINE = MyEngine()` at the end of the file is what the bench uses. The file is imported in the variant's environment
 alone, so it may import what only that environment has. Nothing else in the bench imports an engine.
@@ -52,6 +55,15 @@ class Engine(ABC):
         Whatever can be done once per model belongs here, not in that function. Any exception means that the engine
         cannot load the model; its text goes on record.
         """
+
+    def kernels(self, threads: int) -> dict[str, Any]:
+        """By which kernels the engine computes on the CPU that it is shown, by its own account, as plain JSON values.
+
+        Asked once per process, when nothing is left to be timed. `nchwc_block` (channels per block of its layout for
+        convolutions) and `exact_byte_sums` (whether products of bytes are added without saturation, as VNNI does) are
+        compared with the instruction set (harness.host.isa.evidence); anything else is kept on record.
+        """
+        return {}
 
     def facts(self, model: bytes, threads: int) -> dict[str, Any]:
         """What is worth knowing about how the engine runs this model; asked once per model, never while it is timed.

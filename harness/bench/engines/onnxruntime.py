@@ -13,6 +13,8 @@ VARIANTS = {
     "1.16.0": {"version": "1.16.0", "environment": "bench-1.16.0"},
     "current": {"version": "1.32.0", "environment": "bench-current"},
 }
+# MLAS, its kernels, is linked into Python's extension module.
+LIBRARIES = ("onnxruntime/capi/onnxruntime_pybind11_state.*.so",)
 
 PROVIDER = "CPUExecutionProvider"
 NCHWC = "com.microsoft.nchwc"
@@ -56,10 +58,53 @@ class OnnxRuntime(Engine):
         """How many convolutions there are, and how many of them run in NCHWc, the runtime's fast layout.
 
         Where channel counts do not fit the CPU's vector width the runtime falls back on plain NCHW, which can cost more
-        than the pruned channels save. The graph that the runtime has optimised, which it can write as an ONNX file,
-        shows which layout each convolution got.
+        than the pruned channels save. The optimised graph shows which layout each convolution got.
         """
-        import onnx  # only here: a process that measures latency never needs it
+        domains = [node.domain for node in self._optimised(model, threads).node if node.op_type in CONVOLUTIONS]
+        return {"convolutions": len(domains), "nchwc_convolutions": domains.count(NCHWC)}
+
+    def kernels(self, threads: int) -> dict[str, Any]:
+        """See the base class."""
+        return {"nchwc_block": self._nchwc_block(threads), "exact_byte_sums": self._adds_bytes_exactly(threads)}
+
+    def _nchwc_block(self, threads: int) -> int | None:
+        """Channels per block of NCHWc: 24 filters are padded to 32 where blocks are of 16, and stay 24 where of 8."""
+        from onnx import TensorProto, helper  # only here: timing never needs it
+
+        filters = helper.make_tensor("filters", TensorProto.FLOAT, [24, 16, 3, 3], [1.0] * (24 * 16 * 9))
+        graph = helper.make_graph(
+            [helper.make_node("Conv", ["input", "filters"], ["output"])],
+            "probe",
+            [helper.make_tensor_value_info("input", TensorProto.FLOAT, [1, 16, 8, 8])],
+            [helper.make_tensor_value_info("output", TensorProto.FLOAT, [1, 24, 6, 6])],
+            [filters],
+        )
+        optimised = self._optimised(_model(graph), threads)
+        if not any(node.domain == NCHWC for node in optimised.node):
+            return None
+        (padded,) = (tensor.dims[0] for tensor in optimised.initializer if len(tensor.dims) == 4)
+        return 16 if padded == 32 else 8
+
+    def _adds_bytes_exactly(self, threads: int) -> bool:
+        """Whether 255 x 127 summed 64 times is what it is: without VNNI, sums of two products saturate at 16 bits."""
+        import numpy as np
+        from onnx import TensorProto, helper
+
+        length = 64
+        graph = helper.make_graph(
+            [helper.make_node("MatMulInteger", ["left", "right"], ["output"])],
+            "probe",
+            [helper.make_tensor_value_info("left", TensorProto.UINT8, [1, length])],
+            [helper.make_tensor_value_info("output", TensorProto.INT32, [1, length])],
+            [helper.make_tensor("right", TensorProto.INT8, [length, length], [127] * length**2)],
+        )
+        session = onnxruntime.InferenceSession(_model(graph), self.session_options(threads), providers=[PROVIDER])
+        sums = session.run(None, {"left": np.full((1, length), 255, np.uint8)})[0]
+        return bool((sums == 255 * 127 * length).all())
+
+    def _optimised(self, model: bytes, threads: int) -> Any:
+        """The graph as the runtime has optimised it, which it can write as an ONNX file."""
+        import onnx
 
         options = self.session_options(threads)
         with tempfile.TemporaryDirectory(prefix="harness-optimised-") as folder:
@@ -68,9 +113,7 @@ class OnnxRuntime(Engine):
             # The runtime warns that the file suits this machine only, which is the point of it.
             options.log_severity_level = 3
             onnxruntime.InferenceSession(model, options, providers=[PROVIDER])
-            nodes = onnx.load(path).graph.node
-        domains = [node.domain for node in nodes if node.op_type in CONVOLUTIONS]
-        return {"convolutions": len(domains), "nchwc_convolutions": domains.count(NCHWC)}
+            return onnx.load(path).graph
 
     def session_options(self, threads: int) -> onnxruntime.SessionOptions:
         """The options as the runtime takes them."""
@@ -85,6 +128,14 @@ class OnnxRuntime(Engine):
             elif name != "provider":
                 setattr(options, name, value)
         return options
+
+
+def _model(graph: Any) -> bytes:
+    """A graph as a model file that every version of the runtime reads."""
+    from onnx import helper
+
+    model = helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 13)])
+    return bytes(model.SerializeToString())
 
 
 ENGINE = OnnxRuntime()
