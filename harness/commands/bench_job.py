@@ -60,7 +60,7 @@ def with_those_measured(plan: Plan, whole: Plan, paths: Paths) -> Plan:
     the teacher that their ratios are to. HarnessError where such a model is not on this machine.
     """
     ours, chain = {cell.id for cell in plan.cells}, Chain(whole, paths.results)
-    conditions = plan.settings.bench.conditions
+    conditions = whole.settings.bench.conditions
     others = [
         cell
         for cell in whole.cells
