@@ -126,13 +126,9 @@ class Recipe(Section):
             raise ValueError(f"warmup_epochs: must be below epochs ({self.epochs}), or the rate never peaks")
         if len(self.image_sizes) > self.epochs:
             raise ValueError(f"image_sizes: names {len(self.image_sizes)} epochs of {self.epochs}")
-        # What has no effect is refused: two recipes would train one model under two keys.
+        # What has no effect is refused where it would be on record all the same: a gamma without use is not (below).
         if self.nesterov and not self.momentum:
             raise ValueError("nesterov: has no effect without momentum; set nesterov = false")
-        if self.gamma != 1.0 and self.schedule != "exponential":
-            raise ValueError(
-                f'gamma: has no effect on the schedule "{self.schedule}"; set gamma = 1.0, or leave it out'
-            )
         if self.gamma == 1.0 and self.schedule == "exponential":
             raise ValueError('gamma: an exponential schedule needs one below 1; else set schedule = "constant"')
         return self

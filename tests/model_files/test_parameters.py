@@ -71,7 +71,7 @@ def of_another_type(kind: int) -> ModelProto:
     return network(small, casts, prefix="wide-")
 
 
-class Images(CalibrationDataReader):  # type: ignore[misc] (the quantiser has no type hints)
+class Images(CalibrationDataReader):  # type: ignore[misc]  # the quantiser has no type hints
     """What the quantiser is calibrated with."""
 
     def __init__(self) -> None:

@@ -201,8 +201,6 @@ BAD: list[tuple[str, Any, list[str]]] = [
     ("profile.lite.student.warmup_epochs", 1, ["profile.lite.student: warmup_epochs: must be below epochs (1)"]),
     ("profile.lite.student.image_sizes", [16, 24], ["student: image_sizes: names 2 epochs of 1"]),
     ("teacher.momentum", 0.0, ["teacher: nesterov: has no effect without momentum; set nesterov = false"]),
-    ("pruning.sparse.gamma", 0.9, ['pruning.sparse: gamma: has no effect on the schedule "constant"']),
-    ("student.gamma", 0.5, ['student: gamma: has no effect on the schedule "cosine"']),
     ("student.schedule", "exponential", ["student: gamma: an exponential schedule needs one below 1"]),
     ("student.image_sizes", [4], ["student.image_sizes[0]", "greater than or equal to 8"]),
     ("student.schedule", "step", ["student.schedule", "'cosine', 'linear', 'exponential' or 'constant'"]),
