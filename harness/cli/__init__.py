@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 import typer
 
-from harness.cli import matrix_verbs, model_verbs, results_verb, transfer_verbs
+from harness.cli import latency_verb, matrix_verbs, model_verbs, results_verb, transfer_verbs
 from harness.cli.stopping import STOPPED
 from harness.errors import HarnessError
 
@@ -52,6 +52,7 @@ VERBS: Sequence[Callable[..., None]] = (
     model_verbs.train,
     model_verbs.export,
     model_verbs.test,
+    latency_verb.latency,
 )
 for verb in VERBS:
     app.command()(verb)

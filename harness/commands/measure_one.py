@@ -9,8 +9,9 @@ import onnx
 from onnx import numpy_helper
 
 from harness import datasets
+from harness.bench.environments import bench_pythons
 from harness.bench.job import Identity, Job, ModelFile
-from harness.commands.bench_job import bench_pythons, run_bench
+from harness.commands.bench_job import run_bench
 from harness.errors import HarnessError
 from harness.files import file_sha256
 from harness.plan.cpus import whose_instruction_set

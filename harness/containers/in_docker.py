@@ -8,12 +8,13 @@ from pathlib import Path
 
 from harness.bench.blocks import conditions
 from harness.bench.job import Enclosure, Job
-from harness.containers.container import ContainerSpec, machine_memory, run
+from harness.containers.container import ContainerSpec, run
 from harness.containers.docker_engine import ContainerError
 from harness.containers.runner import Docker
 from harness.errors import HarnessError
 from harness.files import atomic_path
 from harness.host.cpus import Topology, read_topology
+from harness.host.facts import machine_memory
 from harness.plan import registry
 from harness.plan.planning import Plan
 from harness.plan.settings import engine_environment

@@ -143,3 +143,13 @@ def _text(path: Path) -> str | None:
         return path.read_text(encoding="utf-8", errors="replace").strip()
     except OSError:
         return None
+
+
+def machine_memory() -> int:
+    """Bytes of memory that this machine has."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def memory_bytes() -> int:
+    """Bytes of memory that this process may use: the machine's, or less where a control group says so."""
+    return min(machine_memory(), cgroups.limits()["memory_bytes"] or machine_memory())

@@ -197,10 +197,22 @@ def engine_names() -> list[str]:
     ]
 
 
-def engine_version(engine: str) -> str:
-    """What an engine in one of its variants has to say of itself: onnxruntime-1.16.0 is "onnxruntime 1.16.0"."""
+# The variant of every engine that is whichever version this process's own Python has: onnxruntime-here.
+HERE = "here"
+
+
+def is_here(engine: str) -> bool:
+    """Whether an engine is taken from this process's own Python."""
+    return engine.partition("-")[2] == HERE
+
+
+def engine_version(engine: str) -> str | None:
+    """What an engine in one of its variants has to say of itself: onnxruntime-1.16.0 is "onnxruntime 1.16.0".
+
+    None where any version will do.
+    """
     plugin, variant = _variant(engine)
-    return f"{plugin.label} {variant['version']}"
+    return f"{plugin.label} {variant['version']}" if variant else None
 
 
 def engine_environment(engine: str) -> str:
@@ -211,6 +223,8 @@ def engine_environment(engine: str) -> str:
 def _variant(engine: str) -> tuple[registry.Plugin, Mapping[str, str]]:
     name, _, variant = engine.partition("-")
     plugin = registry.find("engine", name)
+    if variant == HERE:
+        return plugin, {}
     variants = plugin.constants.get("VARIANTS", {})
     if variant not in variants:
         raise HarnessError(f"engine {name!r} has no variant {variant!r}; allowed: {', '.join(variants)}")
@@ -462,6 +476,15 @@ class Settings(Section):
     @classmethod
     def _are_parameters(cls, tables: dict[str, Tables], info: ValidationInfo) -> dict[str, Tables]:
         return _parameters(str(info.field_name), tables)
+
+    @field_validator("bench")
+    @classmethod
+    def _pinned(cls, bench: Bench) -> Bench:
+        if found := next((engine for engine in bench.engines if is_here(engine)), None):
+            raise ValueError(
+                f"engines: {found} can be any version; name one that is pinned: {', '.join(engine_names())}"
+            )
+        return bench
 
     @field_validator("experiment")
     @classmethod

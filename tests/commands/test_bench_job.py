@@ -3,9 +3,10 @@ from pathlib import Path
 
 import pytest
 
+from harness.bench.environments import bench_python, bench_pythons
 from harness.bench.job import Identity, Job
 from harness.commands import bench_job as local
-from harness.commands.bench_job import bench_python, bench_pythons, matrix_job, not_exported, run_bench
+from harness.commands.bench_job import matrix_job, not_exported, run_bench
 from harness.errors import HarnessError
 from harness.plan.planning import Plan
 from harness.plan.settings import engine_environment

@@ -6,7 +6,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from harness.commands.bench_job import bench_python
+from harness.bench.environments import bench_python
 from harness.commands.measure_one import measure_one
 from harness.datasets.stand_in import CLASSES, MEAN, STD
 from harness.errors import HarnessError

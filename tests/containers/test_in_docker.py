@@ -7,7 +7,7 @@ import pytest
 from harness.bench.job import Job
 from harness.commands.bench_job import matrix_job
 from harness.containers import in_docker
-from harness.containers.container import ContainerSpec, machine_memory, options
+from harness.containers.container import ContainerSpec, options
 from harness.containers.images import CPU, Built
 from harness.containers.in_docker import (
     bench,
@@ -21,6 +21,7 @@ from harness.containers.in_docker import (
 )
 from harness.containers.runner import Docker
 from harness.errors import HarnessError
+from harness.host.facts import machine_memory
 from harness.store.paths import Paths
 from tests.bench_kit import machine
 from tests.checks.planted import Bench

@@ -1,12 +1,13 @@
 """ONNX Runtime on the CPU: the reference study's 1.16.0, and the current one."""
 
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import onnxruntime
 
-from harness.bench.engines import INPUT, OUTPUT, Array, Engine, Infer
+from harness.bench.engines import Array, Content, Engine, Infer
 
 TITLE = "ONNX Runtime"
 VARIANTS = {
@@ -46,15 +47,15 @@ class OnnxRuntime(Engine):
             "session.set_denormal_as_zero": "1",
         }
 
-    def open(self, model: bytes, threads: int) -> Infer:
+    def open(self, model: Content, threads: int) -> Infer:
         session = onnxruntime.InferenceSession(model, self.session_options(threads), providers=[PROVIDER])
 
-        def infer(images: Array) -> Array:
-            return session.run([OUTPUT], {INPUT: images})[0]
+        def infer(inputs: Mapping[str, Array]) -> list[Array]:
+            return session.run(None, inputs)
 
         return infer
 
-    def facts(self, model: bytes, threads: int) -> dict[str, Any]:
+    def facts(self, model: Content, threads: int) -> dict[str, Any]:
         """How many convolutions there are, and how many of them run in NCHWc, the runtime's fast layout.
 
         Where channel counts do not fit the CPU's vector width the runtime falls back on plain NCHW, which can cost more
