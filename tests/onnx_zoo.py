@@ -89,9 +89,9 @@ def qdq(opset: int = 13) -> ModelProto:
     nodes, tensors = (
         [],
         [
-            numpy_helper.from_array(np.float32(0.02), "scale"),
-            numpy_helper.from_array(np.int8(0), "zero"),
-            numpy_helper.from_array(np.int32(0), "zero32"),
+            numpy_helper.from_array(np.array(0.02, np.float32), "scale"),
+            numpy_helper.from_array(np.array(0, np.int8), "zero"),
+            numpy_helper.from_array(np.array(0, np.int32), "zero32"),
         ],
     )
     for name, values in known.items():
@@ -118,9 +118,9 @@ def qoperator(opset: int = 13) -> ModelProto:
     """int8 in operators of their own: QLinearConv on uint8 images, with an int32 bias."""
     known = weights()
     tensors = [
-        numpy_helper.from_array(np.float32(0.02), "scale"),
-        numpy_helper.from_array(np.uint8(128), "middle"),
-        numpy_helper.from_array(np.int8(0), "zero"),
+        numpy_helper.from_array(np.array(0.02, np.float32), "scale"),
+        numpy_helper.from_array(np.array(128, np.uint8), "middle"),
+        numpy_helper.from_array(np.array(0, np.int8), "zero"),
         numpy_helper.from_array((known["kernel"] / 0.02).round().astype(np.int8), "kernel_q"),
         numpy_helper.from_array((known["offset"] / 0.0004).round().astype(np.int32), "offset_q"),
     ]
@@ -179,6 +179,15 @@ def two_inputs() -> ModelProto:
     return _model(helper.make_graph(nodes, "pair", images, outputs), 17)
 
 
+def doubles() -> ModelProto:
+    """A linear layer in double precision, for which the runtime has no convolution."""
+    matrix = numpy_helper.from_array(weights(np.float64)["matrix"], "matrix")
+    given = helper.make_tensor_value_info("input", TensorProto.DOUBLE, ["n", WIDTH])
+    answer = helper.make_tensor_value_info("output", TensorProto.DOUBLE, ["n", CLASSES])
+    node = helper.make_node("MatMul", ["input", "matrix"], ["output"])
+    return _model(helper.make_graph([node], "doubles", [given], [answer], [matrix]), 17)
+
+
 def with_branches() -> ModelProto:
     """An If whose branches hold weights of their own, chosen by an input."""
 
@@ -205,9 +214,8 @@ def save_external(model: ModelProto, path: Path) -> Path:
     return path
 
 
-def legacy_torch() -> bytes:
+def save_legacy_torch(path: Path) -> Path:
     """A small network as torch's older exporter writes it."""
-    import io
     import warnings
 
     import torch
@@ -219,18 +227,17 @@ def legacy_torch() -> bytes:
         torch.nn.Flatten(),
         torch.nn.Linear(4, 3),
     )
-    file = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.onnx.export(layers.eval(), (torch.zeros(1, 3, SIZE, SIZE),), file, dynamo=False, opset_version=17)
-    return file.getvalue()
+        torch.onnx.export(layers.eval(), (torch.zeros(1, 3, SIZE, SIZE),), path, dynamo=False, opset_version=17)
+    return path
 
 
 # kind -> how it is made
 MADE: dict[str, Callable[[], ModelProto]] = {
     "fp32": network,
     "fp16": lambda: network(dtype=np.float16),
-    "double": lambda: network(dtype=np.float64),
+    "double": doubles,
     "int8 QDQ": qdq,
     "int8 QOperator, uint8 input": qoperator,
     "fixed batch": lambda: network(batch=4),
@@ -259,8 +266,7 @@ def write_all(folder: Path) -> dict[str, Path]:
         written[kind] = folder / f"{number:02d}.onnx"
         onnx.save(make(), written[kind])
     written["external data"] = save_external(network(), folder / "external.onnx")
-    written["torch, older exporter"] = folder / "legacy.onnx"
-    written["torch, older exporter"].write_bytes(legacy_torch())
+    written["torch, older exporter"] = save_legacy_torch(folder / "legacy.onnx")
     return {
         **written,
         "torch, newer exporter": FOREIGN / "dynamo.onnx",

@@ -69,6 +69,8 @@ class Run:
     # seconds after which one process is given up
     process_s: float
     settling: Settling
+    # so many blocks are measured however long they take
+    least_blocks: int
     blocks: int = 0
     order: int = 0
 
@@ -119,16 +121,14 @@ class Run:
         return found
 
 
-def measure_blocks(run: Run, limit_s: float, remedy: str, at_least: int | None = None) -> bool:
+def measure_blocks(run: Run, limit_s: float, remedy: str) -> bool:
     """Add blocks until all has settled or the time is up; whether all has settled.
 
-    At least so many blocks are measured however long they take: by default as many as the settings ask for. Where the
-    time is up, `remedy` says how to give it more.
+    Where the time is up, `remedy` says how to give it more.
     """
-    least = run.settings.blocks if at_least is None else at_least
     started, spent = time.monotonic(), 0.0
     with Progress("latency") as progress:
-        while (wanted := run.wanted()) and (run.blocks < least or spent * (1 + 1 / run.blocks) <= limit_s):
+        while (wanted := run.wanted()) and (run.blocks < run.least_blocks or spent * (1 + 1 / run.blocks) <= limit_s):
             _add_block(run, wanted, progress)
             spent = time.monotonic() - started
             judged = run.judged()
@@ -159,7 +159,7 @@ def _so_far(run: Run, judged: dict[Subject, Interval], spent_s: float, limit_s: 
         said.append(f"{sum(map(run.settling.rests, judged))} of {len(judged)} settled")
         said.append(f"widest ±{widths[widest]:.1f} % ({run.series[widest].title})")
     if run.wanted():
-        least = spent_s / run.blocks * max(0, run.settings.blocks - run.blocks)
+        least = spent_s / run.blocks * max(0, run.least_blocks - run.blocks)
         said.append(f"at most {duration(max(limit_s - spent_s, least))} left")
     return ", ".join(said)
 

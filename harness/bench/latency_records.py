@@ -43,6 +43,7 @@ def measure_latencies(context: Context, models: list[ModelFile]) -> None:
         raw=job.raw,
         process_s=context.limits.latency_s,
         settling=Settling.start(settings),
+        least_blocks=settings.blocks,
     )
     remedy = f"raise bench.minutes_per_model ({settings.minutes_per_model:g})"
     measure_blocks(run, 60 * settings.minutes_per_model * len(models), remedy)

@@ -28,6 +28,9 @@ def latency(
     threads: Annotated[
         list[str] | None, typer.Option(help="A number, or all; may be repeated. [default: 1]", metavar="N|all")
     ] = None,
+    target: Annotated[
+        str | None, typer.Option(help="The CPU whose instruction set the engine is shown. [default: this machine's]")
+    ] = None,
     batch: Annotated[int | None, typer.Option(help="The first dimension where it is open. [default: 1]", min=1)] = None,
     dim: Annotated[
         list[str] | None, typer.Option(help="A number for another open dimension.", metavar="NAME=N")
@@ -67,6 +70,7 @@ def latency(
             files=files,
             engines=engine or (),
             threads=[_threads(text) for text in threads or ["1"]],
+            target=target,
             inputs=Wanted(batch, _dims(dim or []), _ranges(range_ or [])),
             precision_pct=precision,
             minutes=minutes,

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from harness.bench.job import DrawnInput
 from harness.errors import HarnessError
-from harness.store.records import Failure, Interval, Process
+from harness.store.records import Failure, InstructionSet, Interval, Process
 
 # beyond: the interval shows it slower than is allowed; within: it does not; unclear: it is too wide to say
 Verdict = Literal["beyond", "within", "unclear"]
@@ -67,10 +67,16 @@ class FileFound(Part):
 
 
 class ConditionFound(Part):
-    """An engine, its number of threads, the CPUs that they were pinned to, and the options that the engine got."""
+    """An engine, its number of threads, the CPUs that they were pinned to, and the options that the engine got.
+
+    `target` is the CPU whose instruction set it was shown, None for the machine's own; `instruction_set` is how that is
+    known.
+    """
 
     name: str
     runtime: str
+    target: str | None = None
+    instruction_set: InstructionSet | None = None
     threads: int
     cpus: list[int]
     session: dict[str, Any]

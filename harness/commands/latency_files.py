@@ -7,7 +7,7 @@ twice, until every ratio to it is known. Nothing is left on disk.
 import os
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -34,7 +34,9 @@ from harness.errors import HarnessError
 from harness.host import enclosure
 from harness.host.cpus import Topology, read_topology
 from harness.host.facts import activity, environment
+from harness.host.isa.shown import Shown, show
 from harness.model_files.onnx_file import OnnxFacts, read_facts
+from harness.plan.cpus import find_cpu
 from harness.plan.settings import ESTIMATOR, HERE, Bench, Target, engine_names
 from harness.store.records import Failure, Interval, now
 from harness.store.revision import revision
@@ -49,6 +51,7 @@ PROCESS_S = 600.0
 # Set in the image: measure only in a container that is closed as `make bench` closes its own.
 IN_IMAGE = "HARNESS_IN_IMAGE"
 GATE = 1.05
+DEFAULT_TARGET = "i9-9900K"
 
 
 @dataclass(frozen=True)
@@ -58,10 +61,15 @@ class Request:
     files: Sequence[Path]
     engines: Sequence[str] = ()
     threads: Sequence[int | Literal["all"]] = (1,)
+    # the CPU whose instruction set the engines are shown; this machine's own where there is none
+    target: str | None = None
     inputs: Wanted = field(default_factory=Wanted)
     precision_pct: float = 1.0
     minutes: float = 2.0
     seed: int = 0
+    # how long a process times inferences, and how many blocks there are at least before anything counts as settled
+    sampling_s: float = 1.0
+    blocks: int = 12
     max_ratio: float | None = None
     baseline: Path | None = None
 
@@ -83,16 +91,15 @@ def measure_files(request: Request) -> LatencyDocument:
     enclosed = _enclosure(request.files)
     pythons = bench_pythons(settings.engines)
     counts = sorted({condition.threads for condition in found})
+    shown = _shown(settings, found, pythons)
     engines = {name: ask_engine(name, pythons[name], counts) for name in settings.engines}
     machine = {**environment(found[0].cpus), "enclosure": enclosed}
     if baseline:
         _require_comparable(baseline, request, titles, inputs, machine, engines[found[0].engine], found[0])
     before = activity()
     with tempfile.TemporaryDirectory(prefix="harness-latency-") as scratch:
-        run = _prepared(request, facts, titles, inputs, settings, found, pythons, Path(scratch))
-        settled = measure_blocks(
-            run, 60 * request.minutes, f"raise --minutes ({request.minutes:g})", at_least=LEAST_BLOCKS
-        )
+        run = _prepared(request, facts, titles, inputs, settings, found, pythons, shown, Path(scratch))
+        settled = measure_blocks(run, 60 * request.minutes, f"raise --minutes ({request.minutes:g})")
         for one in run.series.values():
             one.failure = one.failure and _with_log(one.failure)
     happened, warnings = what_happened(before, activity())
@@ -123,7 +130,7 @@ def measure_files(request: Request) -> LatencyDocument:
         precision_pct=request.precision_pct,
         settled=settled,
         blocks=run.blocks,
-        conditions=[_condition(one, engines[one.engine]) for one in found],
+        conditions=[_condition(run, one, engines[one.engine], request.target) for one in found],
         files=files,
         warnings=list(dict.fromkeys([*warnings, *(text for one in found for text in one.warnings)])),
         machine={**machine, **happened},
@@ -146,11 +153,20 @@ def bench_settings(request: Request, topology: Topology) -> Bench:
         threads=list(dict.fromkeys(threads)),
         precision_pct=request.precision_pct,
         minutes_per_model=request.minutes / len(request.files),
+        blocks=request.blocks,
+        sampling_s=request.sampling_s,
         rounds=ROUNDS,
         warmup_rounds=WARMUP_ROUNDS,
         seed=request.seed,
-        target=Target(name="host", physical_cores=1, isa="", vector_channels=1, l3_mib=1.0, base_ghz=1.0),
+        isa=["target" if request.target else "host"],
+        # Of the host's own instruction set nothing is compared with a target.
+        target=Target(name=request.target or DEFAULT_TARGET),
     )
+
+
+def _shown(settings: Bench, found: Sequence[Condition], pythons: Mapping[str, Path]) -> dict[str, Shown]:
+    """How each engine is shown the instruction set. HarnessError where it cannot be: that was the question."""
+    return {one.engine: show(one.isa, settings.target.cpu, one.engine, pythons[one.engine]) for one in found}
 
 
 def _enclosure(files: Sequence[Path]) -> dict[str, Any] | None:
@@ -192,6 +208,7 @@ def _prepared(
     settings: Bench,
     found: Sequence[Condition],
     pythons: dict[str, Path],
+    shown: dict[str, Shown],
     scratch: Path,
 ) -> Run:
     names = _names(facts)
@@ -226,6 +243,7 @@ def _prepared(
             settings=settings,
             harness_revision=revision(),
             engine=condition.engine,
+            shown=shown[condition.engine],
             threads=condition.threads,
             cpus=list(condition.cpus),
             block=block,
@@ -242,6 +260,7 @@ def _prepared(
         raw=scratch,
         process_s=PROCESS_S,
         settling=Settling.start(settings),
+        least_blocks=LEAST_BLOCKS,
     )
 
 
@@ -260,8 +279,11 @@ def _named(file: OnnxFacts, failure: Failure) -> str:
     return failure.message if str(file.path) in failure.message else f"{file.path}: {failure.message}"
 
 
-def _condition(condition: Condition, engine: EngineAnswer) -> ConditionFound:
+def _condition(run: Run, condition: Condition, engine: EngineAnswer, target: str | None) -> ConditionFound:
+    evidence = (one.instruction_set for subject, one in run.series.items() if subject.condition == condition.name)
     return ConditionFound(
+        target=find_cpu(target).title if target else None,
+        instruction_set=next((one for one in evidence if one), None),
         name=condition.name,
         runtime=engine.runtime,
         threads=condition.threads,
@@ -305,11 +327,13 @@ def _require_comparable(
     headline: Condition,
 ) -> None:
     """HarnessError where a change since the baseline would be another machine's, engine's or input's."""
+    target = find_cpu(request.target).title if request.target else "the machine's own"
     before, first = {one.title: one for one in baseline.files}, baseline.conditions[0]
     for what, now_is, was in (
         ("CPU", machine["cpu"], baseline.machine.get("cpu")),
         ("engine", engine.runtime, first.runtime),
         ("number of threads", headline.threads, first.threads),
+        ("instruction set", target, first.target or "the machine's own"),
     ):
         if now_is != was:
             raise HarnessError(f"{request.baseline}: its {what} is {was}, and here it is {now_is}: not comparable")

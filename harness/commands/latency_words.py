@@ -89,7 +89,7 @@ def _table(document: LatencyDocument, place: int) -> str:
     headers = ["File", "Latency (ms) [95 %]"]
     headers += [f"Ratio to {document.files[0].title} [95 %]"] if several else []
     headers += ["Since baseline"] if any(file.timings[place].change for file in document.files) else []
-    headers += ["Median (ms)", "Parameters (M)", "File (MB)"]
+    headers += ["Median (ms)", "Parameters", "Size"]
     return tabulate(rows, headers, disable_numparse=True, colalign=("left", *["right"] * (len(headers) - 1)))
 
 
@@ -101,7 +101,7 @@ def _row(file: FileFound, timing: Timing, noise: float, several: bool) -> list[s
     if timing.change:
         row.append(_interval(timing.change, 3))
     median = f"{timing.median_ms:.3f}" if timing.median_ms is not None else "-"
-    return [*row, median, f"{file.params / 1e6:.2f}", f"{file.size_bytes / 1e6:.2f}"]
+    return [*row, median, _scaled(file.params), f"{_scaled(file.size_bytes)}B"]
 
 
 def _notes(document: LatencyDocument) -> list[str]:
@@ -115,9 +115,18 @@ def _notes(document: LatencyDocument) -> list[str]:
     return list(dict.fromkeys(notes))
 
 
+def _scaled(number: int) -> str:
+    """Three digits with the unit that suits them: 314, 23.7 M."""
+    for unit, word in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= unit:
+            return f"{number / unit:.3g} {word}"
+    return f"{number} "
+
+
 def _interval(found: Interval, digits: int) -> str:
     return f"{found.value:.{digits}f} [{found.low:.{digits}f}, {found.high:.{digits}f}]"
 
 
 def _condition(condition: ConditionFound) -> list[str]:
-    return [f"{condition.threads} thread{'' if condition.threads == 1 else 's'}", condition.runtime]
+    target = [f"instruction set of the {condition.target}"] if condition.target else []
+    return [f"{condition.threads} thread{'' if condition.threads == 1 else 's'}", condition.runtime, *target]

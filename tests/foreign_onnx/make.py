@@ -1,9 +1,9 @@
 """Makes the ONNX files of this folder, which other programs write than those that the tests have at hand.
 
-    uv run --no-project --with skl2onnx --with scikit-learn --with onnxscript --with torch python tests/foreign_onnx/make.py
+    uv run --no-project --with skl2onnx,onnxscript,torch python tests/foreign_onnx/make.py
 
 forest.onnx is scikit-learn's, by skl2onnx: a random forest with two outputs, in operators of another domain.
-dynamo.onnx is torch's newer exporter's: a small network in opset 18, with a function, and weights in an order of its own.
+dynamo.onnx is from torch's newer exporter: a small network in opset 18, whose weights are in an order of its own.
 """
 
 from pathlib import Path

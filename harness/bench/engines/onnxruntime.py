@@ -103,7 +103,7 @@ class OnnxRuntime(Engine):
         sums = session.run(None, {"left": np.full((1, length), 255, np.uint8)})[0]
         return bool((sums == 255 * 127 * length).all())
 
-    def _optimised(self, model: bytes, threads: int) -> Any:
+    def _optimised(self, model: Content, threads: int) -> Any:
         """The graph as the runtime has optimised it, which it can write as an ONNX file."""
         import onnx
 
