@@ -36,13 +36,14 @@ from harness.host.cpus import Topology, read_topology
 from harness.host.facts import activity, environment
 from harness.host.isa.shown import Shown, show
 from harness.model_files.onnx_file import OnnxFacts, read_facts
+from harness.plan import registry
 from harness.plan.cpus import find_cpu
 from harness.plan.settings import ESTIMATOR, HERE, Bench, Target, engine_names
 from harness.store.records import Failure, Interval, now
 from harness.store.revision import revision
 
 # The reference study's engine, where its environment has been made; else whichever this Python has.
-USUAL, OWN = "onnxruntime-1.16.0", f"onnxruntime-{HERE}"
+USUAL, OWN = "onnxruntime-1.16.0", "onnxruntime"
 # A file may be of any size: of one that takes seconds an inference, a process times only so many.
 ROUNDS, WARMUP_ROUNDS = 11, 5
 # An interval needs some; with fewer than Bench.blocks nothing counts as settled.
@@ -141,13 +142,17 @@ def measure_files(request: Request) -> LatencyDocument:
 
 def bench_settings(request: Request, topology: Topology) -> Bench:
     """The request as the bench's own settings. HarnessError where an engine is unknown or has no environment."""
-    usual = USUAL if find_python(USUAL) else OWN
-    engines = [f"{name}-{HERE}" if "-" not in name else name for name in request.engines or [usual]]
-    known = [*engine_names(), OWN]
-    for name in engines:
-        if name not in known:
-            raise HarnessError(f"--engine {name}: unknown; allowed: {', '.join([*engine_names(), 'onnxruntime'])}")
+    own = registry.names("engine")
+    known = [*engine_names(), *own]
+    engines = list(request.engines) or [USUAL if find_python(USUAL) else OWN]
+    if unknown := next((name for name in engines if name not in known), None):
+        raise HarnessError(f"--engine {unknown}: unknown; allowed: {', '.join(known)}")
+    engines = [f"{name}-{HERE}" if name in own else name for name in engines]
     threads = [topology.usable_cores if count == "all" else count for count in request.threads]
+    if max(threads) > (most := len(topology.cores)):
+        raise HarnessError(
+            f"--threads {max(threads)}: this process may use {most} physical cores; name at most so many"
+        )
     return Bench(
         engines=list(dict.fromkeys(engines)),
         threads=list(dict.fromkeys(threads)),
@@ -160,7 +165,7 @@ def bench_settings(request: Request, topology: Topology) -> Bench:
         seed=request.seed,
         isa=["target" if request.target else "host"],
         # Of the host's own instruction set nothing is compared with a target.
-        target=Target(name=request.target or DEFAULT_TARGET),
+        target=Target(name=find_cpu(request.target or DEFAULT_TARGET).name),
     )
 
 
