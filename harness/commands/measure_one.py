@@ -4,16 +4,15 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import onnx
-from onnx import numpy_helper
-
 from harness import datasets
 from harness.bench.environments import bench_pythons
 from harness.bench.job import Identity, Job, ModelFile
+from harness.commands.any_classifier import Given, as_classifier
 from harness.commands.bench_job import run_bench
+from harness.datasets import Images
 from harness.errors import HarnessError
-from harness.files import file_sha256
+from harness.model_files.onnx_file import read_facts
+from harness.plan import registry
 from harness.plan.cpus import whose_instruction_set
 from harness.plan.loading import load_settings
 from harness.plan.settings import Settings
@@ -35,25 +34,27 @@ class Measured:
     runtime: str
     threads: int
     isa: str
+    # what the file does not say, and was assumed
+    assumptions: tuple[str, ...] = ()
 
 
-def measure_one(path: Path, matrix: Path, profile: str, data_dir: Path | None = None) -> Measured:
+def measure_one(
+    path: Path,
+    matrix: Path,
+    profile: str,
+    data_dir: Path | None = None,
+    normalisation: Given = (None, None),
+) -> Measured:
     """Parameters, latency (ms) and accuracy (%) of an ONNX file; HarnessError where it cannot be read or measured.
 
-    Accuracy is on the test images of the data set that the model was trained on, below `data_dir` or DATA_DIR.
+    Accuracy is on the test images of the data set that the model was trained on, below `data_dir` or DATA_DIR. A file
+    that the harness did not write is taken for a classifier of the profile's data set, with a `normalisation` (mean and
+    standard deviation per channel) that is given or the data set's.
     """
-    try:
-        model = onnx.load(path)
-    except FileNotFoundError:
-        raise HarnessError(f"{path}: no such file") from None
-    except Exception as error:  # protobuf's decoding errors have no public class
-        raise HarnessError(
-            f"{path}: not a readable ONNX file ({error}); it may be cut short: export it again"
-        ) from error
-    metadata = {entry.key: entry.value for entry in model.metadata_props}
-    if "key" not in metadata:
-        raise HarnessError(f"{path}: has no provenance in its metadata; export it with `harness export`")
-    weights = [numpy_helper.to_array(tensor) for tensor in model.graph.initializer]
+    facts = read_facts(path)
+    metadata, ours = facts.metadata, "key" in facts.metadata
+    if ours and normalisation != (None, None):
+        raise HarnessError(f"{path}: says itself how its images are normalised; leave --mean and --std out")
     settings = load_settings(matrix, profile)
     # the headline condition alone
     engines, isa, threads = settings.bench.engines[:1], settings.bench.isa[:1], settings.bench.threads[:1]
@@ -61,10 +62,14 @@ def measure_one(path: Path, matrix: Path, profile: str, data_dir: Path | None = 
     # where the target's instruction set cannot be shown the bench takes the host's
     conditions = dict.fromkeys([*bench.conditions, *bench.as_host().conditions])
     # Its records are discarded, so nothing is ever compared with these.
-    identity = Identity(key=metadata["key"], spec={}, code={})
+    identity = Identity(key=metadata.get("key", "none"), spec={}, code={})
     with tempfile.TemporaryDirectory(prefix="harness-test-") as folder:
         here = Path(folder)
-        _save_testset(here / "testset.npz", settings, metadata.get("data"), data_dir or data_root())
+        name, images = _testset(settings, metadata.get("data"), data_dir or data_root())
+        datasets.save_testset(here / "testset.npz", images)
+        classes = registry.find("dataset", name).constants["CLASSES"]
+        usual = images.mean, images.std
+        assumed = None if ours else as_classifier(facts, classes, settings.data.image_size, usual, normalisation)
         job = Job(
             profile=profile,
             results=here / "results",
@@ -77,10 +82,12 @@ def measure_one(path: Path, matrix: Path, profile: str, data_dir: Path | None = 
                 ModelFile(
                     cell=CELL,
                     title=metadata.get("title", path.stem),
-                    key=metadata["key"],
+                    key=identity.key,
                     onnx=path.resolve(),
-                    onnx_sha256=file_sha256(path),
+                    onnx_sha256=facts.sha256,
+                    external_sha256=dict(facts.external_sha256),
                     is_teacher=False,
+                    input=assumed.input if assumed else None,
                     latency=dict.fromkeys(conditions, identity),
                     accuracy={"target": identity, "host": identity},
                 )
@@ -94,15 +101,20 @@ def measure_one(path: Path, matrix: Path, profile: str, data_dir: Path | None = 
         if record.failure:
             raise HarnessError(record.failure.message)
     assert latency.latency_ms and accuracy.accuracy_pct is not None, "done records carry their figures"
-    target = "-target-" in latency.condition
-    isa = whose_instruction_set(bench.target.name if target else "host")
-    params = sum(weight.size for weight in weights if weight.dtype == np.float32)
-    return Measured(params, latency.latency_ms, accuracy.accuracy_pct, latency.runtime, latency.threads, isa)
+    isa = whose_instruction_set(bench.target.name if "-target-" in latency.condition else "host")
+    return Measured(
+        facts.params,
+        latency.latency_ms,
+        accuracy.accuracy_pct,
+        latency.runtime,
+        latency.threads,
+        isa,
+        assumed.assumptions if assumed else (),
+    )
 
 
-def _save_testset(path: Path, settings: Settings, trained_on: str | None, root: Path) -> None:
-    """Write the test images of the data set that the model was trained on; the profile's where it does not say."""
+def _testset(settings: Settings, trained_on: str | None, root: Path) -> tuple[str, Images]:
+    """The data set that the model was trained on, the profile's where it does not say, and its test images."""
     data = settings.data.model_copy(update={"dataset": trained_on or settings.data.dataset, "fallback": None})
     name = datasets.provide(settings.model_copy(update={"data": data}), root)
-    images = datasets.load(name, settings.parameters("dataset", name), root, train=False)
-    datasets.save_testset(path, images)
+    return name, datasets.load(name, settings.parameters("dataset", name), root, train=False)

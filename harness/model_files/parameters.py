@@ -13,6 +13,8 @@ OPERANDS = {
     "DequantizeLinear": (0,),
     "QLinearConv": (0, 3, 8),
     "QLinearMatMul": (0, 3),
+    "QLinearAdd": (0, 3),
+    "QLinearMul": (0, 3),
     "QGemm": (0, 3, 6),
     "ConvInteger": (0, 1),
     "MatMulInteger": (0, 1),

@@ -114,7 +114,8 @@ class OnnxRuntime(Engine):
             # The runtime warns that the file suits this machine only, which is the point of it.
             options.log_severity_level = 3
             onnxruntime.InferenceSession(model, options, providers=[PROVIDER])
-            return onnx.load(path).graph
+            # Weights beside a model stay there.
+            return onnx.load(path, load_external_data=False).graph
 
     def session_options(self, threads: int) -> onnxruntime.SessionOptions:
         """The options as the runtime takes them."""
