@@ -19,13 +19,15 @@ def sentence(document: LatencyDocument) -> str:
     first, *others = document.files
     timing = first.timings[0]
     if others:
-        said = [_compared(one, first) for one in others]
-        said = [f"{', '.join(said[:-1])} and {said[-1]}" if len(said) > 1 else said[0]]
+        *parts, last = [_compared(one, first) for one in others]
+        said = f"{', '.join(parts)} and {last}" if parts else last
     else:
         took = timing.latency_ms
         assert took, "a document has its first file measured"
-        said = [f"{first.title} takes {_interval(took, 3)} ms"]
-    return ", ".join([*said, *_condition(document.conditions[0]), f"on {document.machine['cpu']}"])
+        said = f"{first.title} takes {took.value:.3f} ms [{took.low:.3f}, {took.high:.3f}]"
+    doubt = "" if document.settled else f" (not settled to ±{document.precision_pct:g} %)"
+    place = [*_condition(document.conditions[0]), f"on {document.machine['cpu']}"]
+    return f"{said}{doubt}, {', '.join(place)}"
 
 
 def _compared(one: FileFound, first: FileFound) -> str:

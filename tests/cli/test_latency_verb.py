@@ -1,0 +1,117 @@
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import onnx
+import pytest
+
+from harness.cli.latency_verb import FAILED, SLOWER, UNCLEAR, exit_code
+from harness.commands.latency_document import Gate, LatencyDocument, Verdict
+from harness.store.records import Failure
+from tests.command import harness
+from tests.onnx_zoo import network, token_ids
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Two sound files, one that needs a dimension, and several that are none."""
+    for name in ("a.onnx", "b.onnx"):
+        onnx.save(network(), tmp_path / name)
+    onnx.save(token_ids(), tmp_path / "tokens.onnx")
+    bomb = network()
+    bomb.graph.initializer[0].dims[:] = [2**40, 2**40]
+    (tmp_path / "bomb.onnx").write_bytes(bomb.SerializeToString())
+    os.mkfifo(tmp_path / "fifo.onnx")
+    (tmp_path / "folder.onnx").mkdir()
+    (tmp_path / "empty.onnx").touch()
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["a.onnx", "none.onnx"], "none.onnx: no such file"),
+        (["fifo.onnx"], "fifo.onnx: is a FIFO"),
+        (["a.onnx", "folder.onnx"], "folder.onnx: is a directory"),
+        (["a.onnx", "empty.onnx"], "empty.onnx: not an ONNX model"),
+        (["a.onnx", "bomb.onnx"], "bomb.onnx: tensor 'kernel' claims 1099511627776 x 1099511627776 FLOAT"),
+        (["tokens.onnx"], "tokens.onnx: dimension 'sequence' of input 'ids' has no value"),
+        (["tokens.onnx", "--dim", "sequence=0"], "--dim sequence=0: write NAME=NUMBER"),
+        (["a.onnx", "--dim", "sequence"], "--dim sequence: write NAME=NUMBER"),
+        (["a.onnx", "--dim", "x=5"], "--dim x: no file has it"),
+        (["a.onnx", "--range", "input=1"], "--range input=1: write INPUT=LOW:HIGH"),
+        (["a.onnx", "--threads", "0"], "--threads 0: a number of threads, or all"),
+        (["a.onnx", "--threads", "4096"], "--threads 4096: this process may use"),
+        (["a.onnx", "--engine", "tensorrt"], "--engine tensorrt: unknown; allowed: "),
+        (["a.onnx", "--target", "i386"], "unknown CPU 'i386'; allowed: i9-9900K"),
+        (["a.onnx", "--minutes", "0"], "--minutes 0: must be above 0"),
+        (["a.onnx", "--precision", "nan"], "--precision nan: must be above 0"),
+        (["a.onnx", "--max-ratio", "-1"], "--max-ratio -1: must be above 0"),
+        (["a.onnx", "--baseline", "old.json"], "old.json: no such file"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2_and_nothing_is_written(
+    folder: Path, arguments: list[str], said: str
+) -> None:
+    before = sorted(folder.rglob("*"))
+    done = harness(folder, "latency", *arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"error: {said}")
+    assert done.stderr.count("\n") == 1
+    assert sorted(folder.rglob("*")) == before
+
+
+def test_json_is_one_document_and_nothing_else(folder: Path) -> None:
+    arguments = ["a.onnx", "--engine", "onnxruntime", "--minutes", "0.0001", "--batch", "2", "--json"]
+    done = harness(folder, "latency", *arguments)
+    assert done.returncode == 0
+    found = LatencyDocument.model_validate(json.loads(done.stdout))
+    assert found.files[0].output_shapes == [[2, 10]]
+    assert found.sentence.startswith("a.onnx takes ")
+
+
+# --- What a script is told -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def document() -> Callable[..., LatencyDocument]:
+    """A document of two files with these verdicts."""
+
+    def make(*verdicts: Verdict, failure: Failure | None = None) -> LatencyDocument:
+        timings = [{"condition": "x", "failure": failure}]
+        file = {
+            "file": "a",
+            "title": "a",
+            "onnx_sha256": "0" * 64,
+            "size_bytes": 1,
+            "params": 1,
+            "opset": 17,
+            "inputs": [],
+        }
+        return LatencyDocument.model_validate(
+            {
+                "sentence": "",
+                "finished_at": "",
+                "seconds": 1,
+                "harness_revision": "",
+                "estimator": "",
+                "seed": 0,
+                "precision_pct": 1,
+                "settled": True,
+                "blocks": 3,
+                "conditions": [],
+                "files": [{**file, "inputs": [], "timings": timings}],
+                "machine": {},
+                "gate": gate,
+            }
+        )
+
+    return make
+
+
+def test_the_exit_code_says_what_became_of_the_gate(document: Callable[..., LatencyDocument]) -> None:
+    assert exit_code(document()) == exit_code(document("within", "within")) == 0
+    assert exit_code(document("within", "unclear")) == UNCLEAR == 3
+    assert exit_code(document("unclear", "beyond")) == SLOWER == 1
+    assert exit_code(document("beyond", failure=Failure(kind="error", message=""))) == FAILED == 2
