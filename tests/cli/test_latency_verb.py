@@ -80,15 +80,9 @@ def document() -> Callable[..., LatencyDocument]:
 
     def make(*verdicts: Verdict, failure: Failure | None = None) -> LatencyDocument:
         timings = [{"condition": "x", "failure": failure}]
-        file = {
-            "file": "a",
-            "title": "a",
-            "onnx_sha256": "0" * 64,
-            "size_bytes": 1,
-            "params": 1,
-            "opset": 17,
-            "inputs": [],
-        }
+        file = {"file": "a", "title": "a", "onnx_sha256": "0" * 64, "size_bytes": 1, "params": 1, "opset": 17}
+        verdict_of = {str(place): one for place, one in enumerate(verdicts)}
+        gate = Gate(against="reference", max_ratio=1.05, verdicts=verdict_of) if verdicts else None
         return LatencyDocument.model_validate(
             {
                 "sentence": "",
