@@ -21,7 +21,7 @@ from harness.errors import HarnessError
 from harness.host.cgroups import oom_kills
 from harness.host.isa.shown import HOST, REFUSED, Shown
 from harness.plan import registry
-from harness.plan.settings import engine_version
+from harness.plan.settings import engine_version, is_here
 from harness.plan.specs import engine_plugin
 from harness.store.records import Failure
 
@@ -114,8 +114,8 @@ def ask_engine(engine: str, python: Path | None, threads: Sequence[int]) -> Engi
         reason = (done.stderr.strip().splitlines() or ["it says nothing"])[-1]
         raise HarnessError(f"bench.engines: {engine}: {command[0]} cannot import it ({reason}); run: make setup")
     said = json.loads(done.stdout)
-    found, expected = said["runtime"], engine_version(engine)
-    if expected and found != expected:
+    found = said["runtime"]
+    if not is_here(engine) and found != (expected := engine_version(engine)):
         raise HarnessError(f"bench.engines: {engine}: {command[0]} has {found}, not {expected}; run: make setup")
     return EngineAnswer(found, dict(zip(threads, said["options"], strict=True)))
 

@@ -206,13 +206,10 @@ def is_here(engine: str) -> bool:
     return engine.partition("-")[2] == HERE
 
 
-def engine_version(engine: str) -> str | None:
-    """What an engine in one of its variants has to say of itself: onnxruntime-1.16.0 is "onnxruntime 1.16.0".
-
-    None where any version will do.
-    """
+def engine_version(engine: str) -> str:
+    """What an engine in one of its variants has to say of itself: onnxruntime-1.16.0 is "onnxruntime 1.16.0"."""
     plugin, variant = _variant(engine)
-    return f"{plugin.label} {variant['version']}" if variant else None
+    return f"{plugin.label} {variant['version']}"
 
 
 def engine_environment(engine: str) -> str:
@@ -223,8 +220,6 @@ def engine_environment(engine: str) -> str:
 def _variant(engine: str) -> tuple[registry.Plugin, Mapping[str, str]]:
     name, _, variant = engine.partition("-")
     plugin = registry.find("engine", name)
-    if variant == HERE:
-        return plugin, {}
     variants = plugin.constants.get("VARIANTS", {})
     if variant not in variants:
         raise HarnessError(f"engine {name!r} has no variant {variant!r}; allowed: {', '.join(variants)}")
@@ -233,7 +228,7 @@ def _variant(engine: str) -> tuple[registry.Plugin, Mapping[str, str]]:
 
 def _known_engine(engine: str) -> str:
     try:
-        _variant(engine)
+        registry.find("engine", engine.partition("-")[0]) if is_here(engine) else _variant(engine)
     except HarnessError as error:
         if ":" in engine:
             raise ValueError(str(error)) from error

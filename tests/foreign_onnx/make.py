@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from skl2onnx import to_onnx
-from sklearn.ensemble import RandomForestClassifier
+from skl2onnx import to_onnx  # type: ignore[import-not-found]
+from sklearn.ensemble import RandomForestClassifier  # type: ignore[import-not-found]
 
 HERE = Path(__file__).parent
 
@@ -45,6 +45,7 @@ def dynamo() -> None:
         opset_version=18,
         verbose=False,
     )
+    assert program is not None
     for node in program.model.graph:
         node.metadata_props.clear()
     program.save(HERE / "dynamo.onnx")

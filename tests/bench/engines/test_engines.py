@@ -23,7 +23,7 @@ REQUIREMENTS = ROOT / "requirements"
 def test_every_variant_is_the_version_that_its_environment_pins(name: str) -> None:
     plugin = name.partition("-")[0]
     pins = (REQUIREMENTS / f"{engine_environment(name)}.txt").read_text(encoding="utf-8")
-    assert re.search(rf"^{plugin}==(\S+)", pins, re.MULTILINE)[1] == str(engine_version(name)).split()[1]  # type: ignore[index]
+    assert re.search(rf"^{plugin}==(\S+)", pins, re.MULTILINE)[1] == engine_version(name).split()[1]  # type: ignore[index]
 
 
 def test_every_bench_environment_is_some_variant_s() -> None:
