@@ -1,15 +1,20 @@
 import json
 import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import onnx
 import pytest
 
+from harness.cli import EXTRA
 from harness.cli.latency_verb import FAILED, SLOWER, UNCLEAR, exit_code
 from harness.commands.latency_document import Gate, LatencyDocument, Verdict
 from harness.store.records import Failure
-from tests.command import harness
+from tests.command import environment, harness
+from tests.documents import ROOT
 from tests.onnx_zoo import network, token_ids
 
 
@@ -69,6 +74,39 @@ def test_json_is_one_document_and_nothing_else(folder: Path) -> None:
     found = LatencyDocument.model_validate(json.loads(done.stdout))
     assert found.files[0].output_shapes == [[2, 10]]
     assert found.sentence.startswith("a.onnx takes ")
+
+
+def test_it_needs_nothing_that_the_package_is_installed_without(folder: Path) -> None:
+    """And a verb that does need it says so in a line."""
+    script = (
+        "import sys\n"
+        f"sys.modules.update(dict.fromkeys({EXTRA!r}))\n"
+        "from harness.cli import main\n"
+        "sys.argv = ['harness', *sys.argv[1:]]\n"
+        "main()"
+    )
+    for arguments, said in (
+        (["latency", "a.onnx", "none.onnx"], "error: none.onnx: no such file\n"),
+        (["train", "--orig-model", "x.pt"], "install compression-harness[train], or run: make setup\n"),
+    ):
+        command = [sys.executable, "-c", script, *arguments]
+        done = subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+        assert done.stderr.endswith(said)
+
+
+def test_the_launcher_works_from_any_folder_and_by_a_link(folder: Path) -> None:
+    (folder / "h").symlink_to(ROOT / "bin/harness")
+    done = subprocess.run(["./h", "latency", "none.onnx"], cwd=folder, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (2, "error: none.onnx: no such file\n")
+
+
+def test_the_launcher_of_a_checkout_without_environments_says_how_to_make_them(folder: Path) -> None:
+    (folder / "checkout/bin").mkdir(parents=True)
+    shutil.copy(ROOT / "bin/harness", folder / "checkout/bin")
+    done = subprocess.run([folder / "checkout/bin/harness"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr == f"error: {folder}/checkout/.venvs/main is not there; run: make setup\n"
 
 
 # --- What a script is told -------------------------------------------------------------------------------------------
