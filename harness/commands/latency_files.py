@@ -287,7 +287,7 @@ def _named(file: OnnxFacts, failure: Failure) -> str:
 def _condition(run: Run, condition: Condition, engine: EngineAnswer, target: str | None) -> ConditionFound:
     evidence = (one.instruction_set for subject, one in run.series.items() if subject.condition == condition.name)
     return ConditionFound(
-        target=find_cpu(target).title if target else None,
+        target=find_cpu(target).name if target else None,
         instruction_set=next((one for one in evidence if one), None),
         name=condition.name,
         runtime=engine.runtime,
@@ -332,7 +332,7 @@ def _require_comparable(
     headline: Condition,
 ) -> None:
     """HarnessError where a change since the baseline would be another machine's, engine's or input's."""
-    target = find_cpu(request.target).title if request.target else "the machine's own"
+    target = find_cpu(request.target).name if request.target else "the machine's own"
     before, first = {one.title: one for one in baseline.files}, baseline.conditions[0]
     for what, now_is, was in (
         ("CPU", machine["cpu"], baseline.machine.get("cpu")),

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from tabulate import tabulate
 
 from harness.commands.latency_document import ConditionFound, FileFound, LatencyDocument, Timing, Verdict
+from harness.plan.cpus import whose_instruction_set
 from harness.store.records import Interval
 
 SAID: dict[Verdict, str] = {
@@ -130,5 +131,5 @@ def _interval(found: Interval, digits: int) -> str:
 
 
 def _condition(condition: ConditionFound) -> list[str]:
-    target = [f"instruction set of the {condition.target}"] if condition.target else []
+    target = [whose_instruction_set(condition.target)] if condition.target else []
     return [f"{condition.threads} thread{'' if condition.threads == 1 else 's'}", condition.runtime, *target]

@@ -101,14 +101,14 @@ def measure_one(
         if record.failure:
             raise HarnessError(record.failure.message)
     assert latency.latency_ms and accuracy.accuracy_pct is not None, "done records carry their figures"
-    isa = whose_instruction_set(bench.target.name if "-target-" in latency.condition else "host")
+    shown = whose_instruction_set(bench.target.name if "-target-" in latency.condition else "host")
     return Measured(
         facts.params,
         latency.latency_ms,
         accuracy.accuracy_pct,
         latency.runtime,
         latency.threads,
-        isa,
+        shown,
         assumed.assumptions if assumed else (),
     )
 

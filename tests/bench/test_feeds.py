@@ -99,7 +99,7 @@ def test_images_come_in_the_batches_and_the_layout_of_the_model(
         model=OnnxFile(cell="a", title="a", onnx=Path("a.onnx"), onnx_sha256="0" * 64),
         input=wanted,
         testset=workshop.testset(120),
-        settings=Bench.model_validate({**SETTINGS, "target": {"name": "i9-9900K"}}),
+        settings=Bench.model_validate(SETTINGS),
         harness_revision="unknown",
         engine="onnxruntime-current",
         threads=1,
