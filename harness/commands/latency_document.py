@@ -69,8 +69,8 @@ class FileFound(Part):
 class ConditionFound(Part):
     """An engine, its number of threads, the CPUs that they were pinned to, and the options that the engine got.
 
-    `target` names the CPU whose instruction set it was shown, None for the machine's own; `instruction_set` is how that is
-    known.
+    `target` names the CPU whose instruction set it was shown, None for the machine's own; `instruction_set` is how that
+    is known.
     """
 
     name: str
