@@ -124,15 +124,15 @@ benchmarks: $(HAVE_DEV) $(HAVE_BENCHES)  ## measure the harness itself, into res
 
 # Existing pins are kept unless UPGRADE=1. No index address is written down, so any index that has these files will do.
 COMPILE = $(UV) pip compile -q --universal --generate-hashes --no-emit-index-url --no-emit-find-links \
-	--custom-compile-command 'make lock' $(if $(UPGRADE),--upgrade) pyproject.toml
+	--custom-compile-command 'make lock' $(if $(UPGRADE),--upgrade)
 lock: $(HAVE_UV)  ## pyproject.toml -> requirements/*.txt [UPGRADE=1]
 	@echo '==> requirements'
-	@$(COMPILE) --extra setup -o requirements/setup.txt
-	@$(COMPILE) --extra isa -o requirements/isa.txt
-	@$(COMPILE) --extra bench -o requirements/bench-1.16.0.txt
-	@$(COMPILE) --extra train -o requirements/train.txt
-	@$(COMPILE) --extra bench-current -c requirements/train.txt -o requirements/bench-current.txt
-	@$(COMPILE) --extra train --extra dev -c requirements/train.txt -o requirements/dev.txt
+	@$(COMPILE) --group setup -o requirements/setup.txt
+	@$(COMPILE) --group isa -o requirements/isa.txt
+	@$(COMPILE) pyproject.toml --extra bench -o requirements/bench-1.16.0.txt
+	@$(COMPILE) pyproject.toml --extra train -o requirements/train.txt
+	@$(COMPILE) pyproject.toml --extra bench-current -c requirements/train.txt -o requirements/bench-current.txt
+	@$(COMPILE) pyproject.toml --extra train --extra dev -c requirements/train.txt -o requirements/dev.txt
 
 clean:  ## remove the quick profile's results and all caches
 	@rm -rf artifacts/quick results/quick .pytest_cache .ruff_cache .mypy_cache .hypothesis .import_linter_cache .benchmarks

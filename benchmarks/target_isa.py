@@ -18,11 +18,11 @@ import torch
 
 from benchmarks import Figures
 from harness.architectures import build
-from harness.bench.engines import INPUT
+from harness.bench.environments import bench_python
 from harness.bench.job import Assignment, Identity, ModelFile, ModelInput
 from harness.bench.latency import to_process
+from harness.bench.model_input import INPUT
 from harness.bench.process import measure as measure_process
-from harness.commands.bench_job import bench_python
 from harness.datasets import Images
 from harness.datasets.cifar100 import MEAN, STD
 from harness.errors import HarnessError

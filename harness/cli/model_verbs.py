@@ -1,5 +1,7 @@
 """The one-model verbs: the reference study's three scripts, with their options."""
 
+import math
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -7,6 +9,7 @@ import typer
 
 from harness.cli.options import MATRIX, Matrix, Profile
 from harness.cli.stopping import STOPPED, until_interrupted
+from harness.errors import HarnessError
 
 DataDir = Annotated[
     Path | None, typer.Option(help="The folder that holds the data set, like cifar-100-python. [default: DATA_DIR]")
@@ -93,15 +96,22 @@ def export(
 
 
 def test(
-    onnx_file: Annotated[Path, typer.Option(help="An ONNX file that `export` or `train-matrix` wrote.")],
+    onnx_file: Annotated[Path, typer.Option(help="Any ONNX file that classifies images of the data set.")],
     data_dir: DataDir = None,
+    mean: Annotated[
+        str | None, typer.Option(help="Of red, green, blue, if the file does not say. [default: the data set's]")
+    ] = None,
+    std: Annotated[str | None, typer.Option(help="Standard deviation of the same. [default: the data set's]")] = None,
     profile: Profile = "full",
     matrix: Matrix = MATRIX,
 ) -> None:
     """Print parameters, latency and accuracy of one ONNX file, measured as `bench` does."""
     from harness.commands.measure_one import measure_one
 
-    measured = measure_one(onnx_file, matrix, profile, data_dir)
+    normalisation = (_three("--mean", mean), _three("--std", std))
+    measured = measure_one(onnx_file, matrix, profile, data_dir, normalisation)
+    for assumption in measured.assumptions:
+        print(f"Assumed: {assumption}", file=sys.stderr)
     print(f"Parameters: {measured.params / 1e6:.2f} M")
     print(
         f"Latency: {measured.latency.value:.3f} ms [{measured.latency.low:.3f}, {measured.latency.high:.3f}] "
@@ -109,3 +119,17 @@ def test(
     )
     unsure = "" if measured.trained_on_it else "; the file does not say what it was trained on"
     print(f"Accuracy: {measured.accuracy_pct:.2f} % (test images of {measured.measured_on}{unsure})")
+
+
+def _three(option: str, text: str | None) -> tuple[float, float, float] | None:
+    """Three numbers, like 0.5,0.5,0.5; HarnessError on anything else, and on deviations that are not above 0."""
+    if text is None:
+        return None
+    try:
+        first, second, third = (float(part) for part in text.split(","))
+    except ValueError:
+        raise HarnessError(f"{option} {text}: write three numbers, like 0.5,0.5,0.5") from None
+    three = first, second, third
+    if not all(map(math.isfinite, three)) or (option == "--std" and min(three) <= 0):
+        raise HarnessError(f"{option} {text}: not numbers that images can be normalised with")
+    return three

@@ -8,12 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from harness.bench.environments import bench_python, bench_pythons
 from harness.bench.job import Identity, Job, ModelFile
 from harness.bench.process import own_environment
 from harness.commands.train_matrix import CodePolicy
 from harness.errors import HarnessError
 from harness.plan.planning import Cell, Plan, Table
-from harness.plan.settings import engine_environment
 from harness.plan.specs import Stage, code_of
 from harness.store.chain import Chain, Link, as_measured
 from harness.store.paths import Paths, answers_file
@@ -21,7 +21,6 @@ from harness.store.records import identity, save
 from harness.store.revision import revision
 from harness.store.states import cell_state
 
-ROOT = Path(__file__).parents[2]
 # What the process that runs the bench shows progress by.
 TERMINAL = ("TERM", "COLUMNS", "NO_COLOR")
 
@@ -163,17 +162,3 @@ def run_bench(job: Job) -> int:
             except KeyboardInterrupt:
                 # The child got the same Ctrl-C; it cleans up and says so.
                 continue
-
-
-def bench_pythons(engines: Sequence[str]) -> dict[str, Path]:
-    """The interpreter of each engine's environment."""
-    return {engine: bench_python(engine) for engine in engines}
-
-
-def bench_python(engine: str) -> Path:
-    """The interpreter of an engine's environment; HarnessError where that has not been made."""
-    python = Path(".venvs") / engine_environment(engine) / "bin/python"
-    for root in (Path.cwd(), ROOT):
-        if (root / python).is_file():
-            return (root / python).absolute()
-    raise HarnessError(f"{python}: not there; run: make setup")

@@ -80,7 +80,7 @@ def bench_spec(job: Job, file: Path) -> ContainerSpec:
     return ContainerSpec(
         role="bench",
         image=job.image,
-        command=[str(file)],
+        command=["job", str(file)],
         readable=[job.testset, *sorted(folders)],
         writable=[job.results / job.profile, job.raw],
         log=job.raw / "container.log",

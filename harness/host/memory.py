@@ -1,19 +1,26 @@
 """How much memory there is, for whoever plans with it: the machine's, as far as our control groups allow."""
 
-import psutil
+import os
 
 from harness.host import cgroups
 
 
+def machine_bytes() -> int:
+    """Bytes of memory that the machine has."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
 def total_bytes() -> int:
     """Bytes of memory that this process and its children may use at most."""
-    whole: int = psutil.virtual_memory().total
     limit = cgroups.limits()["memory_bytes"]
-    return whole if limit is None else min(whole, limit)
+    return machine_bytes() if limit is None else min(machine_bytes(), limit)
 
 
 def free_bytes() -> int:
     """Bytes of memory that this process may still take."""
+    # not in the bench's environments, which have no need of it
+    import psutil
+
     available: int = psutil.virtual_memory().available
     limited = cgroups.free_memory()
     return available if limited is None else min(available, limited)

@@ -207,6 +207,15 @@ def engine_names() -> list[str]:
     ]
 
 
+# The variant of every engine that is whichever version this process's own Python has: onnxruntime-here.
+HERE = "here"
+
+
+def is_here(engine: str) -> bool:
+    """Whether an engine is taken from this process's own Python."""
+    return engine.partition("-")[2] == HERE
+
+
 def engine_version(engine: str) -> str:
     """What an engine in one of its variants has to say of itself: onnxruntime-1.16.0 is "onnxruntime 1.16.0"."""
     plugin, variant = _variant(engine)
@@ -229,7 +238,7 @@ def _variant(engine: str) -> tuple[registry.Plugin, Mapping[str, str]]:
 
 def _known_engine(engine: str) -> str:
     try:
-        _variant(engine)
+        registry.find("engine", engine.partition("-")[0]) if is_here(engine) else _variant(engine)
     except HarnessError as error:
         if ":" in engine:
             raise ValueError(str(error)) from error
@@ -482,6 +491,15 @@ class Settings(Section):
     @classmethod
     def _are_parameters(cls, tables: dict[str, Tables], info: ValidationInfo) -> dict[str, Tables]:
         return _parameters(str(info.field_name), tables)
+
+    @field_validator("bench")
+    @classmethod
+    def _pinned(cls, bench: Bench) -> Bench:
+        if found := next((engine for engine in bench.engines if is_here(engine)), None):
+            raise ValueError(
+                f"engines: {found} can be any version; name one that is pinned: {', '.join(engine_names())}"
+            )
+        return bench
 
     @field_validator("experiment")
     @classmethod

@@ -135,13 +135,13 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Which cells of which suites were measured, where the processes only say that they have done it."""
     calls: list[str] = []
     common = {"first_inference_ms": 1.0, "warmup_rounds": 2, "rounds": 11, "distinct_inputs": 11, "cpus": [0]}
-    common |= {"involuntary_switches": 0, "peak_rss_bytes": 1, "agreeing": None}
+    common |= {"involuntary_switches": 0, "peak_rss_bytes": 1, "agreeing": None, "output_shapes": [[1, 3]]}
     answers = base64.b64encode(encoded(np.zeros(120, np.int64))).decode()
     info = common | {"predictions": answers, "facts": {"convolutions": 1, "nchwc_convolutions": 0}}
 
     def measure(suite: str, given: Assignment, *_: object) -> dict[str, Any]:
         calls.append(f"{suite.removesuffix('_suite.py')} {given.model.cell}")
-        return {"stats": {"data": [0.001] * 11}, "extra_info": info}
+        return {"stats": {"data": [0.001] * 11}, "extra_info": info, "said": []}
 
     monkeypatch.setattr("harness.bench.latency.measure", measure)
     monkeypatch.setattr("harness.bench.accuracy.measure", measure)

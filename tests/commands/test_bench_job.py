@@ -3,16 +3,10 @@ from pathlib import Path
 
 import pytest
 
+from harness.bench import environments
+from harness.bench.environments import bench_python, bench_pythons
 from harness.bench.job import Identity, Job
-from harness.commands import bench_job as local
-from harness.commands.bench_job import (
-    bench_python,
-    bench_pythons,
-    matrix_job,
-    not_exported,
-    run_bench,
-    with_those_measured,
-)
+from harness.commands.bench_job import matrix_job, not_exported, run_bench, with_those_measured
 from harness.errors import HarnessError
 from harness.plan.planning import Plan
 from harness.plan.settings import engine_environment
@@ -41,7 +35,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working directory, and a checkout beside it, without any environment."""
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-    monkeypatch.setattr(local, "ROOT", tmp_path / "checkout")
+    monkeypatch.setattr(environments, "ROOT", tmp_path / "checkout")
     return tmp_path / "here"
 
 
@@ -214,7 +208,7 @@ def test_a_job_runs_in_the_environment_of_its_headline_engine_whatever_the_calle
     workshop: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     python = Path(".venvs") / engine_environment(OLD) / "bin/python"
-    if not (local.ROOT / python).is_file():
+    if not (environments.ROOT / python).is_file():
         pytest.skip("no .venvs/bench-1.16.0: `make setup` makes it")
     # this process's packages, as in a shell that has them on its path
     packages = next(path for path in sys.path if path.endswith("site-packages"))

@@ -85,6 +85,12 @@ def test_an_engines_version_is_the_one_that_its_environment_pins(engine: str) ->
     assert re.findall(rf"^{package}==([^ ;\\]+)", pins, re.MULTILINE) == [version]
 
 
+def test_an_engine_of_any_version_is_not_for_a_matrix(load: Load, document: dict[str, Any]) -> None:
+    put(document, "bench.engines", ["onnxruntime-here"])
+    with pytest.raises(HarnessError, match=r"bench: engines: onnxruntime-here can be any version; name one"):
+        load(document)
+
+
 # --- Axes ------------------------------------------------------------------------------------------------------------
 
 
