@@ -14,13 +14,3 @@ def total_bytes() -> int:
     """Bytes of memory that this process and its children may use at most."""
     limit = cgroups.limits()["memory_bytes"]
     return machine_bytes() if limit is None else min(machine_bytes(), limit)
-
-
-def free_bytes() -> int:
-    """Bytes of memory that this process may still take."""
-    # not in the bench's environments, which have no need of it
-    import psutil
-
-    available: int = psutil.virtual_memory().available
-    limited = cgroups.free_memory()
-    return available if limited is None else min(available, limited)

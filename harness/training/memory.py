@@ -5,11 +5,12 @@ This affects speed alone: on a CPU a student's result is the same whatever train
 
 from dataclasses import dataclass
 
+import psutil
 import torch
 from torch import Tensor, nn
 
 from harness.architectures import build
-from harness.host import memory
+from harness.host import cgroups
 from harness.plan.specs import Network
 from harness.training.device import Device
 
@@ -81,4 +82,6 @@ def free_bytes(device: Device) -> int:
         free, _ = torch.cuda.mem_get_info(device.torch)
         # PyTorch has reserved more than it uses; the difference is free for us too.
         return free + torch.cuda.memory_reserved(device.torch) - torch.cuda.memory_allocated(device.torch)
-    return memory.free_bytes()
+    available: int = psutil.virtual_memory().available
+    limited = cgroups.free_memory()
+    return available if limited is None else min(available, limited)
