@@ -7,14 +7,16 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from harness.host.isa.shown import obstacle
+from harness.plan.cpus import find_cpu
 from harness.plan.loading import load_settings
 from harness.plan.planning import Plan, make_plan
+from harness.store.chain import Chain, as_measured
 from harness.store.records import AccuracyRecord, ExportRecord, LatencyRecord, TrainRecord, load, record_path
 from tests.command import harness, real_data, table, tiny_matrix
 from tests.documents import ROOT
 
 TITLES = ["ResNet50", "P(0.3_BN)_KD(0)_SEED(0)", "P(0.3_BN)_KD(3)_SEED(0)"]
-HEADLINE = "onnxruntime-1.16.0-threads-1"
 README = "# Results\n\n<!-- table: quick prune-0.3 -->\n<!-- end -->\n\nThe end.\n"
 
 pytestmark = pytest.mark.skipif(
@@ -54,7 +56,20 @@ def run(done: Done, *arguments: str) -> Any:
 
 
 def plan_of(done: Done) -> Plan:
-    return make_plan(load_settings(done.folder / "matrix.toml", "quick"), "quick")
+    plan = make_plan(load_settings(done.folder / "matrix.toml", "quick"), "quick")
+    return as_measured(plan, [Chain(plan, done.folder / "results")])
+
+
+def headline(done: Done) -> str:
+    return plan_of(done).settings.bench.conditions[0]
+
+
+def test_figures_are_under_the_targets_instruction_set_where_this_machine_can_show_it(done: Done) -> None:
+    can = (ROOT / ".venvs/isa/cpuid.so").is_file() and not obstacle(find_cpu("i9-9900K"))
+    assert headline(done) == f"onnxruntime-1.16.0-{'target' if can else 'host'}-threads-1"
+    first = "Instruction set: the Intel Core i9-9900K's." if can else "Instruction set, cores, caches and clock: the"
+    assert first in (done.folder / "results/quick/tables/prune-0.3.md").read_text()
+    assert first in done.printed["report"]
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +90,7 @@ def test_every_number_is_that_of_the_records(done: Done, rows: list[dict[str, st
     for cell in plan_of(done).cells:
         row = next(row for row in rows if row["Model Name"] == cell.title)
         export = load(record_path(results, "quick", "export", cell.id), ExportRecord)
-        latency = load(record_path(results, "quick", "latency", cell.id, HEADLINE), LatencyRecord)
+        latency = load(record_path(results, "quick", "latency", cell.id, headline(done)), LatencyRecord)
         accuracy = load(record_path(results, "quick", "accuracy", cell.id), AccuracyRecord)
         assert latency.latency_ms and latency.ratio_to_teacher and export.params
         for text, value in {
@@ -139,7 +154,7 @@ def copied(done: Done, tmp_path: Path) -> Done:
 
 def test_a_deleted_record_leaves_a_row_that_says_so(done: Done, tmp_path: Path) -> None:
     other = copied(done, tmp_path)
-    record_path(other.folder / "results", "quick", "latency", "p0.3-bn-gram-s0", HEADLINE).unlink()
+    record_path(other.folder / "results", "quick", "latency", "p0.3-bn-gram-s0", headline(done)).unlink()
     run(other, "report", "--profile", "quick")
     found = table(other.folder / "results/quick/tables/prune-0.3.md")
     row = next(row for row in found if row["Model Name"] == TITLES[2])

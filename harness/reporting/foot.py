@@ -92,9 +92,7 @@ def stands_for(plan: Plan, rows: Sequence[Row]) -> str:
         return f"Instruction set: the {cpu.title}'s. Cores, caches and clock: the measuring machine's."
     target, obstacle = plan.settings.bench.target.cpu, first.environment.get("isa_obstacle")
     why = f" ({obstacle})" if obstacle else ""
-    return (
-        f"Instruction set, cores, caches and clock: those of the machine that measured, not the {target.title}'s{why}."
-    )
+    return f"Instruction set, cores, caches and clock: the measuring machine's, not the {target.title}'s{why}."
 
 
 def _range(counts: Sequence[int]) -> str:

@@ -149,13 +149,19 @@ def test_the_other_conditions_are_a_table_of_their_own(tmp_path: Path) -> None:
     plan = plan_for("full", experiments=["prune-0.3"])
     fill_results(plan, tmp_path)
     table = conditions_of(plan, tmp_path)
-    others = ["onnxruntime 1.16.0, 2 threads", "onnxruntime 1.32.0, 1 thread", "onnxruntime 1.32.0, 2 threads"]
+    target, host = "instruction set of the i9-9900K", "the machine's own instruction set"
+    others = [
+        f"onnxruntime {engine}, {threads}, {isa}"
+        for engine in ("1.16.0", "1.32.0")
+        for isa in (target, host)
+        for threads in ("1 thread", "2 threads")
+    ][1:]
     assert list(table) == ["Model Name", *(f"{one}: {what}" for one in others for what in ("latency (ms)", "ratio"))]
     assert table["Model Name"] == table_of(plan, tmp_path)["Model Name"]
     # 15.5 ms, of which two threads take 0.6 times as long
     assert float(table[f"{others[0]}: latency (ms)"][0]) == pytest.approx(15.5 * 0.6, abs=0.01)
     assert table[f"{others[0]}: ratio"][0] == "1"
-    assert all("[" in cell for cell in table[f"{others[2]}: ratio"][1:])
+    assert all("[" in cell for cell in table[f"{others[-1]}: ratio"][1:])
 
 
 def test_a_condition_that_some_rows_lack_has_gaps(tmp_path: Path) -> None:
@@ -163,8 +169,8 @@ def test_a_condition_that_some_rows_lack_has_gaps(tmp_path: Path) -> None:
     fill_results(plan, tmp_path)
     path_of(tmp_path, plan, plan.cells[1].id, LatencyRecord, "onnxruntime-current-target-threads-1").unlink()
     table = conditions_of(plan, tmp_path)
-    assert table["onnxruntime 1.32.0, 1 thread: ratio"].count(ABSENT) == 1
-    assert table["onnxruntime 1.16.0, 2 threads: ratio"].count(ABSENT) == 0
+    assert table["onnxruntime 1.32.0, 1 thread, instruction set of the i9-9900K: ratio"].count(ABSENT) == 1
+    assert table["onnxruntime 1.32.0, 1 thread, the machine's own instruction set: ratio"].count(ABSENT) == 0
 
 
 def test_one_condition_alone_has_no_table_beside_it(tmp_path: Path) -> None:
