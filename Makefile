@@ -91,7 +91,7 @@ report: $(HAVE_MAIN)  ## tables and figures from the records
 report-check: $(HAVE_MAIN)  ## fail where tables in the README are stale
 	@$(HARNESS) report-check
 
-# Between machines: records by merge, weights by pack and unpack. More options: python -m harness pack --help
+# Between machines: records by merge, weights by pack and unpack. More options: bin/harness pack --help
 merge: $(HAVE_MAIN)  ## merge another machine's records: FROM=folder/results
 	@$(HARNESS) merge --profile '$(PROFILE)' $(FROM)
 
