@@ -11,7 +11,7 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -103,7 +103,7 @@ class Workplace:
             "int8 host": Variant("int8", HOST),
         }
         if not reason:
-            ways = ("patched", "faulting") if can_fault() else ("patched",)
+            ways: tuple[Literal["patched", "faulting"], ...] = ("patched", "faulting") if can_fault() else ("patched",)
             features = self.target.features
             variants |= {f"fp32 {way}": Variant("fp32", masked(ENGINE, self.python, features, way)) for way in ways}
             variants["int8 target"] = Variant("int8", show("target", self.target, ENGINE, self.python))

@@ -190,8 +190,8 @@ class Assignment(Strict):
     testset: Path | None = None
     settings: Bench
     harness_revision: str
-    # of all records of the run; each raw file says which run it is of
-    run: str
+    # of all records of the run; each raw file says which run it is of. Empty where nothing goes on record
+    run: str = ""
     engine: str
     shown: Shown = HOST
     threads: Annotated[int, Field(ge=1)]

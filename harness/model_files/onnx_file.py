@@ -16,7 +16,7 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
 
 from harness.errors import HarnessError
 from harness.files import file_sha256
-from harness.model_files.parameters import parameter_count
+from harness.model_files.parameters import onnx_parameter_count
 
 # protobuf's own limit, of which the file's header is a part
 MOST_BYTES = 2**31 - 1
@@ -96,7 +96,7 @@ def read_facts(path: Path) -> OnnxFacts:
         sha256=hashlib.sha256(data).hexdigest(),
         external_sha256={name: file_sha256(beside) for name, (beside, _) in external.items()},
         size_bytes=len(data) + sum(size for _, size in external.values()),
-        params=parameter_count(model),
+        params=onnx_parameter_count(model),
         opset=versions.get("", versions.get("ai.onnx", 0)),
         inputs=inputs,
         outputs=tuple(_tensor(path, "output", one, strict=False) for one in model.graph.output),

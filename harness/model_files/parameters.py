@@ -32,7 +32,7 @@ class Constant:
     floating: bool
 
 
-def parameter_count(model: ModelProto) -> int:
+def onnx_parameter_count(model: ModelProto) -> int:
     """The numbers that a network computes with: floats of any width, and integers that stand for floats.
 
     They count alike as initializers, sparse or not, and as constants; each counts once, however often it is used.

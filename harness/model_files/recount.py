@@ -12,7 +12,7 @@ from torch import nn
 
 from harness.architectures import parameter_count, widths_of
 from harness.errors import HarnessError
-from harness.model_files.parameters import parameter_count as onnx_parameter_count
+from harness.model_files.parameters import onnx_parameter_count
 from harness.model_files.weights import load_weights
 
 DENORMAL = float(np.finfo(np.float32).tiny)

@@ -249,8 +249,8 @@ def test_another_key_has_measurements_made_again(
     teacher, student = workshop.model("teacher", teacher=True), workshop.model("student")
     assert run(workshop.job(teacher, student, settings=TWO)) == 0
     measured.clear()
-    other = student.accuracy.model_copy(update={"key": "another"})
-    update = {"accuracy": other} if which == "accuracy" else {"latency": {**student.latency, OLD: other}}
+    other = student.accuracy["host"].model_copy(update={"key": "another"})
+    update = {"accuracy": {"host": other}} if which == "accuracy" else {"latency": {**student.latency, OLD: other}}
     job = workshop.job(teacher, student.model_copy(update=update), settings=TWO)
     assert run(job) == 0
     assert sorted(set(measured)) == again
@@ -292,8 +292,8 @@ def test_models_that_fail_are_on_record_and_the_others_are_measured(
         assert f"{record.cell}: {record.stage} failed (error)" in shown.out
     raw = list(job.raw.glob("latency-block*-sound.*.json"))
     assert len(raw) == 4
-    said = {json.loads(path.read_text())["benchmarks"][0]["extra_info"]["run"] for path in raw}
-    assert said == {latency(job, "sound").environment["run"]}, "another run's files have the same names"
+    runs = {json.loads(path.read_text())["benchmarks"][0]["extra_info"]["run"] for path in raw}
+    assert runs == {latency(job, "sound").environment["run"]}, "another run's files have the same names"
     assert not list(job.raw.glob("latency-block001-foreign*")), "a model that failed is not tried in later blocks"
 
 

@@ -16,7 +16,8 @@ from harness.bench.job import Assignment, Job
 from harness.bench.model_input import model_input
 from harness.bench.process import measure
 from harness.errors import HarnessError
-from harness.host.isa.shown import HOST, LIBRARY, Shown, host_flags, masked, show
+from harness.host.isa.copies import LIBRARY
+from harness.host.isa.shown import HOST, Shown, host_flags, masked, show
 from harness.plan.cpus import find_cpu
 from harness.store.records import AccuracyRecord, Failure, InstructionSet, LatencyRecord, load, record_path
 from tests.bench_kit import OLD_ENGINE, SETTINGS, Workshop
@@ -174,18 +175,16 @@ def test_processes_that_see_different_things_give_no_figure(
     workshop: Workshop, python: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As where a container is moved to another host in the middle of a run."""
-    from harness.bench import latency
-
-    real, calls = latency.measure, [0]
+    calls = [0]
 
     def other_from_the_second_on(*arguments: Any) -> dict[str, Any] | Failure:
-        entry = real(*arguments)
+        entry = measure(*arguments)
         calls[0] += 1
         if isinstance(entry, dict) and calls[0] > 1:
             entry["extra_info"]["instruction_set"]["cpuid"].append("avx512f")
         return entry
 
-    monkeypatch.setattr(latency, "measure", other_from_the_second_on)
+    monkeypatch.setattr("harness.bench.latency.measure", other_from_the_second_on)
     asked = job(workshop, python, ["host"])
     assert bench_run.run(asked) == 1
     record = load(

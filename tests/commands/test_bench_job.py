@@ -106,7 +106,7 @@ def test_each_model_comes_with_the_identity_of_each_of_its_measurements(here: Pa
     (model,) = (model for model in job_of(plan, tmp_path).models if model.cell == CELL)
     cell = bench.cell(CELL)
     assert list(model.latency) == plan.settings.bench.conditions
-    pairs: list[tuple[Identity, Stage]] = [(model.accuracy, plan.accuracy(cell))]
+    pairs: list[tuple[Identity, Stage]] = [(model.accuracy[plan.settings.bench.isa[0]], plan.accuracy(cell))]
     pairs += [(given, plan.latency(cell, name)) for name, given in model.latency.items()]
     for given, stage in pairs:
         fields = identity(plan.profile, cell.id, cell.title, stage)
