@@ -28,7 +28,7 @@ from harness.datasets.cifar100 import MEAN, STD
 from harness.errors import HarnessError
 from harness.files import file_sha256
 from harness.host.cpus import choose_cpus, read_topology
-from harness.host.isa.shown import HOST, Shown, can_fault, masked, obstacle, show
+from harness.host.isa.shown import HOST, Shown, Way, can_fault, masked, obstacle, show
 from harness.intervals import paired_ratio
 from harness.model_files.onnx_export import export
 from harness.plan.cpus import cpus, whose_instruction_set
@@ -103,7 +103,7 @@ class Workplace:
             "int8 host": Variant("int8", HOST),
         }
         if not reason:
-            ways = ("patched", "faulting") if can_fault() else ("patched",)
+            ways: list[Way] = ["patched", "faulting"] if can_fault() else ["patched"]
             features = self.target.features
             variants |= {f"fp32 {way}": Variant("fp32", masked(ENGINE, self.python, features, way)) for way in ways}
             variants["int8 target"] = Variant("int8", show("target", self.target, ENGINE, self.python))

@@ -94,9 +94,9 @@ def measure_one(path: Path, matrix: Path, profile: str, data_dir: Path | None = 
             raise HarnessError(record.failure.message)
     assert latency.latency_ms and accuracy.accuracy_pct is not None, "done records carry their figures"
     target = "-target-" in latency.condition
-    isa = whose_instruction_set(bench.target.name if target else "host")
+    whose = whose_instruction_set(bench.target.name if target else "host")
     params = sum(weight.size for weight in weights if weight.dtype == np.float32)
-    return Measured(params, latency.latency_ms, accuracy.accuracy_pct, latency.runtime, latency.threads, isa)
+    return Measured(params, latency.latency_ms, accuracy.accuracy_pct, latency.runtime, latency.threads, whose)
 
 
 def _save_testset(path: Path, settings: Settings, trained_on: str | None, root: Path) -> None:

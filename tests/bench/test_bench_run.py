@@ -134,9 +134,16 @@ def test_one_thread_and_all_are_measured_side_by_side(workshop: Workshop) -> Non
 def measured(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Which cells of which suites were measured, where the processes only say that they have done it."""
     calls: list[str] = []
-    common = {"first_inference_ms": 1.0, "warmup_rounds": 2, "rounds": 11, "distinct_inputs": 11, "cpus": [0]}
+    common: dict[str, Any] = {
+        "first_inference_ms": 1.0,
+        "warmup_rounds": 2,
+        "rounds": 11,
+        "distinct_inputs": 11,
+        "cpus": [0],
+    }
     common |= {"involuntary_switches": 0, "peak_rss_bytes": 1, "agreeing": None}
     answers = base64.b64encode(encoded(np.zeros(120, np.int64))).decode()
+    common["instruction_set"] = {"way": "none", "cpuid": ["avx2"], "numpy": [], "engine": {}}
     info = common | {"predictions": answers, "facts": {"convolutions": 1, "nchwc_convolutions": 0}}
 
     def measure(suite: str, given: Assignment, *_: object) -> dict[str, Any]:
@@ -249,8 +256,8 @@ def test_another_key_has_measurements_made_again(
     teacher, student = workshop.model("teacher", teacher=True), workshop.model("student")
     assert run(workshop.job(teacher, student, settings=TWO)) == 0
     measured.clear()
-    other = student.accuracy.model_copy(update={"key": "another"})
-    update = {"accuracy": other} if which == "accuracy" else {"latency": {**student.latency, OLD: other}}
+    other = student.accuracy["host"].model_copy(update={"key": "another"})
+    update = {"accuracy": {"host": other}} if which == "accuracy" else {"latency": {**student.latency, OLD: other}}
     job = workshop.job(teacher, student.model_copy(update=update), settings=TWO)
     assert run(job) == 0
     assert sorted(set(measured)) == again

@@ -16,7 +16,8 @@ from harness.bench.job import Assignment, Job
 from harness.bench.model_input import model_input
 from harness.bench.process import measure
 from harness.errors import HarnessError
-from harness.host.isa.shown import HOST, LIBRARY, Shown, host_flags, masked, show
+from harness.host.isa.copies import LIBRARY
+from harness.host.isa.shown import HOST, Shown, host_flags, masked, show
 from harness.plan.cpus import find_cpu
 from harness.store.records import AccuracyRecord, Failure, InstructionSet, LatencyRecord, load, record_path
 from tests.bench_kit import OLD_ENGINE, SETTINGS, Workshop
@@ -176,7 +177,7 @@ def test_processes_that_see_different_things_give_no_figure(
     """As where a container is moved to another host in the middle of a run."""
     from harness.bench import latency
 
-    real, calls = latency.measure, [0]
+    real, calls = measure, [0]
 
     def other_from_the_second_on(*arguments: Any) -> dict[str, Any] | Failure:
         entry = real(*arguments)

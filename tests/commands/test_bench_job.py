@@ -105,7 +105,9 @@ def test_each_model_comes_with_the_identity_of_each_of_its_measurements(here: Pa
     (model,) = (model for model in job_of(plan, tmp_path).models if model.cell == CELL)
     cell = bench.cell(CELL)
     assert list(model.latency) == plan.settings.bench.conditions
-    pairs: list[tuple[Identity, Stage]] = [(model.accuracy, plan.accuracy(cell))]
+    pairs: list[tuple[Identity, Stage]] = [(model.accuracy["target"], plan.accuracy(cell))]
+    # what takes its place where the target's instruction set cannot be shown
+    pairs += [(model.accuracy["host"], plan.as_host().accuracy(cell))]
     pairs += [(given, plan.latency(cell, name)) for name, given in model.latency.items()]
     for given, stage in pairs:
         fields = identity(plan.profile, cell.id, cell.title, stage)
