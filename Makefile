@@ -1,5 +1,5 @@
 # First `make quickstart`, then `make test`; both need nothing but python3 (3.11 or newer) and make.
-# Files on disk say what is left to do: each environment has a stamp, and the harness knows about everything else.
+# Files on disk say what is left to do: each environment names its pins, and the harness knows about everything else.
 
 PROFILE ?= full
 PYTHON ?= python3
@@ -7,7 +7,7 @@ RUNNER ?= auto
 
 UV := .venvs/uv/bin/uv
 PY := .venvs/main/bin/python
-# One stamp per environment, written last: an interrupted set-up starts that environment again.
+# Each environment holds a copy of the pins that it was made from, written last.
 HAVE_UV := .venvs/uv/.made
 HAVE_MAIN := .venvs/main/.made
 HAVE_DEV := .venvs/main/.made-dev
@@ -30,6 +30,8 @@ endif
 
 MAKEFLAGS += --no-builtin-rules
 .DELETE_ON_ERROR:
+# `make -j4 train-matrix bench` means one after the other, too: verbs find their work on disk.
+.NOTPARALLEL:
 .PHONY: help quickstart setup plan status data train-matrix bench results check verify report report-check merge pack unpack images test lint benchmarks lock clean distclean
 
 help:  ## this list
@@ -42,7 +44,8 @@ help:  ## this list
 	@echo 'RUNNER=docker trains and benches in the images, local on this machine; auto: in the images where they are ready.'
 	@echo 'BUDGET=9m ends train-matrix and results cleanly before the time is up; the same command resumes.'
 	@echo 'TOGETHER=4 trains at most four networks side by side, DEVICES=cuda:0,cuda:1 names GPUs; without them memory'
-	@echo 'and all GPUs decide. REDO=id makes a model again; CODE=redo|keep says what becomes of models whose code changed.'
+	@echo 'and all GPUs decide. REDO=id makes a model again, REDO=all all of them, and AGAIN=1 measures all of them again;'
+	@echo 'CODE=redo|keep says what becomes of models whose code changed.'
 
 # A cell that fails (exit code 1) does not stop the next verbs: the table says so, and so does the exit code in the end.
 # Any other failure stops here.
@@ -71,7 +74,7 @@ train-matrix: $(HAVE_MAIN)  ## train and export the missing models
 	  $(if $(TOGETHER),--together '$(TOGETHER)') $(if $(DEVICES),--devices '$(DEVICES)') $(foreach id,$(REDO),--redo '$(id)') $(if $(CODE),--code '$(CODE)')
 
 bench: $(HAVE_MAIN) $(HAVE_BENCHES)  ## measure latency and accuracy of the exported models
-	@$(HARNESS) bench $(OPTIONS) $(IN_IMAGE) $(if $(CODE),--code '$(CODE)')
+	@$(HARNESS) bench $(OPTIONS) $(IN_IMAGE) $(if $(CODE),--code '$(CODE)') $(if $(AGAIN),--again)
 
 results: $(HAVE_MAIN) $(HAVE_BENCHES)  ## everything unattended, the most valuable first, within BUDGET=25m
 	@$(HARNESS) results $(OPTIONS) $(if $(BUDGET),--budget '$(BUDGET)')
@@ -88,7 +91,7 @@ report: $(HAVE_MAIN)  ## tables and figures from the records
 report-check: $(HAVE_MAIN)  ## fail where tables in the README are stale
 	@$(HARNESS) report-check
 
-# Between machines: records by merge, weights by pack and unpack. More options: python -m harness pack --help
+# Between machines: records by merge, weights by pack and unpack. More options: bin/harness pack --help
 merge: $(HAVE_MAIN)  ## merge another machine's records: FROM=folder/results
 	@$(HARNESS) merge --profile '$(PROFILE)' $(FROM)
 
@@ -121,15 +124,15 @@ benchmarks: $(HAVE_DEV) $(HAVE_BENCHES)  ## measure the harness itself, into res
 
 # Existing pins are kept unless UPGRADE=1. No index address is written down, so any index that has these files will do.
 COMPILE = $(UV) pip compile -q --universal --generate-hashes --no-emit-index-url --no-emit-find-links \
-	--custom-compile-command 'make lock' $(if $(UPGRADE),--upgrade) pyproject.toml
+	--custom-compile-command 'make lock' $(if $(UPGRADE),--upgrade)
 lock: $(HAVE_UV)  ## pyproject.toml -> requirements/*.txt [UPGRADE=1]
 	@echo '==> requirements'
-	@$(COMPILE) --extra setup -o requirements/setup.txt
-	@$(COMPILE) --extra isa -o requirements/isa.txt
-	@$(COMPILE) --extra bench -o requirements/bench-1.16.0.txt
-	@$(COMPILE) --extra train -o requirements/train.txt
-	@$(COMPILE) --extra bench-current -c requirements/train.txt -o requirements/bench-current.txt
-	@$(COMPILE) --extra train --extra dev -c requirements/train.txt -o requirements/dev.txt
+	@$(COMPILE) --group setup -o requirements/setup.txt
+	@$(COMPILE) --group isa -o requirements/isa.txt
+	@$(COMPILE) pyproject.toml --extra bench -o requirements/bench-1.16.0.txt
+	@$(COMPILE) pyproject.toml --extra train -o requirements/train.txt
+	@$(COMPILE) pyproject.toml --extra bench-current -c requirements/train.txt -o requirements/bench-current.txt
+	@$(COMPILE) pyproject.toml --extra train --extra dev -c requirements/train.txt -o requirements/dev.txt
 
 clean:  ## remove the quick profile's results and all caches
 	@rm -rf artifacts/quick results/quick .pytest_cache .ruff_cache .mypy_cache .hypothesis .import_linter_cache .benchmarks
@@ -140,50 +143,66 @@ distclean: clean  ## also the environments and the downloaded data
 
 # --- Environments: made as a whole, and made again when their pins change --------------------------------------------
 
-$(HAVE_UV): requirements/setup.txt
+# Whether pins have changed is a matter of what they say, not of when a file was written: nothing is made again because
+# a branch was switched and switched back, or because environments stand in a fresh clone. Each is built beside the one
+# that is there, which works on until the new one is whole.
+same = $(shell cmp -s requirements/$(1).txt $(2) && echo same)
+unless_same = $(if $(call same,$(1),$(2)),,other-pins)
+with_uv = $(if $(1),$(1) $(HAVE_UV))
+NEW = $(UV) venv -q --clear --relocatable --no-project .venvs/$(1).new
+put_in_place = rm -rf $(1).old; if [ -e $(1) ]; then mv $(1) $(1).old; fi; mv $(1).new $(1); rm -rf $(1).old
+.PHONY: other-pins
+
+$(HAVE_UV): $(call unless_same,setup,$(HAVE_UV))
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 	  echo "error: Python 3.11 or newer is needed, and '$(PYTHON)' is not; name one: make PYTHON=python3.12" >&2; exit 2; }
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
 	  echo "error: this python3 has no venv module; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 2; }
 	@echo '==> .venvs/uv: the installer'
-	@rm -rf .venvs/uv
-	@$(PYTHON) -m venv .venvs/uv
-	@.venvs/uv/bin/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements/setup.txt
-	@touch $@
+	@rm -rf .venvs/uv.new
+	@$(PYTHON) -m venv .venvs/uv.new
+	@.venvs/uv.new/bin/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements/setup.txt
+	@cp requirements/setup.txt .venvs/uv.new/.made
+	@$(call put_in_place,.venvs/uv)
 
-$(HAVE_MAIN): requirements/train.txt $(HAVE_UV)
+$(HAVE_MAIN): $(call with_uv,$(call unless_same,train,$(HAVE_MAIN)))
 	@echo '==> .venvs/main: training and reports (with torch: a download of about 3 GB the first time)'
-	@$(UV) venv -q --clear --no-project --python "$$(command -v $(PYTHON))" .venvs/main
-	@$(INSTALL) --python .venvs/main -r requirements/train.txt
-	@touch $@
+	@$(call NEW,main) --python "$$(command -v $(PYTHON))"
+	@$(INSTALL) --python .venvs/main.new -r requirements/train.txt
+	@cp requirements/train.txt .venvs/main.new/.made
+	@$(call put_in_place,.venvs/main)
 
-$(HAVE_DEV): requirements/dev.txt $(HAVE_MAIN)
+# Laid over the environment before, and gone with it.
+$(HAVE_DEV): $(call with_uv,$(or $(call unless_same,train,$(HAVE_MAIN)),$(call unless_same,dev,$(HAVE_DEV)))) | $(HAVE_MAIN)
 	@echo '==> .venvs/main: tests and linters'
 	@$(INSTALL) --python .venvs/main -r requirements/dev.txt
-	@touch $@
+	@cp requirements/dev.txt $@
 
 # onnxruntime 1.16.0 has no wheels for Python 3.12 and later: python3 if it is 3.11, else one that uv finds or gets.
-.venvs/bench-1.16.0/.made: requirements/bench-1.16.0.txt $(HAVE_UV)
+.venvs/bench-1.16.0/.made: $(call with_uv,$(call unless_same,bench-1.16.0,.venvs/bench-1.16.0/.made))
 	@echo '==> .venvs/bench-1.16.0: the reference study'"'"'s runtime (Python 3.11, onnxruntime 1.16.0, no torch)'
 	@if $(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))'; \
 	  then python="$$(command -v $(PYTHON))"; else python=3.11; fi; \
-	$(UV) venv -q --clear --no-project --python "$$python" .venvs/bench-1.16.0 || { \
+	$(call NEW,bench-1.16.0) --python "$$python" || { \
 	  echo 'error: the bench needs Python 3.11, and none was found or could be downloaded; install python3.11' >&2; exit 2; }
-	@$(INSTALL) --python .venvs/bench-1.16.0 -r requirements/bench-1.16.0.txt
-	@touch $@
+	@$(INSTALL) --python .venvs/bench-1.16.0.new -r requirements/bench-1.16.0.txt
+	@cp requirements/bench-1.16.0.txt .venvs/bench-1.16.0.new/.made
+	@$(call put_in_place,.venvs/bench-1.16.0)
 
-.venvs/bench-current/.made: requirements/bench-current.txt $(HAVE_UV)
+.venvs/bench-current/.made: $(call with_uv,$(call unless_same,bench-current,.venvs/bench-current/.made))
 	@echo '==> .venvs/bench-current: the current onnxruntime, side by side'
-	@$(UV) venv -q --clear --no-project --python "$$(command -v $(PYTHON))" .venvs/bench-current
-	@$(INSTALL) --python .venvs/bench-current -r requirements/bench-current.txt
-	@touch $@
+	@$(call NEW,bench-current) --python "$$(command -v $(PYTHON))"
+	@$(INSTALL) --python .venvs/bench-current.new -r requirements/bench-current.txt
+	@cp requirements/bench-current.txt .venvs/bench-current.new/.made
+	@$(call put_in_place,.venvs/bench-current)
 
 # What it takes to show engines the target's instruction set (docs/target.md). Without a compiler, or on another kind of
 # machine, it says so, each time, and nothing is made: then the bench measures under the machine's own.
-.venvs/isa/.made: requirements/isa.txt $(HAVE_UV)
-	@$(UV) venv -q --clear --no-project --python "$$(command -v $(PYTHON))" .venvs/isa
-	@$(INSTALL) --python .venvs/isa -r requirements/isa.txt
-	@touch $@
+.venvs/isa/.made: $(call with_uv,$(call unless_same,isa,.venvs/isa/.made))
+	@$(call NEW,isa) --python "$$(command -v $(PYTHON))"
+	@$(INSTALL) --python .venvs/isa.new -r requirements/isa.txt
+	@cp requirements/isa.txt .venvs/isa.new/.made
+	@$(call put_in_place,.venvs/isa)
 
 .venvs/isa/%/.made: .venvs/%/.made .venvs/isa/.made $(wildcard harness/host/isa/*.c harness/host/isa/*.py)
 	@echo '==> .venvs/isa: the target'"'"'s instruction set for .venvs/$*'

@@ -20,8 +20,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from benchmarks import ROOT, Figures, estimator_study
+from harness.bench.environments import bench_python
 from harness.bench.job import Job
-from harness.commands.bench_job import bench_python, matrix_job, run_bench
+from harness.commands.bench_job import matrix_job, run_bench
 from harness.errors import HarnessError
 from harness.files import digest, file_sha256, write_text
 from harness.intervals import halfwidth_pct

@@ -16,8 +16,9 @@ import numpy as np
 
 from benchmarks import ROOT, Figures
 from benchmarks.user_commands import HARNESS, seconds
+from harness.bench.environments import bench_pythons
 from harness.bench.job import Job
-from harness.commands.bench_job import bench_pythons, matrix_job, run_bench
+from harness.commands.bench_job import matrix_job, run_bench
 from harness.containers.docker_engine import connect
 from harness.containers.images import CPU, GPU, build
 from harness.containers.in_docker import bench

@@ -8,7 +8,8 @@ from benchmarks.planted_figures import planted_figures
 from harness.architectures import parameter_count
 from harness.compression.pruning import prune
 from harness.plan import registry
-from harness.plan.specs import Calibration, Choice, Data, Pruned, Teacher
+from harness.plan.settings import Calibration
+from harness.plan.specs import Choice, Data, Pruned, Teacher
 from tests.training_kit import network, thin
 
 AMOUNTS = [0.05 * n for n in range(1, 20)]

@@ -11,24 +11,24 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
 
 from benchmarks import Figures
 from harness.architectures import build
-from harness.bench.engines import INPUT
+from harness.bench.environments import bench_python
 from harness.bench.job import Assignment, Identity, ModelFile, ModelInput
 from harness.bench.latency import to_process
+from harness.bench.model_input import INPUT
 from harness.bench.process import measure as measure_process
-from harness.commands.bench_job import bench_python
 from harness.datasets import Images
 from harness.datasets.cifar100 import MEAN, STD
 from harness.errors import HarnessError
 from harness.files import file_sha256
 from harness.host.cpus import choose_cpus, read_topology
-from harness.host.isa.shown import HOST, Shown, Way, can_fault, masked, obstacle, show
+from harness.host.isa.shown import HOST, Shown, can_fault, masked, obstacle, show
 from harness.intervals import paired_ratio
 from harness.model_files.onnx_export import export
 from harness.plan.cpus import cpus, whose_instruction_set
@@ -103,7 +103,7 @@ class Workplace:
             "int8 host": Variant("int8", HOST),
         }
         if not reason:
-            ways: list[Way] = ["patched", "faulting"] if can_fault() else ["patched"]
+            ways: tuple[Literal["patched", "faulting"], ...] = ("patched", "faulting") if can_fault() else ("patched",)
             features = self.target.features
             variants |= {f"fp32 {way}": Variant("fp32", masked(ENGINE, self.python, features, way)) for way in ways}
             variants["int8 target"] = Variant("int8", show("target", self.target, ENGINE, self.python))

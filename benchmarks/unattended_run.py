@@ -18,7 +18,7 @@ from torch import nn
 
 from benchmarks import ROOT, Figures
 from benchmarks.workload import phases, stream, untrained
-from harness.commands.bench_job import bench_python
+from harness.bench.environments import bench_python
 from harness.compression.calibration import calibrate
 from harness.compression.distillation import Phase, cross_entropy
 from harness.compression.pruning import prune

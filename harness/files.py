@@ -33,7 +33,10 @@ def require_writable(folder: Path) -> None:
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its place when the block ends well, and vanishes otherwise."""
+    """A temporary path beside `path` that takes its place when the block ends well, and vanishes otherwise.
+
+    What the file system refuses in the meantime (a full disk, a quota) is a HarnessError.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
@@ -50,8 +53,36 @@ def atomic_path(path: Path) -> Iterator[Path]:
         # mkstemp makes private files; results are meant to be read by others.
         temporary.chmod(0o644)
         temporary.replace(path)
+    except HarnessError:
+        raise
+    except Exception as error:
+        if (refusal := _refusal(error)) is None:
+            raise
+        if refusal.filename not in (None, name):
+            raise HarnessError(worded(refusal)) from error
+        raise HarnessError(
+            f"{path}: cannot be written ({_reason(refusal)}); free space there, or name another folder"
+        ) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _refusal(error: BaseException | None) -> OSError | None:
+    """The system's own error, which libraries may have caught and raised another for."""
+    while error:
+        if isinstance(error, OSError):
+            return error
+        error = error.__context__
+    return None
+
+
+def worded(error: OSError) -> str:
+    """What the system refuses, as a line for the user."""
+    return f"{error.filename}: {_reason(error)}" if error.filename else _reason(error)
+
+
+def _reason(error: OSError) -> str:
+    return error.strerror or " ".join(str(error).split()) or type(error).__name__
 
 
 def write_text(path: Path, text: str) -> None:

@@ -10,7 +10,7 @@ process, and the lower quartile over processes, since some processes see nothing
 benchmarks.estimator_study compares estimators; harness.plan.settings.ESTIMATOR names this one in every latency's key.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -45,6 +45,12 @@ def estimate(values: Sequence[float]) -> float:
     if not values:
         raise ValueError("no observations")
     return float(_estimates(np.asarray(values, dtype=np.float64)[None])[0])
+
+
+def median_process(values: Iterable[float | None]) -> float | None:
+    """The upper median of what processes gave, those left out that gave nothing; None where that is all of them."""
+    known = sorted(value for value in values if value is not None)
+    return known[len(known) // 2] if known else None
 
 
 def interval(values: Sequence[float], seed: int) -> Interval:

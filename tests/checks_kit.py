@@ -5,7 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.planted_figures import finished
+from harness.commands.scope import Scope
+from harness.datasets import stand_in
 from tests.checks.planted import Bench, make_bench
+from tests.documents import ROOT
 from tests.synthetic import plan_for
 
 
@@ -13,6 +17,17 @@ from tests.synthetic import plan_for
 def sound(tmp_path_factory: pytest.TempPathFactory) -> Bench:
     """Results without a fault, not to be changed."""
     return make_bench(plan_for("lite", experiments=["prune-0.3"]), tmp_path_factory.mktemp("sound"))
+
+
+@pytest.fixture(scope="session")
+def finished_matrix(tmp_path_factory: pytest.TempPathFactory) -> Scope:
+    """A small matrix that was really trained and measured, over 300 drawn test images, not to be changed."""
+    if not (ROOT / ".venvs/bench-current/bin/python").is_file():
+        pytest.skip("no .venvs/bench-current: `make setup` makes it")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stand_in, "TRAIN_IMAGES", 300)
+        patch.setattr(stand_in, "TEST_IMAGES", 300)
+        return finished(tmp_path_factory.mktemp("finished"))
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ REFERENCE = dedent(
     import onnx
     from onnx.reference import ReferenceEvaluator
 
-    from harness.bench.engines import INPUT, OUTPUT, Engine
+    from harness.bench.engines import Engine
 
     TITLE = "ONNX reference"
     VARIANTS = {{"slow": {{"version": "{onnx.__version__}", "environment": "bench-current"}}}}
@@ -40,7 +40,7 @@ REFERENCE = dedent(
 
         def open(self, model, threads):
             evaluator = ReferenceEvaluator(onnx.load_model_from_string(model))
-            return lambda images: evaluator.run([OUTPUT], {{INPUT: images}})[0]
+            return lambda inputs: evaluator.run(None, inputs)
 
         def facts(self, model, threads):
             return {{"nodes": len(onnx.load_model_from_string(model).graph.node)}}

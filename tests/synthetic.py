@@ -1,6 +1,7 @@
 """Records of every stage for any plan, as the harness would leave them: the figures are made up but fit together."""
 
 from collections.abc import Collection, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -8,13 +9,15 @@ import numpy as np
 
 from harness import predictions
 from harness.files import digest
+from harness.intervals import interval, median_process, paired_ratio
 from harness.plan.cpus import find_cpu
 from harness.plan.loading import load_settings
 from harness.plan.planning import Cell, Plan, make_plan
 from harness.plan.settings import engine_version
-from harness.plan.specs import Stage
+from harness.plan.specs import Sparse, Stage
 from harness.store.records import (
     AccuracyRecord,
+    Epoch,
     ExportRecord,
     InstructionSet,
     Interval,
@@ -82,7 +85,9 @@ INSTRUCTION_SETS = {
 }
 # What "all" threads are on that machine.
 ALL = 2
-TEACHER_PARAMS, TEACHER_MACS, TEACHER_CHANNELS = 23_705_252, 1_308_000_000, 26_560
+# What the teacher measured once more takes, by what it took the first time.
+CONTROL = 1.001
+TEACHER_PARAMS, TEACHER_MACS, TEACHER_CHANNELS, TEACHER_MS = 23_705_252, 1_308_000_000, 26_560, 15.5
 LEFT = {"base": 0.49, "fmse": 0.64, "gram": 0.66, "none": 0.55, "scratch": 0.55}
 ACCURACY = {"base": 73.0, "fmse": 74.6, "gram": 75.2, "none": 72.0, "scratch": 70.0}
 
@@ -132,6 +137,7 @@ def records_for(plan: Plan, cell: Cell) -> list[Record]:
             params=params,
             macs=macs,
             pruning=None if cell.is_teacher else pruning(cell, params, macs, accuracy),
+            epochs=epochs(cell),
         ),
         ExportRecord(
             **common(plan, cell, cell.spec, TRAINING),
@@ -145,9 +151,9 @@ def records_for(plan: Plan, cell: Cell) -> list[Record]:
             parity_max_abs_diff=1e-5,
             parity_top1_agreement_pct=100.0,
         ),
-        *latencies(plan, cell, 15.5 * width, ratio),
+        *latencies(plan, cell, TEACHER_MS * width, ratio),
         AccuracyRecord(
-            **common(plan, cell, plan.accuracy(cell), BENCH),
+            **common(plan, cell, plan.accuracy(cell), {k: v for k, v in BENCH.items() if k != "steal_pct"}),
             onnx_sha256=onnx_hash(cell),
             runtime=engine_version(plan.settings.bench.engines[0]),
             accuracy_pct=accuracy,
@@ -159,6 +165,18 @@ def records_for(plan: Plan, cell: Cell) -> list[Record]:
             nchwc_convolutions=52,
             instruction_set=INSTRUCTION_SETS[plan.settings.bench.isa[0]],
         ),
+    ]
+
+
+def epochs(cell: Cell) -> list[Epoch]:
+    """As many as the recipes of training, and of sparse training before it, have."""
+    stages = [stage for stage in cell.trained.lineage if isinstance(stage, Sparse) or stage is cell.trained]
+    common = {"loss": 1.5, "accuracy_pct": 50.0, "lr": 0.1, "images_per_s": 100.0}
+    return [
+        Epoch.model_validate({**common, "phase": "base" if stage.kind == "student" else stage.kind})
+        for stage in stages
+        if stage.recipe
+        for _ in range(stage.recipe.epochs)
     ]
 
 
@@ -184,17 +202,21 @@ def pruning(cell: Cell, params: int, macs: int, accuracy: float) -> Pruning:
     )
 
 
-def latencies(plan: Plan, cell: Cell, teacher_ms: float, ratio: float) -> list[LatencyRecord]:
-    """A record for each condition; the teacher's hold the control."""
-    bench, spread = plan.settings.bench, 0.0 if cell.is_teacher else 0.004
-    found = []
+def latencies(plan: Plan, cell: Cell, teacher_ms: float, ratio: float, again: float = CONTROL) -> list[LatencyRecord]:
+    """A record for each condition; the teacher's hold the control, which takes `again` times as long."""
+    bench, found = plan.settings.bench, []
     for one in bench.combinations:
         engine, isa, asked = one
         threads = ALL if asked == "all" else asked
         took = teacher_ms * ratio * (1 if threads == 1 else 0.6) * (1 if engine == bench.engines[0] else 0.98)
         cpus = list(range(threads))
-        timed = processes(plan, took, cpus)
-        control = {"control_ratio": Interval(value=1.001, low=0.998, high=1.004), "control": timed}
+        timed = processes(plan, took, cpus, against=not cell.is_teacher)
+        spread, paired = _spreads(bench.blocks, bench.seed)
+        alike = Interval(value=1, low=1, high=1)
+        control = {
+            "control_ratio": _times(paired, again),
+            "control": processes(plan, again * took, cpus, against=True),
+        }
         found.append(
             LatencyRecord(
                 **common(plan, cell, plan.latency(cell, one.name), {**BENCH, "measured_cpus": cpus}),
@@ -202,10 +224,10 @@ def latencies(plan: Plan, cell: Cell, teacher_ms: float, ratio: float) -> list[L
                 onnx_sha256=onnx_hash(cell),
                 runtime=engine_version(engine),
                 threads=threads,
-                latency_ms=Interval(value=took, low=took * 0.99, high=took * 1.01),
-                median_ms=took * 1.05,
-                p90_ms=took * 1.3,
-                ratio_to_teacher=Interval(value=ratio, low=ratio - spread, high=ratio + spread),
+                latency_ms=_times(spread, took),
+                median_ms=median_process(process.median_ms for process in timed),
+                p90_ms=median_process(process.p90_ms for process in timed),
+                ratio_to_teacher=alike if cell.is_teacher else _times(paired, ratio),
                 processes=timed,
                 session={"intra_op_num_threads": threads},
                 instruction_set=INSTRUCTION_SETS[isa],
@@ -215,10 +237,28 @@ def latencies(plan: Plan, cell: Cell, teacher_ms: float, ratio: float) -> list[L
     return found
 
 
-def processes(plan: Plan, latency_ms: float, cpus: Sequence[int] = (0,)) -> list[Process]:
-    """As many as the plan asks for, evenly spread; a latency is their lower quartile."""
+def _pattern(blocks: int) -> list[float]:
+    """How processes are spread, around their lower quartile."""
+    return [1 + 0.001 * (block - (blocks - 1) / 4) for block in range(blocks)]
+
+
+@cache
+def _spreads(blocks: int, seed: int) -> tuple[Interval, Interval]:
+    """The intervals of a latency, and of a ratio to the teacher whose fast blocks are the model's slow ones."""
+    spread = _pattern(blocks)
+    ratio = paired_ratio(dict(enumerate(reversed(spread))), dict(enumerate(spread)), seed)
+    assert ratio
+    return interval(spread, seed), ratio
+
+
+def _times(unit: Interval, factor: float) -> Interval:
+    return Interval(value=unit.value * factor, low=unit.low * factor, high=unit.high * factor)
+
+
+def processes(plan: Plan, latency_ms: float, cpus: Sequence[int] = (0,), against: bool = False) -> list[Process]:
+    """As many as the plan asks for, evenly spread, the fastest first or (`against`) last."""
     bench = plan.settings.bench
-    observed = [latency_ms * (1 + 0.001 * (block - (bench.blocks - 1) / 4)) for block in range(bench.blocks)]
+    observed = [latency_ms * one for one in _pattern(bench.blocks)]
     return [
         Process(
             block=block,
@@ -234,7 +274,7 @@ def processes(plan: Plan, latency_ms: float, cpus: Sequence[int] = (0,)) -> list
             involuntary_switches=0,
             distinct_inputs=bench.rounds,
         )
-        for block, low in enumerate(observed)
+        for block, low in enumerate(reversed(observed) if against else observed)
     ]
 
 
@@ -275,3 +315,10 @@ def change(results: Path, plan: Plan, cell: str, kind: type[Record], under: str 
     """Rewrite some fields of one stored record."""
     record = load(path_of(results, plan, cell, kind, under), kind)
     save(results, record.model_copy(update=fields))
+
+
+def measure(results: Path, plan: Plan, cell: str, ratio: float, again: float = CONTROL) -> None:
+    """Put a cell's latencies in place that are as many times the teacher's, or give the teacher another control."""
+    (found,) = plan.named([cell])
+    for record in latencies(plan, found, TEACHER_MS * found.teacher.network.width, ratio, again):
+        save(results, record)

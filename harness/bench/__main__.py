@@ -7,6 +7,7 @@ from pathlib import Path
 from harness.bench.bench_run import run
 from harness.bench.job import Job, read
 from harness.errors import HarnessError
+from harness.files import worded
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -15,8 +16,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("job", type=Path, metavar="JOB.json", help="what to measure, written by `harness bench`")
     try:
         return run(read(parser.parse_args(arguments).job, Job))
-    except HarnessError as error:
-        print(f"\nError: {error}" if sys.stderr.isatty() else f"Error: {error}", file=sys.stderr)
+    except (HarnessError, OSError) as error:
+        text = worded(error) if isinstance(error, OSError) else str(error)
+        print(f"\nError: {text}" if sys.stderr.isatty() else f"Error: {text}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("\nInterrupted: finished records are kept. The same command resumes from them.", file=sys.stderr)

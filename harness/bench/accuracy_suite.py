@@ -26,27 +26,37 @@ def test_accuracy(benchmark: Any, assignment: Assignment) -> None:
     require_shown(assignment.shown)
     engine, model, threads = load_engine(assignment.engine), assignment.model, assignment.threads
     infer = open_model(engine, model, threads)
-    testset = load_testset(assignment.testset)
-    arguments = (infer, testset, assignment.input)
+    path, wanted = assignment.images()
+    testset = load_testset(path)
+    arguments = (infer, testset, wanted)
     given = benchmark.pedantic(answer, args=arguments, rounds=1, iterations=1, warmup_rounds=0)
     benchmark.extra_info.update(
         cell=model.cell,
+        run=assignment.run,
         onnx_sha256=model.onnx_sha256,
         runtime=runtime_of(assignment.engine),
         session=engine.options(threads),
         predictions=base64.b64encode(encoded(given)).decode("ascii"),
         agreeing=agreeing(given, model.answers, model.answers_sha256),
-        facts=engine.facts(model.read(), threads),
+        facts=engine.facts(model.content(), threads),
         instruction_set=evidence(assignment.shown, engine, threads).model_dump(mode="json"),
     )
 
 
 def answer(infer: Infer, testset: Testset, wanted: ModelInput) -> Answers:
-    """The class with the largest logit for each image, [N]. Logits that are not finite are an error, not a miss."""
-    given = []
-    for start in range(0, len(testset.labels), BATCH):
-        labels = testset.labels[start : start + BATCH]
-        logits = infer(preprocess(testset.images[start : start + BATCH], wanted))
+    """The class with the largest logit for each image, [N]. Logits that are not finite are an error, not a miss.
+
+    Where a model takes a fixed number of images at a time, the last batch is filled up with images that count no more.
+    """
+    given, batch = [], wanted.batch or BATCH
+    for start in range(0, len(testset.labels), batch):
+        labels, images = testset.labels[start : start + batch], testset.images[start : start + batch]
+        if wanted.batch:
+            images = np.resize(images, (batch, *images.shape[1:]))
+        logits, *more = infer({wanted.name: preprocess(images, wanted)})
+        if more:
+            raise HarnessError(f"the model has {1 + len(more)} outputs, and accuracy needs the one of a classifier")
+        logits = logits[: len(labels)]
         if logits.ndim != 2 or len(logits) != len(labels) or logits.shape[1] <= labels.max():
             raise HarnessError(f"output is {logits.shape} for {len(labels)} images with labels to {labels.max()}")
         if not np.isfinite(logits).all():

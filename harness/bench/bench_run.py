@@ -17,7 +17,7 @@ from harness.bench.bench_display import summary
 from harness.bench.blocks import Condition, accuracy_is_current, conditions, latencies_are_current
 from harness.bench.context import Context, Limits
 from harness.bench.job import Job, ModelFile, ModelInput
-from harness.bench.latency import measure_latencies
+from harness.bench.latency_records import measure_latencies
 from harness.bench.model_input import model_input
 from harness.bench.process import EngineAnswer, ask_engine, describe
 from harness.bench.testset import load_testset
@@ -98,7 +98,7 @@ def _inputs(job: Job) -> tuple[dict[str, ModelInput], dict[str, HarnessError]]:
     inputs, problems = {}, {}
     for model in job.models:
         try:
-            inputs[model.cell] = model_input(model)
+            inputs[model.cell] = model.input or model_input(model)
         except HarnessError as error:
             problems[model.cell] = error
     return inputs, problems

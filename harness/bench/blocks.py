@@ -28,16 +28,16 @@ class Condition:
 
 @dataclass(frozen=True)
 class Subject:
-    """One thing to time: a cell under a condition; `control` is the teacher once more, for the A/A comparison."""
+    """One thing to time: a model under a condition; `control` is the reference once more, for the A/A comparison."""
 
-    cell: str
+    model: str
     condition: str
     control: bool = False
 
     @property
     def id(self) -> str:
         """Unique in a run, and part of file names."""
-        return f"{self.cell}{f'-{CONTROL}' if self.control else ''}.{self.condition}"
+        return f"{self.model}{f'-{CONTROL}' if self.control else ''}.{self.condition}"
 
 
 def conditions(settings: Bench, topology: Topology) -> list[Condition]:
@@ -57,13 +57,13 @@ def _chosen(threads: int | Literal["all"], target_cores: int, topology: Topology
     return choose_cpus(topology, min(target_cores, topology.usable_cores) if threads == "all" else threads)
 
 
-def subjects(models: Sequence[ModelFile], names: Sequence[str]) -> list[Subject]:
-    """Every model under every condition, and the teacher's control under each."""
+def subjects(models: Sequence[str], reference: str | None, names: Sequence[str]) -> list[Subject]:
+    """Every model under every condition, and under each the control of the reference that ratios are taken to."""
     return [
-        Subject(model.cell, name, control)
+        Subject(model, name, control)
         for name in names
         for model in models
-        for control in ((False, True) if model.is_teacher else (False,))
+        for control in ((False, True) if model == reference else (False,))
     ]
 
 

@@ -59,6 +59,7 @@ class Context:
             testset=self.job.testset,
             settings=self.job.settings,
             harness_revision=self.job.harness_revision,
+            run=self.environment["run"],
             engine=condition.engine,
             shown=self.shown[condition.engine, condition.isa],
             threads=condition.threads,

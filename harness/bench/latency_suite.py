@@ -1,25 +1,23 @@
-"""Latency of one model in this fresh process: batch 1, distinct real images, warmed up, every sample written down."""
+"""Latency of one model in this fresh process: distinct inputs, warmed up, every sample written down."""
 
 import math
 import os
 import resource
 import statistics
 import time
-from collections.abc import Callable
 from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from harness.bench.engines import Array, load_engine, open_model, runtime_of
+from harness.bench.engines import Array, Infer, load_engine, open_model, runtime_of
+from harness.bench.feeds import Feed, distinct, feeds
 from harness.bench.instruction_set import evidence, require_shown
 from harness.bench.job import Assignment
-from harness.bench.testset import load_testset, preprocess
+from harness.errors import HarnessError
 from harness.host.cpus import require_affinity
 
-# Enough that neither caches nor branch predictors can learn them all, few enough to be prepared at once.
-DISTINCT_INPUTS = 256
 MOST_ROUNDS = 20_000
 
 
@@ -30,13 +28,10 @@ def test_latency(benchmark: Any, assignment: Assignment) -> None:
     require_shown(assignment.shown)
     engine = load_engine(assignment.engine)
     infer = open_model(engine, assignment.model, assignment.threads)
-    testset = load_testset(assignment.testset)
-    # All models of a block see the same images in the same order.
-    order = np.random.default_rng([settings.seed, assignment.block]).permutation(len(testset.images))
-    images = preprocess(testset.images[np.resize(order, DISTINCT_INPUTS)], assignment.input)
-    inputs = cycle([image[None] for image in images])
+    given = feeds(assignment)
+    inputs = cycle(given)
 
-    first_s = _seconds(infer, next(inputs))
+    first_s, outputs = _first(infer, next(inputs))
     warm: list[float] = []
     until = time.perf_counter() + settings.warmup_s
     while len(warm) < settings.warmup_rounds or time.perf_counter() < until:
@@ -47,6 +42,7 @@ def test_latency(benchmark: Any, assignment: Assignment) -> None:
     benchmark.pedantic(infer, setup=lambda: ((next(inputs),), {}), rounds=rounds, iterations=1, warmup_rounds=0)
     benchmark.extra_info.update(
         cell=assignment.model.cell,
+        run=assignment.run,
         onnx_sha256=assignment.model.onnx_sha256,
         block=assignment.block,
         runtime=runtime_of(assignment.engine),
@@ -54,7 +50,8 @@ def test_latency(benchmark: Any, assignment: Assignment) -> None:
         first_inference_ms=1000 * first_s,
         warmup_rounds=len(warm),
         rounds=rounds,
-        distinct_inputs=min(rounds, len({image.tobytes() for image in images})),
+        distinct_inputs=min(rounds, distinct(given)),
+        output_shapes=[list(np.shape(output)) for output in outputs],
         involuntary_switches=_involuntary_switches() - switches,
         peak_rss_bytes=_peak_rss_bytes(),
         cpus=sorted(os.sched_getaffinity(0)),
@@ -64,9 +61,20 @@ def test_latency(benchmark: Any, assignment: Assignment) -> None:
     benchmark.extra_info["instruction_set"] = found.model_dump(mode="json")
 
 
-def _seconds(infer: Callable[[Array], Any], image: Array) -> float:
+def _first(infer: Infer, feed: Feed) -> tuple[float, list[Array]]:
+    """How long the first inference took, and what it gave. HarnessError where that is not a number."""
     started = time.perf_counter()
-    infer(image)
+    outputs = infer(feed)
+    seconds = time.perf_counter() - started
+    for place, output in enumerate(outputs, start=1):
+        if np.asarray(output).dtype.kind == "f" and np.isnan(output).any():
+            raise HarnessError(f"output {place} of {len(outputs)} holds values that are not numbers (NaN)")
+    return seconds, outputs
+
+
+def _seconds(infer: Infer, feed: Feed) -> float:
+    started = time.perf_counter()
+    infer(feed)
     return time.perf_counter() - started
 
 

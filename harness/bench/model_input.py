@@ -5,9 +5,11 @@ import math
 
 import onnx
 
-from harness.bench.engines import INPUT, OUTPUT
 from harness.bench.job import ModelFile, ModelInput
 from harness.errors import HarnessError
+
+# The names that every exported model gives its one input and its one output.
+INPUT, OUTPUT = "input", "output"
 
 
 def model_input(model: ModelFile) -> ModelInput:

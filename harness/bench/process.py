@@ -16,11 +16,12 @@ from pydantic import ValidationError
 
 import harness
 from harness.bench.job import Assignment
+from harness.bench.remarks import lines
 from harness.errors import HarnessError
 from harness.host.cgroups import oom_kills
 from harness.host.isa.shown import HOST, REFUSED, Shown
 from harness.plan import registry
-from harness.plan.settings import engine_version
+from harness.plan.settings import engine_version, is_here
 from harness.plan.specs import engine_plugin
 from harness.store.records import Failure
 
@@ -69,6 +70,8 @@ def measure(
 ) -> dict[str, Any] | Failure:
     """Run a suite in a fresh process; its one entry of pytest-benchmark's JSON, which stays in `output`.
 
+    Its key `said` has the lines that the process printed to stderr, where engines leave their warnings.
+
     `python` is the interpreter that has the engine, by default this process's.
 
     A failure is returned rather than raised, so that the other models are still measured; what the process printed is
@@ -82,19 +85,21 @@ def measure(
         file = Path(folder) / "assignment.json"
         file.write_text(assignment.model_dump_json(), encoding="utf-8")
         kills_before = oom_kills()
-        command = _command(str(python or sys.executable), suite, assignment.cpus, output, folder)
+        path = SUITES / suite
+        command = _command(str(python or sys.executable), path, assignment.cpus, output, folder)
         variables = {**own_environment([assignment.engine], assignment.shown), ASSIGNMENT: str(file)}
-        code, text = _run(command, {**variables, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}, timeout_s)
+        variables["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
+        code, printed, errors = _run(command, path.parent, variables, timeout_s)
         if code != 0:
-            log.write_text(text, encoding="utf-8")
+            log.write_text(printed + errors, encoding="utf-8")
             return _failure(code, timeout_s, oom_kills() > kills_before, assignment.failure, log)
     try:
         document = json.loads(output.read_text(encoding="utf-8"))
         (entry,) = document["benchmarks"]
     except (OSError, ValueError, KeyError) as error:
-        log.write_text(text, encoding="utf-8")
+        log.write_text(printed + errors, encoding="utf-8")
         return Failure(kind="error", message=f"{output}: no single benchmark in it ({error!r}); see {log}")
-    return dict(entry)
+    return {**entry, "said": lines(errors)}
 
 
 def ask_engine(engine: str, python: Path | None, threads: Sequence[int]) -> EngineAnswer:
@@ -111,41 +116,50 @@ def ask_engine(engine: str, python: Path | None, threads: Sequence[int]) -> Engi
         reason = (done.stderr.strip().splitlines() or ["it says nothing"])[-1]
         raise HarnessError(f"bench.engines: {engine}: {command[0]} cannot import it ({reason}); run: make setup")
     said = json.loads(done.stdout)
-    found, expected = said["runtime"], engine_version(engine)
-    if found != expected:
+    found = said["runtime"]
+    if not is_here(engine) and found != (expected := engine_version(engine)):
         raise HarnessError(f"bench.engines: {engine}: {command[0]} has {found}, not {expected}; run: make setup")
     return EngineAnswer(found, dict(zip(threads, said["options"], strict=True)))
 
 
-def _command(python: str, suite: str, cpus: list[int], output: Path, store: str) -> list[str]:
-    pytest = ["-m", "pytest", str(SUITES / suite), "-q", "-c", os.devnull, f"--rootdir={ROOT}"]
-    pytest += ["-p", "no:cacheprovider"]
-    benchmark = ["-p", "pytest_benchmark.plugin", "--benchmark-disable-gc", f"--benchmark-json={output.absolute()}"]
-    # Its store is not used, yet made at start: not in the working directory, which may be read-only.
+def _command(python: str, suite: Path, cpus: list[int], output: Path, store: str) -> list[str]:
+    # By its name alone, from its own folder: pytest reads brackets and dollars in a path as something else.
+    pytest = ["-m", "pytest", suite.name, "-q", "-c", os.devnull, "--rootdir=."]
+    # What the engine prints is for this process, and not for pytest to keep.
+    pytest += ["-p", "no:cacheprovider", "--capture=no"]
+    benchmark = [
+        "-p",
+        "pytest_benchmark.plugin",
+        "--benchmark-quiet",
+        "--benchmark-disable-gc",
+        f"--benchmark-json={output.absolute()}",
+    ]
+    # Its store is not used, yet made at start: not in the suite's folder, which may be read-only.
     benchmark.append(f"--benchmark-storage=file://{store}")
     launcher = [python, "-m", "harness.bench.pinned", ",".join(map(str, cpus))]
     return [*launcher, *pytest, *benchmark]
 
 
-def _run(command: list[str], variables: dict[str, str], timeout_s: float) -> tuple[int | None, str]:
-    """Exit status (None after the time-out, negative after a signal) and output; its own processes end with it."""
+def _run(command: list[str], folder: Path, variables: dict[str, str], timeout_s: float) -> tuple[int | None, str, str]:
+    """Exit status (None after the time-out, negative after a signal), stdout and stderr; its processes end with it."""
     # A session of its own: Ctrl-C reaches this process alone, which then stops the other.
     process = subprocess.Popen(
         command,
+        cwd=folder,
         env=variables,
         stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
+        stderr=subprocess.PIPE,
         start_new_session=True,
         errors="replace",
         text=True,
     )
     try:
         # communicate() waits in poll(2) for output to end; wait() would wake up twenty times a second.
-        text, _ = process.communicate(timeout=timeout_s)
-        return process.returncode, text
+        printed, errors = process.communicate(timeout=timeout_s)
+        return process.returncode, printed, errors
     except subprocess.TimeoutExpired:
         _kill(process)
-        return None, process.communicate()[0]
+        return None, *process.communicate()
     except BaseException:
         _kill(process)
         process.communicate()

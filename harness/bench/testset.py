@@ -52,7 +52,7 @@ def load_testset(path: Path) -> Testset:
 
 
 def preprocess(images: npt.NDArray[np.uint8], wanted: ModelInput) -> Array:
-    """uint8 [N, H, W, 3] -> normalised float32 [N, 3, size, size], contiguous: what the models are trained with.
+    """uint8 [N, H, W, 3] -> normalised, contiguous, of the model's own type: [N, 3, size, size], or channels last.
 
     Scaled to 0..1, resized bilinearly where the size differs, then (x - mean) / std.
     """
@@ -62,7 +62,8 @@ def preprocess(images: npt.NDArray[np.uint8], wanted: ModelInput) -> Array:
         rows, columns = resize_matrix(scaled.shape[1], size), resize_matrix(scaled.shape[2], size)
         scaled = np.einsum("ih,nhwc,jw->nijc", rows, scaled, columns, optimize=True)
     normalised = (scaled - np.asarray(wanted.mean, np.float32)) / np.asarray(wanted.std, np.float32)
-    return np.ascontiguousarray(normalised.transpose(0, 3, 1, 2), dtype=np.float32)
+    ordered = normalised if wanted.channels_last else normalised.transpose(0, 3, 1, 2)
+    return np.ascontiguousarray(ordered, dtype=wanted.dtype)
 
 
 def resize_matrix(old: int, new: int) -> Array:

@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from harness.checks import agreement, answers, measurement, plausibility
+from harness.checks import agreement, answers, measurement, plausibility, recomputed
 from harness.checks import files_on_disk as files
 from harness.checks import provenance as chain
 from harness.checks.evidence import Evidence, read_evidence
 from harness.checks.fault import Fault, Find
 from harness.plan.planning import Plan
+from harness.store.paths import model_file
 from harness.store.records import StageName, record_path
 
 Severity = Literal["error", "warning"]
@@ -20,8 +21,10 @@ Severity = Literal["error", "warning"]
 class Check:
     """A named check. Its name is its function's; what it finds is its function's docstring.
 
-    `remedy` is what the user does about it. Filled in are {profile}, {cell}, {stage}, {record} (the record's file),
-    {verb} (the make target that writes it), and {train} and {export}, the files of the cell's train and export records.
+    `remedy` is what the user does about it. What follows "run: ", up to the end, is a command for the shell, to be run
+    in the checkout as it is printed; after it the check is content, unless the cause is outside the records. Filled in
+    are {profile}, {cell}, {export} and {onnx} (the export record's file, the ONNX file), {make} (the verbs that make
+    what is missing from the stage on) and {again} (the command that makes the stage again, whatever its state).
     """
 
     find: Find
@@ -52,58 +55,55 @@ class Finding:
     remedy: str
 
 
-MAKE_AGAIN = "make {verb} PROFILE={profile}"
-DELETE = "delete {record}, then: " + MAKE_AGAIN
-# The bench leaves alone what looks up to date, so records that are to be measured again have to be deleted first.
-MEASURE_ALL = "delete results/{profile}/latency, then: make bench PROFILE={profile}"
-MEASURE_ALIKE = "delete results/{profile}/{stage}, then measure all rows in one place: make bench PROFILE={profile}"
+# A record that does not stand counts as missing, and is made again like one.
+MAKE = "run: make {make} PROFILE={profile}"
+# One that stands is left alone unless it is asked for.
+AGAIN = "run: {again}"
+RESTORE = "put the record or file back as it was (from git, or from the machine that made it), or " + AGAIN
+MEASURE = "run: make bench AGAIN=1 PROFILE={profile}"
+MEASURE_ALIKE = "measure all rows in one place; " + MEASURE
 # Sparse and pruned networks, which cells share, are kept on disk as well.
 TRAIN_ALIKE = (
-    "delete results/{profile}/train and artifacts/{profile}/stages, then train all rows alike: "
-    "make train-matrix bench PROFILE={profile}"
+    "train all rows alike; run: rm -rf artifacts/{profile}/stages && make train-matrix bench REDO=all PROFILE={profile}"
 )
-TRAIN_AGAIN = "delete {train}, then: make train-matrix bench PROFILE={profile}"
-EXPORT_AGAIN = "delete {export}, then: make train-matrix bench PROFILE={profile}"
+EXPORT = "run: rm {export} && make train-matrix bench PROFILE={profile}"
 
 # From the bottom up: is it there, does it fit, was it measured well, do the rows go together, can it be true?
 CHECKS: Sequence[Check] = (
-    Check(chain.unreadable_record, DELETE),
-    Check(chain.missing_record, MAKE_AGAIN),
-    Check(chain.failed_stage, "deal with the reason, then: " + MAKE_AGAIN),
-    Check(chain.stale_key, MAKE_AGAIN),
-    Check(chain.wrong_key, "delete {record}, then: make train-matrix bench PROFILE={profile}"),
+    Check(chain.unreadable_record, "put the record back (from git, or from the machine that made it), or " + MAKE),
+    Check(chain.missing_record, MAKE),
+    Check(chain.failed_stage, "deal with the reason, then " + MAKE),
+    Check(chain.stale_key, MAKE),
+    Check(chain.wrong_key, RESTORE),
     Check(
         chain.code_changed,
-        "make {verb} CODE=redo PROFILE={profile} makes it again; CODE=keep in its place declares that the change "
-        "makes no difference",
+        "CODE=redo makes it again, CODE=keep in its place declares that the change makes no difference; "
+        "run: make {make} CODE=redo PROFILE={profile}",
     ),
-    Check(chain.swapped_models, DELETE),
-    Check(chain.broken_chain, DELETE),
-    Check(chain.changed_file, "delete that ONNX file, then: make train-matrix bench PROFILE={profile}"),
-    Check(chain.duplicate_model, TRAIN_AGAIN),
-    Check(chain.other_teacher, TRAIN_AGAIN),
-    Check(measurement.wrong_runtime, "make the pinned environment with make setup; " + DELETE),
-    Check(measurement.wrong_instruction_set, "see docs/target.md; " + DELETE),
-    Check(measurement.too_few_samples, "raise bench.blocks or bench.rounds in matrix.toml; " + MEASURE_ALL),
-    Check(measurement.wrong_threads, "set bench.threads in matrix.toml; " + MEASURE_ALL),
-    Check(measurement.wrong_cpuset, "keep the cpuset as it is during a run; " + MEASURE_ALL),
-    Check(measurement.repeated_input, "give the bench a test set of many images; " + MEASURE_ALL),
-    Check(measurement.impossible_latency, MEASURE_ALL),
-    Check(measurement.throttled_run, "give the container whole cores or a larger CPU quota; " + MEASURE_ALL),
-    Check(measurement.stolen_run, "wait until the host is quieter; " + MEASURE_ALL),
-    Check(measurement.open_container, "measure where the engine enforces what it is asked to; " + MEASURE_ALIKE),
-    Check(measurement.missing_teacher, "make sure that the teacher is exported; " + MEASURE_ALL),
-    Check(measurement.control_off, "raise bench.minutes_per_model or use a quieter machine; " + MEASURE_ALL),
-    Check(measurement.unusable_interval, "raise bench.minutes_per_model or use a quieter machine; " + MEASURE_ALL),
-    Check(
-        measurement.wide_interval,
-        "raise bench.minutes_per_model in matrix.toml, then: make bench PROFILE={profile}",
-        "warning",
-    ),
+    Check(chain.swapped_models, MAKE),
+    Check(chain.broken_chain, MAKE),
+    Check(chain.changed_file, "run: rm {onnx} && make train-matrix bench PROFILE={profile}"),
+    Check(chain.duplicate_model, AGAIN),
+    Check(chain.other_teacher, MAKE),
+    Check(recomputed.false_figure, RESTORE),
+    Check(measurement.wrong_runtime, "run: make setup && make bench PROFILE={profile}"),
+    Check(measurement.wrong_instruction_set, "see docs/target.md; run: make setup && make bench PROFILE={profile}"),
+    Check(measurement.too_few_samples, MEASURE),
+    Check(measurement.wrong_threads, MEASURE),
+    Check(measurement.wrong_cpuset, "keep the cpuset as it is during a run; " + MEASURE),
+    Check(measurement.repeated_input, "give the bench a test set of many images; " + MEASURE),
+    Check(measurement.impossible_latency, MEASURE),
+    Check(measurement.throttled_run, "give the container whole cores or a larger CPU quota; " + MEASURE),
+    Check(measurement.stolen_run, "wait until the host is quieter; " + MEASURE),
+    Check(measurement.open_container, "measure where the engine enforces what it is asked to; " + MEASURE),
+    Check(measurement.missing_teacher, "run: make train-matrix bench PROFILE={profile}"),
+    Check(measurement.control_off, "raise bench.minutes_per_model or use a quieter machine; " + MEASURE),
+    Check(measurement.unusable_interval, "raise bench.minutes_per_model or use a quieter machine; " + MEASURE),
+    Check(measurement.wide_interval, "raise bench.minutes_per_model in matrix.toml; " + MEASURE, "warning"),
     Check(agreement.mixed_training, TRAIN_ALIKE, "warning"),
     Check(agreement.mixed_machines, MEASURE_ALIKE),
     Check(agreement.mixed_images, MEASURE_ALIKE),
-    Check(agreement.mixed_runs, MEASURE_ALL),
+    Check(agreement.mixed_runs, MEASURE),
     Check(agreement.mixed_test_images, MEASURE_ALIKE),
     Check(agreement.mixed_accuracy_machines, MEASURE_ALIKE, "warning"),
     Check(
@@ -111,22 +111,19 @@ CHECKS: Sequence[Check] = (
         "set prune_amount or pruning.round_to lower in matrix.toml: a large multiple may spare or empty a layer",
         "warning",
     ),
-    Check(
-        plausibility.denormal_weights,
-        EXPORT_AGAIN + " (today's exporter sets weights below 1e-20 to zero)",
-    ),
-    Check(plausibility.parity_lost, EXPORT_AGAIN),
-    Check(plausibility.impossible_accuracy, DELETE),
-    Check(answers.other_predictions, DELETE),
+    Check(plausibility.denormal_weights, "today's exporter sets weights below 1e-20 to zero; " + EXPORT),
+    Check(plausibility.parity_lost, EXPORT),
+    Check(plausibility.impossible_accuracy, MEASURE),
+    Check(answers.other_predictions, RESTORE),
     Check(
         plausibility.chance_accuracy,
-        "train for longer or with a lower rate (matrix.toml), then: make train-matrix bench PROFILE={profile}",
+        "train for longer or with a lower rate (matrix.toml), then " + "run: make train-matrix bench PROFILE={profile}",
     ),
     Check(
         plausibility.differs_from_torch,
-        DELETE + "; if it recurs, the test set or the exported file is not the trained model's",
+        "if it recurs, the test set or the exported file is not the trained model's; " + MEASURE,
     ),
-    Check(plausibility.other_answers, DELETE + "; if it recurs, the exported file is not the trained model's"),
+    Check(plausibility.other_answers, "if it recurs, the exported file is not the trained model's; " + MEASURE),
     Check(
         plausibility.above_teacher,
         "look at the teacher's training: its recipe may be too short for a teacher",
@@ -143,12 +140,14 @@ CHECKS: Sequence[Check] = (
 # The checks that `verify` runs: all of these, and some more.
 STRICT: Sequence[Check] = (
     *CHECKS,
-    Check(files.changed_weights, "delete that weights.safetensors, then unpack it again or train the model again"),
-    Check(answers.other_labels, DELETE),
-    Check(answers.changed_answers, "delete that answers.npy, then unpack it again, or bench without torch's answers"),
-    Check(answers.other_torch_figures, "delete {record}, then: make train-matrix bench PROFILE={profile}"),
-    Check(files.other_history, MEASURE_ALL),
-    Check(files.other_samples, MEASURE_ALL),
+    Check(recomputed.false_interval, RESTORE),
+    Check(files.changed_weights, "unpack them again, or " + AGAIN),
+    Check(files.other_model, RESTORE),
+    Check(answers.other_labels, RESTORE),
+    Check(answers.changed_answers, RESTORE),
+    Check(answers.other_torch_figures, RESTORE),
+    Check(files.other_history, RESTORE),
+    Check(files.other_samples, RESTORE),
 )
 
 
@@ -168,27 +167,25 @@ def errors(findings: Sequence[Finding]) -> Iterator[Finding]:
 
 
 def _finding(plan: Plan, check: Check, fault: Fault) -> Finding:
-    cell = fault.entry.cell
-    condition = fault.condition or plan.settings.bench.conditions[0]
-
-    def place(stage: StageName) -> Path:
-        name = cell.model_id if stage == "train" else cell.id
-        return record_path(Path("results"), plan.profile, stage, name, condition if stage == "latency" else "")
-
+    cell, stage = fault.entry.cell, fault.stage
+    export = record_path(Path("results"), plan.profile, "export", cell.id)
+    again = {
+        "train": f"make train-matrix bench REDO={cell.id} PROFILE={plan.profile}",
+        "export": EXPORT.removeprefix("run: ").format(export=export, profile=plan.profile),
+    }
     return Finding(
         check=check.name,
         severity=check.severity,
         cell=cell.id,
         title=cell.title,
-        stage=fault.stage,
+        stage=stage,
         reason=fault.reason,
         remedy=check.remedy.format(
             profile=plan.profile,
             cell=cell.id,
-            stage=fault.stage,
-            record=place(fault.stage),
-            train=place("train"),
-            export=place("export"),
-            verb="train-matrix" if fault.stage in ("train", "export") else "bench",
+            export=export,
+            onnx=model_file(Path("artifacts"), plan.profile, cell),
+            make="train-matrix bench" if stage in again else "bench",
+            again=again.get(stage, MEASURE.removeprefix("run: ").format(profile=plan.profile)),
         ),
     )

@@ -1,8 +1,9 @@
 """What the checks look at: the plan, the chain of records of every planned cell, and the hashes of ONNX files."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from harness.files import file_sha256
 from harness.plan.planning import Cell, Plan, Table
@@ -64,6 +65,17 @@ class Entry:
 
 
 @dataclass(frozen=True)
+class Recount:
+    """How a model's files are counted anew: figures by the names that records have for them.
+
+    Both raise HarnessError where a file is unreadable. What does it is given from outside, since it takes torch.
+    """
+
+    weights: Callable[[Path, int], Mapping[str, Any]]
+    onnx: Callable[[Path], Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
 class Evidence:
     """All of it. `entries` are in the plan's order, the teacher first."""
 
@@ -72,6 +84,7 @@ class Evidence:
     # the folders that it was read from, which the strict checks look at more closely
     results: Path | None = None
     artifacts: Path | None = None
+    recount: Recount | None = None
 
     def of(self, table: Table) -> list[Entry]:
         """The entries of one table's rows."""
@@ -91,10 +104,11 @@ class Evidence:
         return ((entry, entry.accuracy) for entry in self.entries.values() if entry.accuracy)
 
 
-def read_evidence(plan: Plan, results: Path, artifacts: Path | None = None) -> Evidence:
+def read_evidence(plan: Plan, results: Path, artifacts: Path | None = None, recount: Recount | None = None) -> Evidence:
     """Everything on disk about the plan's cells; an unreadable record is evidence, not an error.
 
-    Without `artifacts` the records alone are looked at, as in a checkout that has no ONNX files.
+    Without `artifacts` the records alone are looked at, as in a checkout that has no ONNX files; without `recount` the
+    model files are known by their hashes alone.
     """
     chain = Chain(plan, results)
 
@@ -102,4 +116,4 @@ def read_evidence(plan: Plan, results: Path, artifacts: Path | None = None) -> E
         file = model_file(artifacts, plan.profile, cell) if artifacts else None
         return Entry(cell, chain, file_sha256(file) if file and file.is_file() else None)
 
-    return Evidence(plan, {cell.id: entry(cell) for cell in plan.cells}, results, artifacts)
+    return Evidence(plan, {cell.id: entry(cell) for cell in plan.cells}, results, artifacts, recount)

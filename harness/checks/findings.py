@@ -52,14 +52,22 @@ def _group(group: Sequence[Finding]) -> str:
     if first.severity == "warning" and len(lines) > MOST_WARNINGS:
         rest = {cell for cells in list(by_reason.values())[MOST_WARNINGS:] for cell in cells}
         lines[MOST_WARNINGS:] = [f"and {_count(len(rest), 'more row')}; check --json lists all"]
-    others = " (and likewise for the others)" if len({finding.remedy for finding in group}) > 1 else ""
+    others = " (likewise for the others)" if len({finding.remedy for finding in group}) > 1 else ""
     return "\n".join(
         [
             f"{first.severity}: {first.check} ({_count(len({finding.cell for finding in group}), 'row')})",
             *(_wrap(line, "  ") for line in lines),
-            _wrap(f"remedy: {first.remedy}{others}", "  "),
+            *_remedy(first.remedy, others),
         ]
     )
+
+
+def _remedy(remedy: str, others: str) -> list[str]:
+    """What to do; a command has a line of its own, however long, that can be copied."""
+    advice, run, command = remedy.partition("run: ")
+    if not run:
+        return [_wrap(f"remedy: {advice}{others}", "  ")]
+    return [_wrap(f"remedy: {advice}run{others}:", "  "), f"    {command}"]
 
 
 def _wrap(text: str, indent: str) -> str:

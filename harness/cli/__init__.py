@@ -5,9 +5,13 @@ from collections.abc import Callable, Sequence
 
 import typer
 
-from harness.cli import matrix_verbs, model_verbs, results_verb, transfer_verbs
+from harness.cli import latency_verb, matrix_verbs, model_verbs, results_verb, transfer_verbs
 from harness.cli.stopping import STOPPED
 from harness.errors import HarnessError
+from harness.files import worded
+
+# What the package is installed without, unless its extra `train` is asked for.
+EXTRA = ("docker", "matplotlib", "PIL", "psutil", "safetensors", "scipy", "torch", "torch_pruning", "torchvision")
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -19,13 +23,28 @@ app = typer.Typer(
 
 
 def main() -> None:
-    """Run the command line; a HarnessError is one line on stderr and exit code 2."""
+    """Run the command line."""
+    run(app)
+
+
+def run(app: typer.Typer) -> None:
+    """Run a command line; a HarnessError, or what the machine refuses, is one line on stderr and exit code 2."""
     # Whoever reads a log file wants the lines as they come.
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     try:
         app()
+    except ModuleNotFoundError as error:
+        if error.name not in EXTRA:
+            raise
+        print(
+            f"error: this needs {error.name}; install compression-harness[train], or run: make setup", file=sys.stderr
+        )
+        sys.exit(2)
     except HarnessError as error:
         print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        print(f"error: {worded(error)}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
@@ -52,6 +71,7 @@ VERBS: Sequence[Callable[..., None]] = (
     model_verbs.train,
     model_verbs.export,
     model_verbs.test,
+    latency_verb.latency,
 )
 for verb in VERBS:
     app.command()(verb)

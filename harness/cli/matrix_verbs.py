@@ -21,9 +21,11 @@ from harness.cli.options import (
     Memory,
     Profile,
     Readme,
+    ReadmeToFill,
     Redo,
     Results,
     Runner,
+    readme_to_fill,
 )
 from harness.cli.stopping import STOPPED, until_interrupted
 
@@ -80,16 +82,16 @@ def _show(
 
 def data(profile: Profile = "full", matrix: Matrix = MATRIX) -> None:
     """Fetch the profile's data set into DATA_DIR or ./data, or say that it is there."""
-    from harness.datasets import provide
+    from harness.commands.scope import Scope
+    from harness.datasets import provide_for
     from harness.plan import registry
-    from harness.plan.loading import load_settings
-    from harness.store.paths import data_root
 
-    root, settings = data_root(), load_settings(matrix, profile)
+    scope = Scope.of(matrix, profile, RESULTS, ARTIFACTS)
+    settings = scope.settings
     wanted = registry.find("dataset", settings.data.dataset).title
-    used = provide(settings, root)
+    used = provide_for(scope.paths, settings, profile)
     if used == settings.data.dataset:
-        print(f"{wanted}: in {root}, checksums match.")
+        print(f"{wanted}: in {scope.paths.data}, checksums match.")
     else:
         fallback = registry.find("dataset", used).title
         print(f"{wanted} can neither be found nor downloaded; profile {profile} uses {fallback}.")
@@ -121,6 +123,7 @@ def train_matrix(
     """
     from harness.commands.scope import Scope
     from harness.commands.train_matrix import Request, code_policy, nothing_to_train, train
+    from harness.containers.runner import choose
 
     scope = Scope.of(matrix, profile, results, artifacts, experiment)
     policy = code_policy(code)
@@ -129,22 +132,18 @@ def train_matrix(
     if (there := nothing_to_train(request)) is not None:
         print(f"Nothing to train: all {there} models of profile {profile} are there.")
         return
-    if runner != "local":
-        from harness.containers.runner import choose
+    limits = {"MEMORY": memory, "GPUS": "" if gpus == "auto" else gpus}
+    if docker := choose(runner, "gpu", limits):
+        from harness.containers.in_docker import train as train_in
+        from harness.datasets import provide_for
 
-        if docker := choose(runner, "gpu"):
-            from harness.containers.in_docker import train as train_in
-            from harness.datasets import provide
-
-            # A container has no network: what is to be fetched is fetched here.
-            planned = scope.plan(provide(scope.settings, scope.paths.data))
-            more = [f"--cell={one}" for one in cell or []] + [f"--redo={one}" for one in redo or []]
-            more += [f"--together={together}"] if together else []
-            more += [f"--devices={devices}"] if devices else []
-            more += [f"--code={code}"] if code != "refuse" else []
-            raise typer.Exit(
-                train_in(docker, planned, scope.paths, matrix, experiment or [], budget, gpus, memory, more)
-            )
+        # A container has no network: what is to be fetched is fetched here.
+        planned = scope.plan(provide_for(scope.paths, scope.settings, profile))
+        more = [f"--cell={one}" for one in cell or []] + [f"--redo={one}" for one in redo or []]
+        more += [f"--together={together}"] if together else []
+        more += [f"--devices={devices}"] if devices else []
+        more += [f"--code={code}"] if code != "refuse" else []
+        raise typer.Exit(train_in(docker, planned, scope.paths, matrix, experiment or [], budget, gpus, memory, more))
     from harness.cli.training_display import Display
 
     uninterrupted = until_interrupted()
@@ -173,19 +172,24 @@ def bench(
     results: Results = RESULTS,
     artifacts: Artifacts = ARTIFACTS,
     code: Code = "refuse",
+    again: Annotated[bool, typer.Option("--again", help="Measure every model again, whatever is up to date.")] = False,
     runner: Runner = "auto",
     memory: Memory = "",
 ) -> None:
     """Measure latency and accuracy of every exported model, in the image or environment with the pinned runtime."""
-    from harness.commands.bench_job import matrix_job, not_exported, run_bench
+    from harness.commands.bench_job import matrix_job, not_exported, run_bench, with_those_measured
     from harness.commands.scope import Scope
     from harness.commands.train_matrix import code_policy
     from harness.containers.runner import choose
 
     scope = Scope.of(matrix, profile, results, artifacts, experiment)
-    planned = scope.plan_to_measure()
-    docker = choose(runner, "cpu")
-    job = matrix_job(planned, scope.paths, docker is None, code_policy(code))
+    asked = scope.plan_to_measure()
+    planned = with_those_measured(asked, scope.whole_plan(), scope.paths) if experiment else asked
+    if along := len(planned.cells) - len(asked.cells):
+        models = f"{along} models of other experiments are" if along > 1 else "a model of another experiment is"
+        print(f"{models} measured along: a ratio to the teacher holds within one run.", file=sys.stderr)
+    docker = choose(runner, "cpu", {"MEMORY": memory})
+    job = matrix_job(planned, scope.paths, docker is None, code_policy(code), again)
     for cell in not_exported(planned, scope.paths):
         print(f"left out, no ONNX file here: {cell.title}", file=sys.stderr)
     if docker:
@@ -273,10 +277,7 @@ def report(
     matrix: Matrix = MATRIX,
     results: Results = RESULTS,
     artifacts: Artifacts = ARTIFACTS,
-    readme: Annotated[
-        Path | None,
-        typer.Option(help="The file whose marked tables are filled in. [default: README.md beside results]"),
-    ] = None,
+    readme: ReadmeToFill = None,
 ) -> None:
     """Check the records, write the tables and figures, and fill in the README's tables of this profile."""
     from harness.checks import findings
@@ -288,9 +289,7 @@ def report(
     planned = Scope.of(matrix, profile, results, artifacts, experiment).plan()
     # A failing row is shown as failed; what else is wrong, and what to do about it, is said here.
     print(findings.as_text(planned, check_results(planned, results, artifacts)) + "\n", file=sys.stderr)
-    # figures made elsewhere reach this checkout's README only where it is named
-    beside = README if results == RESULTS and README.is_file() else None
-    made = write_report(planned, results, readme or beside, profile_names(matrix))
+    made = write_report(planned, results, readme_to_fill(readme, results), profile_names(matrix))
     print(made.text + "\n")
     for said, paths in {"Written": made.written, "Unchanged": made.unchanged}.items():
         if paths:

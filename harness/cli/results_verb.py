@@ -8,14 +8,13 @@ import typer
 from harness.cli.options import (
     ARTIFACTS,
     MATRIX,
-    README,
     RESULTS,
     Artifacts,
     Budget,
     Experiment,
     Matrix,
     Profile,
-    Readme,
+    ReadmeToFill,
     Results,
 )
 from harness.cli.stopping import STOPPED
@@ -27,7 +26,7 @@ def results(
     matrix: Matrix = MATRIX,
     results: Results = RESULTS,
     artifacts: Artifacts = ARTIFACTS,
-    readme: Readme = README,
+    readme: ReadmeToFill = None,
     budget: Budget = "",
     bench: Annotated[bool, typer.Option("--bench/--no-bench", help="Measure here what is trained.")] = True,
 ) -> None:

@@ -4,15 +4,16 @@ import os
 import subprocess
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from harness.bench.environments import bench_python, bench_pythons
 from harness.bench.job import Identity, Job, ModelFile
 from harness.bench.process import own_environment
 from harness.commands.train_matrix import CodePolicy
 from harness.errors import HarnessError
-from harness.plan.planning import Cell, Plan
-from harness.plan.settings import engine_environment
+from harness.plan.planning import Cell, Plan, Table
 from harness.plan.specs import Stage, code_of
 from harness.store.chain import Chain, Link, as_measured
 from harness.store.paths import Paths, answers_file
@@ -20,15 +21,15 @@ from harness.store.records import identity, save
 from harness.store.revision import revision
 from harness.store.states import cell_state
 
-ROOT = Path(__file__).parents[2]
 # What the process that runs the bench shows progress by.
 TERMINAL = ("TERM", "COLUMNS", "NO_COLOR")
 
 
-def matrix_job(plan: Plan, paths: Paths, local: bool = True, code: CodePolicy = "refuse") -> Job:
+def matrix_job(plan: Plan, paths: Paths, local: bool = True, code: CodePolicy = "refuse", again: bool = False) -> Job:
     """The bench job for every model of the plan whose ONNX file is on this machine.
 
-    It names the `local` interpreters of the engines, unless it is to run elsewhere. Raises HarnessError where no model
+    It names the `local` interpreters of the engines, unless it is to run elsewhere; `again` measures what is up to date
+    as well. Raises HarnessError where no model
     is here, or no interpreter, or where an engine's code has changed and `code` does not say what to do then.
     """
     chain = Chain(plan, paths.results)
@@ -46,8 +47,35 @@ def matrix_job(plan: Plan, paths: Paths, local: bool = True, code: CodePolicy = 
         harness_revision=revision(),
         pythons=bench_pythons(plan.settings.bench.engines) if local else {},
         models=models,
-        measure_again=to_measure_again(plan, paths, code),
+        measure_again=to_measure_again(plan, paths, code) or again,
     )
+
+
+def with_those_measured(plan: Plan, whole: Plan, paths: Paths) -> Plan:
+    """The plan, and in a table of their own the cells of `whole` beside it whose latencies stand.
+
+    A run replaces the latencies of the teacher and of every other cell that tables share, and a ratio holds within one
+    run. So what other tables show is measured again along with what is asked for: otherwise they would be left without
+    the teacher that their ratios are to. HarnessError where such a model is not on this machine.
+    """
+    ours, chain = {cell.id for cell in plan.cells}, Chain(whole, paths.results)
+    conditions = whole.settings.bench.conditions
+    others = [
+        cell
+        for cell in whole.cells
+        if cell.id not in ours and any(chain.latency(cell, name).standing for name in conditions)
+    ]
+    if absent := [cell.id for cell in others if not _is_exported(chain, paths, cell)]:
+        named = ", ".join(absent[:3]) + (", ..." if len(absent) > 3 else "")
+        raise HarnessError(
+            f"{', '.join(table.name for table in plan.tables)}: cannot be measured alone, since that would replace the "
+            f"teacher's latency, which ratios in other tables are to; and models of those have no ONNX file here to be "
+            f"measured along ({named}): make them (make train-matrix PROFILE={plan.profile}), unpack them, or measure "
+            f"into another folder (--results)"
+        )
+    if not others:
+        return plan
+    return replace(plan, tables=(*plan.tables, Table("measured", "Measured before", "", (plan.teacher, *others))))
 
 
 def _model(chain: Chain, paths: Paths, cell: Cell) -> ModelFile:
@@ -134,17 +162,3 @@ def run_bench(job: Job) -> int:
             except KeyboardInterrupt:
                 # The child got the same Ctrl-C; it cleans up and says so.
                 continue
-
-
-def bench_pythons(engines: Sequence[str]) -> dict[str, Path]:
-    """The interpreter of each engine's environment."""
-    return {engine: bench_python(engine) for engine in engines}
-
-
-def bench_python(engine: str) -> Path:
-    """The interpreter of an engine's environment; HarnessError where that has not been made."""
-    python = Path(".venvs") / engine_environment(engine) / "bin/python"
-    for root in (Path.cwd(), ROOT):
-        if (root / python).is_file():
-            return (root / python).absolute()
-    raise HarnessError(f"{python}: not there; run: make setup")

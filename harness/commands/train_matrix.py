@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 # What to do with finished cells whose plug-ins have changed since: say so and stop, make them again, or declare that
 # the change makes no difference.
 CodePolicy = Literal["refuse", "redo", "keep"]
+# In place of the ids of cells to make again.
+ALL = "all"
 
 
 def code_policy(given: str) -> CodePolicy:
@@ -50,7 +52,13 @@ class Request:
 
     def wanted(self, plan: Plan) -> list[Cell]:
         """The cells that are named, to make or to make again; all where none is."""
-        return plan.named([*self.cells, *self.redo])
+        return plan.named([*self.cells, *self.redone(plan)])
+
+    def redone(self, plan: Plan) -> set[str]:
+        """The ids of the cells that are named to be made again. HarnessError where one does not exist."""
+        if ALL in self.redo:
+            return {cell.id for cell in plan.cells}
+        return {cell.id for cell in plan.named(self.redo)} if self.redo else set()
 
 
 def to_redo(request: Request, plan: Plan, found: Collection[CellState]) -> set[str]:
@@ -59,7 +67,7 @@ def to_redo(request: Request, plan: Plan, found: Collection[CellState]) -> set[s
     With the choice "keep" the records of these take note that the present code is held to be equivalent. HarnessError
     where there are such cells and no choice was made, or where a cell to make again does not exist.
     """
-    again = {cell.id for cell in plan.named(request.redo)} if request.redo else set()
+    again = request.redone(plan)
     wanted = {cell.id for cell in request.wanted(plan)}
     changed = [one for one in found if one.training == "changed" and one.cell.id in wanted - again]
     if not changed or request.code == "redo":
@@ -113,7 +121,7 @@ def train(
     request: Request, say: Callable[[str], None], reporter: "Reporter", uninterrupted: Callable[[], bool]
 ) -> Outcome:
     """Make what is missing on this machine, within the budget. Raises HarnessError on bad options and missing data."""
-    from harness.datasets import provide
+    from harness.datasets import provide_for
     from harness.plan import registry
     from harness.training.allocation import device_names
     from harness.training.device import choose_device, emulates_bf16, gpu_count
@@ -124,7 +132,7 @@ def train(
     gpus = gpu_count()
     several = device_names(request.devices, gpus) or ([f"cuda:{n}" for n in range(gpus)] if gpus > 1 else [])
     settings = request.scope.settings
-    dataset = provide(settings, request.paths.data)
+    dataset = provide_for(request.paths, settings, request.scope.profile)
     plan = request.scope.plan(dataset)
     wanted = request.wanted(plan)
     redo = to_redo(request, plan, states(request.paths, plan))

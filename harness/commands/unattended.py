@@ -64,7 +64,7 @@ class Unattended:
     whole_s: float
     budget: str
     common: list[str]
-    readme: Path
+    readme: Path | None = None
     bench: bool = True
     say: Callable[[str], None] = print
     steps: list[Step] = field(default_factory=list)
@@ -143,8 +143,8 @@ class Unattended:
 
     def _report(self) -> None:
         if not self.runner.stopping:
-            arguments = ["report", *self.common, "--readme", str(self.readme)]
-            self._stage("report", arguments, max(self.left_s, REPORT_S))
+            named = ["--readme", str(self.readme)] if self.readme else []
+            self._stage("report", ["report", *self.common, *named], max(self.left_s, REPORT_S))
 
     # --- common to all ----------------------------------------------------------------------------------------------
 

@@ -5,7 +5,6 @@ small process that waits for its end removes the container (reaper.py); where th
 """
 
 import contextlib
-import os
 import secrets
 import signal
 import subprocess
@@ -247,8 +246,3 @@ def _reaper(run_id: str, restore: Sequence[owner.Folder]) -> Iterator[None]:
             process.stdin.write(b"done\n")
             process.stdin.close()
         process.wait()
-
-
-def machine_memory() -> int:
-    """Bytes of memory that this machine has."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -9,12 +9,16 @@ from contextlib import contextmanager
 from typing import Any, Literal
 
 import docker
+from docker.context.config import get_current_context_name
 from docker.errors import APIError, DockerException, ImageNotFound
 
 from harness.errors import HarnessError
 
 # For calls that are answered at once; attaching and waiting have no limit.
 TIMEOUT_S = 60
+# By these variables the client's HTTP library would check an engine's certificate against another authority than the
+# one that docker's own settings name; the docker command does not know them.
+CERTIFICATES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 ErrorKind = Literal[
     "engine-absent",
     "engine-unusable",
@@ -60,15 +64,17 @@ class ContainerError(HarnessError):
 
 
 def connect() -> docker.DockerClient:
-    """The engine that DOCKER_HOST or else docker's own current context names.
+    """The engine that the docker command reaches from here: DOCKER_HOST and its TLS variables, or else a context.
 
     Raises ContainerError where none answers ("engine-absent"), where one answers with an error, and where one cannot be
     used here ("engine-unusable").
     """
-    host = os.environ.get("DOCKER_HOST") or _context_host()
-    where = host or "unix:///var/run/docker.sock"
+    where = _address()
+    for name in CERTIFICATES:
+        os.environ.pop(name, None)
     try:
-        client = docker.DockerClient(base_url=host, timeout=TIMEOUT_S) if host else docker.from_env(timeout=TIMEOUT_S)
+        # the client's own reading of the variables and of contexts, certificates included; ssh as the command has it
+        client = docker.from_env(timeout=TIMEOUT_S, use_ssh_client=True)
         info: dict[str, Any] = client.info()
     except (DockerException, OSError) as error:
         # One that answers with an error is not absent but broken. Asking for its version wraps that error.
@@ -90,13 +96,25 @@ def connect() -> docker.DockerClient:
     return client
 
 
-def _context_host() -> str | None:
-    """Where `docker context use` points, as in Docker Desktop; None for the default."""
+def _address() -> str:
+    """Where that engine is: at DOCKER_HOST, or where DOCKER_CONTEXT or else `docker context use` points.
+
+    ContainerError where there is no such context: the client would go on to the default one.
+    """
+    if host := os.environ.get("DOCKER_HOST"):
+        return host
+    name = os.environ.get("DOCKER_CONTEXT") or get_current_context_name()
     try:
-        context = docker.ContextAPI.get_current_context()
-    except Exception:  # a broken context file is for the docker command to report
-        return None
-    return None if context is None or context.name == "default" else context.Host
+        context = docker.ContextAPI.get_context(name)
+        reason = "" if context else "there is none of this name"
+    except Exception as error:  # the client raises plain exceptions here
+        context, reason = None, " ".join(str(error).split())
+    if context is None:
+        raise ContainerError(
+            "engine-absent",
+            f"docker context {name!r}: {reason} (`docker context ls` lists them); or use RUNNER=local",
+        )
+    return str(context.Host or "unix:///var/run/docker.sock").removeprefix("http+")
 
 
 @contextmanager

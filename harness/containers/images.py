@@ -26,6 +26,8 @@ from harness.store.revision import revision
 
 ROOT = Path(__file__).parents[2]
 CONTENT = "compression-harness.content"
+# The base image that was named when it was built, which need not be named again to use it.
+BASE = "compression-harness.base"
 # By this label an image, and whatever an interrupted build has left, can be found and removed.
 SUBJECT = "compression-harness.image"
 
@@ -126,7 +128,7 @@ def present(client: docker.DockerClient, spec: ImageSpec, base: str | None = Non
     found = _find(client, spec)
     if found is None:
         raise ContainerError("missing-image", f"the engine has no image {spec.tag}; run: make images")
-    if found.labels.get(CONTENT) != spec.content(base or base_image()):
+    if found.labels.get(CONTENT) != spec.content(base or base_image() or found.labels.get(BASE)):
         raise ContainerError(
             "missing-image", f"the image {spec.tag} is of another state of this checkout; run: make images"
         )
@@ -157,7 +159,7 @@ def build(client: docker.DockerClient, spec: ImageSpec, say: Callable[[str], Non
         "REQUIREMENTS_SHA256": ",".join(f"{name.stem}={digest}" for name, digest in pins.items()),
         **({"BASE_IMAGE": base} if base else {}),
     }
-    labels = {CONTENT: spec.content(base), SUBJECT: spec.name}
+    labels = {CONTENT: spec.content(base), SUBJECT: spec.name, **({BASE: base} if base else {})}
     before = _find(client, spec)
     id_ = _build(client, spec, arguments, labels, fresh, say)
     if before is not None and before.id != id_:

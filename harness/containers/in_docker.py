@@ -8,12 +8,13 @@ from pathlib import Path
 
 from harness.bench.blocks import conditions
 from harness.bench.job import Enclosure, Job
-from harness.containers.container import ContainerSpec, machine_memory, run
+from harness.containers.container import ContainerSpec, run
 from harness.containers.docker_engine import ContainerError
 from harness.containers.runner import Docker
 from harness.errors import HarnessError
 from harness.files import atomic_path
 from harness.host.cpus import Topology, read_topology
+from harness.host.memory import total_bytes
 from harness.plan import registry
 from harness.plan.planning import Plan
 from harness.plan.settings import engine_environment
@@ -79,7 +80,7 @@ def bench_spec(job: Job, file: Path) -> ContainerSpec:
     return ContainerSpec(
         role="bench",
         image=job.image,
-        command=[str(file)],
+        command=["job", str(file)],
         readable=[job.testset, *sorted(folders)],
         writable=[job.results / job.profile, job.raw],
         log=job.raw / "container.log",
@@ -195,7 +196,7 @@ def bytes_of(text: str) -> int:
 
 
 def _most_memory() -> int:
-    return int(SHARE_OF_MEMORY * machine_memory()) // 4096 * 4096
+    return int(SHARE_OF_MEMORY * total_bytes()) // 4096 * 4096
 
 
 def _passed_on(*names: str) -> dict[str, str]:

@@ -24,8 +24,15 @@ from harness.errors import HarnessError
 from harness.files import atomic_path
 from harness.plan import registry
 from harness.plan.settings import Settings
+from harness.store.paths import Paths
 
 Parameters = Mapping[str, Any]
+
+
+class DamagedDataError(HarnessError):
+    """A data set that is here, but not whole."""
+
+
 Three = tuple[float, float, float]
 
 
@@ -56,11 +63,11 @@ class Dataset:
     how: str = "give the folder that holds it with DATA_DIR=..."
 
     def find(self, root: Path, parameters: Parameters) -> bool:
-        """Whether it is below `root`, whole: its hash is checked. A damaged copy is a HarnessError, not an absence."""
+        """Whether it is below `root`, whole: its hash is checked. A damaged copy raises DamagedDataError."""
         raise NotImplementedError
 
     def fetch(self, root: Path, parameters: Parameters) -> None:
-        """Download it to `root`. Raises OSError or RuntimeError where that fails."""
+        """Download it to `root`, in place of what may be there. Raises OSError or RuntimeError where that fails."""
         raise OSError("it cannot be downloaded")
 
     def load(self, root: Path, parameters: Parameters, train: bool) -> Images:
@@ -76,30 +83,57 @@ def load(name: str, parameters: Parameters, root: Path, train: bool) -> Images:
     return dataset.load(root, parameters, train)
 
 
-def provide(settings: Settings, root: Path, download: bool = True) -> str:
-    """Make the data set of the settings available, downloaded where it is not here yet, and return its name.
+def provide(settings: Settings, root: Path, given_by: str = "") -> str:
+    """Make the data set of the settings available, downloaded where it is not here or is damaged; return its name.
 
-    Where it cannot be had, the name is that of `data.fallback`; without one, or where DATA_DIR names a folder that does
-    not hold the data set, that is a HarnessError.
+    Where it cannot be had, the name is that of `data.fallback`. `given_by` says what named the folder (like
+    "--data-dir x"), if anything but the default or DATA_DIR did: in a folder that somebody named, nothing is
+    downloaded and no fallback is used. HarnessError where there is neither the data set nor a fallback, or where what
+    is here is damaged.
     """
     data = settings.data
     dataset: Dataset = registry.load("dataset", data.dataset, Dataset)
     title, parameters = registry.find("dataset", data.dataset).title, settings.parameters("dataset", data.dataset)
-    if dataset.find(root, parameters):
-        return data.dataset
-    if given := os.environ.get("DATA_DIR"):
-        raise HarnessError(f"DATA_DIR={given}: {title} is not in it; {dataset.how}, or unset DATA_DIR")
-    reason = "not downloaded"
-    if download:
-        try:
-            with _patience(seconds=20):
-                dataset.fetch(root, parameters)
+    variable = os.environ.get("DATA_DIR")
+    given_by = given_by or (f"DATA_DIR={variable}" if variable else "")
+    damage = None
+    try:
+        if dataset.find(root, parameters):
             return data.dataset
-        except (OSError, RuntimeError) as error:
-            reason = f"download failed: {error}"
+    except DamagedDataError as error:
+        # a download of ours that was interrupted is made again; what somebody else has put there is not touched
+        if given_by:
+            raise
+        damage = error
+    if given_by:
+        raise HarnessError(f"{given_by}: {title} is not in it; {dataset.how}, or name no folder")
+    try:
+        with _patience(seconds=20):
+            dataset.fetch(root, parameters)
+        return data.dataset
+    except (OSError, RuntimeError) as error:
+        reason = f"download failed: {error}"
+    if damage:
+        raise DamagedDataError(f"{damage} ({reason})")
     if data.fallback:
         return data.fallback
     raise HarnessError(f"{title} is not in {root} ({reason}); {dataset.how}")
+
+
+def provide_for(paths: Paths, settings: Settings, profile: str) -> str:
+    """`provide` for a profile's matrix: its fallback takes no place in which models of the data set are on record.
+
+    Otherwise a shell in which DATA_DIR is forgotten would make finished models anew, on other images.
+    """
+    if paths.recorded_dataset(settings, profile) != settings.data.dataset:
+        return provide(settings, paths.data)
+    data = settings.data.model_copy(update={"fallback": None})
+    try:
+        return provide(settings.model_copy(update={"data": data}), paths.data)
+    except DamagedDataError:
+        raise
+    except HarnessError as error:
+        raise HarnessError(f"{error}; the models of profile {profile} that are on record were trained on it") from error
 
 
 def normalise(pixels: Tensor, mean: Three, std: Three) -> Tensor:

@@ -8,8 +8,7 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from harness.datasets import Dataset, Images, Parameters
-from harness.errors import HarnessError
+from harness.datasets import DamagedDataError, Dataset, Images, Parameters
 
 TITLE = "CIFAR-100"
 CLASSES = 100
@@ -42,7 +41,7 @@ class Cifar100(Dataset):
         for name, md5 in OFFICIAL.items():
             path = folder / name
             if not path.is_file():
-                raise HarnessError(f"{path}: missing; delete {folder} to download it again, or {self.how}")
+                raise DamagedDataError(f"{path}: missing; delete {folder} to download it again, or {self.how}")
             stat = path.stat()
             if _md5(path, stat.st_mtime_ns, stat.st_size) != md5:
                 raise self._damaged(path)
@@ -57,6 +56,8 @@ class Cifar100(Dataset):
         root.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(prefix=".download-", dir=root) as folder:
             CIFAR100(folder, download=True)
+            if (root / MARKER).exists():
+                (root / MARKER).replace(Path(folder) / "damaged")
             (Path(folder) / MARKER).replace(root / MARKER)
 
     def load(self, root: Path, parameters: Parameters, train: bool) -> Images:
@@ -71,8 +72,8 @@ class Cifar100(Dataset):
         pixels = torch.from_numpy(content["data"].reshape(-1, 3, 32, 32))
         return Images(pixels, torch.tensor(content["fine_labels"], dtype=torch.int64), MEAN, STD)
 
-    def _damaged(self, path: Path) -> HarnessError:
-        return HarnessError(f"{path}: not the official file (MD5 differs); delete {path.parent}, or {self.how}")
+    def _damaged(self, path: Path) -> DamagedDataError:
+        return DamagedDataError(f"{path}: not the official file (MD5 differs); delete {path.parent}, or {self.how}")
 
 
 @lru_cache(maxsize=16)

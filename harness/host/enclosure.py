@@ -31,19 +31,24 @@ class Mounted:
     kind: str
 
 
+REMEDY = "Start it through `make bench RUNNER=docker`, or see the engine's own configuration"
+
+
 def check(
-    asked: Mapping[str, Any], inputs: Sequence[Path], outputs: Sequence[Path], root: Path = Path("/")
+    asked: Mapping[str, Any],
+    inputs: Sequence[Path],
+    outputs: Sequence[Path],
+    root: Path = Path("/"),
+    remedy: str = REMEDY,
 ) -> dict[str, Any]:
     """The facts about this container, for the record.
 
-    Raises HarnessError where it is not closed as it was asked to be: nothing is measured in such a container.
+    Raises HarnessError where it is not closed as it was asked to be: nothing is measured in such a container. The
+    `remedy` is its last sentence.
     """
     found = facts(asked, inputs, outputs, root)
     if wrong := openings(found):
-        raise HarnessError(
-            f"the container is not closed as it should be: {'; '.join(wrong)}. "
-            "Start it through `make bench RUNNER=docker`, or see the engine's own configuration"
-        )
+        raise HarnessError(f"the container is not closed as it should be: {'; '.join(wrong)}. {remedy}")
     return found
 
 

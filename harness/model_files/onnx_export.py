@@ -23,14 +23,16 @@ from torch import nn
 from harness.datasets import Images, normalise, resize
 from harness.errors import HarnessError
 from harness.files import atomic_path, file_sha256
+from harness.model_files.recount import graph_figures
 from harness.store.records import PARITY_TOP1_PCT, parity_limit
 
 # onnxruntime 1.16.0 reads IR up to 9.
 IR_VERSION = 9
 # Weights below this cannot change a logit in float32: activations here are of the order of 1.
 TINY = 1e-20
-DENORMAL = float(np.finfo(np.float32).tiny)
 PARITY_IMAGES = 256
+# What the gate runs the file with.
+RUNTIME = f"onnxruntime {onnxruntime.__version__}"
 
 
 @dataclass(frozen=True)
@@ -92,13 +94,13 @@ def export(
                 f"(limit {compared.limit:.2g}), top-1 agrees on {compared.top1_agreement_pct:.1f} % of the images "
                 f"(limit {PARITY_TOP1_PCT} %)"
             )
-    floats = [weight for weight in map(numpy_helper.to_array, proto.graph.initializer) if weight.dtype == np.float32]
+    counted = graph_figures(proto)
     return Exported(
         onnx_sha256=file_sha256(path),
         onnx_bytes=path.stat().st_size,
-        params=sum(weight.size for weight in floats),
+        params=counted["params"],
         flushed_weights=flushed,
-        denormal_weights=sum(int(((weight != 0) & (np.abs(weight) < DENORMAL)).sum()) for weight in floats),
+        denormal_weights=counted["denormal_weights"],
         parity=compared,
     )
 

@@ -96,6 +96,11 @@ class DataSettings(Section):
             raise ValueError('augment: "study" is a whole pipeline and stands alone')
         return self
 
+    @field_validator("augment")
+    @classmethod
+    def _distinct(cls, values: list[Any]) -> list[Any]:
+        return distinct(values)
+
 
 class Recipe(Section):
     """How a model is trained: SGD with one learning-rate schedule over all epochs of all stages."""
@@ -121,6 +126,11 @@ class Recipe(Section):
             raise ValueError(f"warmup_epochs: must be below epochs ({self.epochs}), or the rate never peaks")
         if len(self.image_sizes) > self.epochs:
             raise ValueError(f"image_sizes: names {len(self.image_sizes)} epochs of {self.epochs}")
+        # What has no effect is refused where it would be on record all the same: a gamma without use is not (below).
+        if self.nesterov and not self.momentum:
+            raise ValueError("nesterov: has no effect without momentum; set nesterov = false")
+        if self.gamma == 1.0 and self.schedule == "exponential":
+            raise ValueError('gamma: an exponential schedule needs one below 1; else set schedule = "constant"')
         return self
 
     @cached_property
@@ -197,6 +207,15 @@ def engine_names() -> list[str]:
     ]
 
 
+# The variant of every engine that is whichever version this process's own Python has: onnxruntime-here.
+HERE = "here"
+
+
+def is_here(engine: str) -> bool:
+    """Whether an engine is taken from this process's own Python."""
+    return engine.partition("-")[2] == HERE
+
+
 def engine_version(engine: str) -> str:
     """What an engine in one of its variants has to say of itself: onnxruntime-1.16.0 is "onnxruntime 1.16.0"."""
     plugin, variant = _variant(engine)
@@ -219,7 +238,7 @@ def _variant(engine: str) -> tuple[registry.Plugin, Mapping[str, str]]:
 
 def _known_engine(engine: str) -> str:
     try:
-        _variant(engine)
+        registry.find("engine", engine.partition("-")[0]) if is_here(engine) else _variant(engine)
     except HarnessError as error:
         if ":" in engine:
             raise ValueError(str(error)) from error
@@ -322,10 +341,20 @@ class Protocol(Section):
     label_weight: Annotated[float, Field(ge=0, le=1)] = 0.1
     feature_weight: dict[KdMethod, NonNegative] = {}
 
+    @field_validator("keep_for", "sparse_for")
+    @classmethod
+    def _distinct(cls, values: list[Any] | str) -> list[Any] | str:
+        return values if isinstance(values, str) else distinct(values)
+
     @model_validator(mode="after")
-    def _own_stages(self) -> "Protocol":
-        if self.objective == "stages" and self.stages != 1:
-            raise ValueError('stages is for objective "joint" only; with "stages" the KD method decides')
+    def _all_count(self) -> "Protocol":
+        if self.objective == "stages":
+            for name in ("stages", "temperature", "label_weight", "feature_weight"):
+                if getattr(self, name) != type(self).model_fields[name].default:
+                    raise ValueError(f'{name} is for objective "joint" only; with "stages" the KD method decides')
+        for method in self.feature_weight:
+            if not registry.find("method", method).constants.get("FEATURES", False):
+                raise ValueError(f"feature_weight: {method} learns from no features; leave it out")
         return self
 
 
@@ -462,6 +491,15 @@ class Settings(Section):
     @classmethod
     def _are_parameters(cls, tables: dict[str, Tables], info: ValidationInfo) -> dict[str, Tables]:
         return _parameters(str(info.field_name), tables)
+
+    @field_validator("bench")
+    @classmethod
+    def _pinned(cls, bench: Bench) -> Bench:
+        if found := next((engine for engine in bench.engines if is_here(engine)), None):
+            raise ValueError(
+                f"engines: {found} can be any version; name one that is pinned: {', '.join(engine_names())}"
+            )
+        return bench
 
     @field_validator("experiment")
     @classmethod

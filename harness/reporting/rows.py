@@ -7,7 +7,6 @@ is a row that says why; none is ever dropped.
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -62,17 +61,17 @@ class Row:
     @property
     def accuracy_pct(self) -> float | None:
         """Top-1 (%) of the ONNX file in the bench, on all test images."""
-        return finite(self.accuracy.accuracy_pct if self.accuracy else None)
+        return self.accuracy.accuracy_pct if self.accuracy else None
 
     @property
     def latency_ms(self) -> float | None:
         """Latency (ms) at batch 1 under the headline condition, undisturbed (harness.intervals)."""
-        return finite(self.latency.latency_ms.value if self.latency and self.latency.latency_ms else None)
+        return self.latency.latency_ms.value if self.latency and self.latency.latency_ms else None
 
     @property
     def ratio(self) -> Interval | None:
         """Latency divided by the teacher's, under the headline condition."""
-        return known_ratio(self.latency)
+        return self.latency.ratio_to_teacher if self.latency else None
 
     @property
     def params(self) -> int | None:
@@ -148,22 +147,11 @@ class Row:
         return found
 
 
-def finite(value: float | None) -> float | None:
-    """The value if it is a number: a damaged record may hold NaN."""
-    return value if value is not None and isfinite(value) else None
-
-
 def _spelled(value: Any) -> str:
     """An axis value as a reader expects it."""
     if isinstance(value, list):
         return ", ".join(map(_spelled, value))
     return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def known_ratio(latency: LatencyRecord | None) -> Interval | None:
-    """The ratio to the teacher on a record, if there is one and it is made of numbers."""
-    found = latency.ratio_to_teacher if latency else None
-    return found if found and all(map(isfinite, (found.value, found.low, found.high))) else None
 
 
 def width_text(width: float) -> str:

@@ -12,7 +12,7 @@ from harness.plan.cpus import whose_instruction_set
 from harness.reporting.differences import Model, ranks, to_teacher
 from harness.reporting.escaping import escaped
 from harness.reporting.published import Published
-from harness.reporting.rows import Row, finite, known_ratio
+from harness.reporting.rows import Row
 from harness.store.records import Interval, LatencyRecord
 
 ABSENT = "—"
@@ -112,7 +112,7 @@ def conditions(rows: Sequence[Row]) -> list[Column]:
     for condition, text in known.items():
         found = [next((one for one in row.beside if one.condition == condition), None) for row in rows]
         teacher = next((one for one, row in zip(found, rows, strict=True) if row.cell.is_teacher), None)
-        values = [finite(one.latency_ms.value if one and one.latency_ms else None) for one in found]
+        values = [one.latency_ms.value if one and one.latency_ms else None for one in found]
         table.append(_figures(f"{text}: latency (ms)", values, _decimals(values, digits=3, least=2)))
         table.append(Column(f"{text}: ratio", [ratio(one, _off(teacher)) for one in found]))
     return table
@@ -134,7 +134,7 @@ def _off(teacher: LatencyRecord | None) -> float:
 
 def ratio(latency: LatencyRecord | None, noise: float) -> str:
     """Latency divided by the teacher's, with its 95 % interval; "≈" where no difference was shown."""
-    found = known_ratio(latency)
+    found = latency.ratio_to_teacher if latency else None
     if found is None:
         return ABSENT
     return "1" if found == Interval(value=1, low=1, high=1) else interval_text(found, noise)

@@ -8,6 +8,7 @@ from harness.errors import HarnessError
 from harness.plan import registry
 from harness.plan.planning import Cell
 from harness.plan.settings import Settings
+from harness.store.records import TrainRecord, load, record_path
 
 CIFAR_FOLDER = "cifar-100-python"
 
@@ -39,18 +40,30 @@ class Paths:
     def dataset(self, settings: Settings, profile: str) -> str:
         """The data set that the profile's cells are trained on, as far as can be told without a download.
 
-        The fallback, where a profile has one, is used once it has been used: until the data set itself is here.
+        Where it is not here that is what the models on record were trained on, and before there are any the fallback,
+        if it has been used.
         """
         data = settings.data
         if data.fallback is None or has_dataset(self.data, data.dataset):
             return data.dataset
-        return data.fallback if self.testset(profile, data.fallback).is_file() else data.dataset
+        recorded = self.recorded_dataset(settings, profile)
+        used = recorded or (data.fallback if self.testset(profile, data.fallback).is_file() else None)
+        return data.fallback if used == data.fallback else data.dataset
+
+    def recorded_dataset(self, settings: Settings, profile: str) -> str | None:
+        """The data set that the teacher on record was trained on; None where no such record can be read."""
+        path = record_path(self.results, profile, "train", f"teacher-s{settings.teacher.seed}")
+        try:
+            record = load(path, TrainRecord)
+            return str(record.spec["data"]["dataset"]["name"]) if record.status == "done" else None
+        except (HarnessError, KeyError, TypeError):
+            return None
 
     def dataset_is_known(self, settings: Settings, profile: str) -> bool:
-        """Whether this machine has the profile's data set, or has used its fallback."""
+        """Whether this machine has the profile's data set, or models on record, or has used the fallback."""
         fallback = settings.data.fallback
         used = fallback is not None and self.testset(profile, fallback).is_file()
-        return used or has_dataset(self.data, settings.data.dataset)
+        return used or bool(self.recorded_dataset(settings, profile)) or has_dataset(self.data, settings.data.dataset)
 
 
 def weights_file(artifacts: Path, profile: str, cell: Cell) -> Path:
@@ -76,9 +89,9 @@ def has_dataset(root: Path, dataset: str) -> bool:
         ) from error
 
 
-def data_root() -> Path:
-    """DATA_DIR, or ./data; DATA_DIR may also name cifar-100-python itself."""
-    root = Path(os.environ.get("DATA_DIR") or "data")
+def data_root(given: Path | None = None) -> Path:
+    """The folder given, or else DATA_DIR, or ./data; either may also name cifar-100-python itself."""
+    root = given or Path(os.environ.get("DATA_DIR") or "data")
     return root.parent if root.name == CIFAR_FOLDER else root
 
 

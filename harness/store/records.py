@@ -6,27 +6,51 @@ with the unit in the name.
 """
 
 import json
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from harness.errors import HarnessError
 from harness.files import write_text
+from harness.plan.settings import Count, NonNegative, Positive
 from harness.plan.specs import Stage, code_of
 
 SCHEMA: Literal[2] = 2
 StageName = Literal["train", "export", "latency", "accuracy"]
+# A figure outside these bounds makes a record unreadable: no harness has ever written one.
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Percent = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
+Whole = Annotated[int, Field(ge=0)]
+
+
+def _moment(text: str) -> str:
+    if datetime.fromisoformat(text).tzinfo is None:
+        raise ValueError("a moment needs its time zone")
+    return text
+
+
+# An absolute path of two parts or more, up to its last part. A slash within a word, a number or an address is none.
+_FOLDERS = re.compile(r"(?<![\w.~/:-])/(?:[^\s/:;,'\"()\[\]]+/)+(?=[^\s/:;,'\"()\[\]])")
+
+
+def _without_folders(text: str) -> str:
+    return _FOLDERS.sub("", text.replace(f"{Path.cwd()}/", ""))
 
 
 class Failure(BaseModel):
-    """Why a cell has no result."""
+    """Why a cell has no result.
+
+    Records are published, so no absolute path stays in `message`: one below the working directory becomes relative, and
+    of any other its last part is kept.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     kind: Literal["error", "diverged", "parity", "timeout", "out-of-memory", "killed"]
-    message: str
+    message: Annotated[str, AfterValidator(_without_folders)]
 
 
 class Record(BaseModel):
@@ -52,8 +76,8 @@ class Record(BaseModel):
     status: Literal["done", "failed"]
     failure: Failure | None = None
     # ISO 8601 in UTC, the moment the stage ended; seconds it took.
-    finished_at: str
-    seconds: float
+    finished_at: Annotated[str, AfterValidator(_moment)]
+    seconds: NonNegative
     # Library versions, device, threads, harness revision, host: recorded, never part of the key.
     environment: dict[str, Any]
 
@@ -66,10 +90,10 @@ class Epoch(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     phase: str
-    loss: float
-    accuracy_pct: float | None = None
-    lr: float
-    images_per_s: float
+    loss: Finite
+    accuracy_pct: Percent | None = None
+    lr: NonNegative
+    images_per_s: NonNegative
 
 
 class Pruning(BaseModel):
@@ -80,20 +104,28 @@ class Pruning(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    amount: float
-    channels_before: int
-    channels_after: int
-    ranked_before: int
-    ranked_after: int
+    amount: Annotated[float, Field(gt=0, lt=1)]
+    channels_before: Count
+    channels_after: Count
+    ranked_before: Whole
+    ranked_after: Whole
     emptied_layers: list[str] = []
-    params_before: int
-    params_after: int
-    macs_before: int
-    macs_after: int
+    params_before: Count
+    params_after: Count
+    macs_before: Count
+    macs_after: Count
     kept_layers: list[str]
     # on the test images, with the BatchNorm statistics of before, and with those estimated anew
-    accuracy_before_calibration_pct: float
-    accuracy_after_pct: float
+    accuracy_before_calibration_pct: Percent
+    accuracy_after_pct: Percent
+
+    @model_validator(mode="after")
+    def _smaller(self) -> Self:
+        for what in ("channels", "ranked", "params", "macs"):
+            before, after = getattr(self, f"{what}_before"), getattr(self, f"{what}_after")
+            if after > before:
+                raise ValueError(f"{what}_after is {after}, more than the {before} before")
+        return self
 
 
 class Rounded(BaseModel):
@@ -102,7 +134,7 @@ class Rounded(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
     dtype: Literal["float16"]
     weights_sha256: str
-    accuracy_pct: float
+    accuracy_pct: Percent
 
 
 class TrainRecord(Record):
@@ -118,14 +150,14 @@ class TrainRecord(Record):
     weights_sha256: str | None = None
     answers_sha256: str | None = None
     # the size of images that the model is for
-    image_size: int | None = None
+    image_size: Count | None = None
     # a student's: the weights of the teacher that it was pruned from and distilled from
     teacher_sha256: str | None = None
     rounded_from: Rounded | None = None
-    accuracy_pct: float | None = None
-    params: int | None = None
-    macs: int | None = None
-    widths: dict[str, int] | None = None
+    accuracy_pct: Percent | None = None
+    params: Count | None = None
+    macs: Count | None = None
+    widths: dict[str, Count] | None = None
     pruning: Pruning | None = None
     epochs: list[Epoch] = []
 
@@ -147,24 +179,30 @@ class ExportRecord(Record):
     stage: ClassVar[StageName] = "export"
     weights_sha256: str | None = None
     onnx_sha256: str | None = None
-    onnx_bytes: int | None = None
-    ir_version: int | None = None
-    params: int | None = None
-    flushed_weights: int | None = None
-    denormal_weights: int | None = None
-    parity_images: int | None = None
-    parity_largest_logit: float | None = None
-    parity_max_abs_diff: float | None = None
-    parity_top1_agreement_pct: float | None = None
+    onnx_bytes: Count | None = None
+    ir_version: Count | None = None
+    params: Count | None = None
+    flushed_weights: Whole | None = None
+    denormal_weights: Whole | None = None
+    parity_images: Count | None = None
+    parity_largest_logit: NonNegative | None = None
+    parity_max_abs_diff: NonNegative | None = None
+    parity_top1_agreement_pct: Percent | None = None
 
 
 class Interval(BaseModel):
     """A point estimate with its 95 % interval."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    value: float
-    low: float
-    high: float
+    value: Finite
+    low: Finite
+    high: Finite
+
+    @model_validator(mode="after")
+    def _holds_its_value(self) -> Self:
+        if not self.low <= self.value <= self.high:
+            raise ValueError(f"{self.value:.4g} lies outside its own interval [{self.low:.4g}, {self.high:.4g}]")
+        return self
 
 
 class InstructionSet(BaseModel):
@@ -186,21 +224,27 @@ class Process(BaseModel):
     """One fresh process that timed one model. Its raw samples are in pytest-benchmark's JSON, in the raw folder."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    block: int
+    block: Whole
     # place in the run
-    order: int
-    first_inference_ms: float
-    warmup_rounds: int
+    order: Whole
+    first_inference_ms: Positive
+    warmup_rounds: Whole
     # timed inferences, and what their times were
-    rounds: int
-    low_ms: float
-    median_ms: float
-    p90_ms: float | None = None
-    cpus: list[int]
-    peak_rss_bytes: int
-    involuntary_switches: int
+    rounds: Count
+    low_ms: Positive
+    median_ms: Positive
+    p90_ms: Positive | None = None
+    cpus: list[Whole]
+    peak_rss_bytes: Whole
+    involuntary_switches: Whole
     # How many different images the timed rounds saw.
-    distinct_inputs: int
+    distinct_inputs: Count
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if not self.low_ms <= self.median_ms <= (self.p90_ms or self.median_ms):
+            raise ValueError("the percentiles are out of order")
+        return self
 
 
 class LatencyRecord(Record):
@@ -215,10 +259,10 @@ class LatencyRecord(Record):
     condition: str
     onnx_sha256: str
     runtime: str
-    threads: int
+    threads: Whole
     latency_ms: Interval | None = None
-    median_ms: float | None = None
-    p90_ms: float | None = None
+    median_ms: Positive | None = None
+    p90_ms: Positive | None = None
     ratio_to_teacher: Interval | None = None
     processes: list[Process] = []
     control_ratio: Interval | None = None
@@ -240,16 +284,24 @@ class AccuracyRecord(Record):
     stage: ClassVar[StageName] = "accuracy"
     onnx_sha256: str
     runtime: str
-    accuracy_pct: float | None = None
-    correct: int | None = None
-    images: int | None = None
+    accuracy_pct: Percent | None = None
+    correct: Whole | None = None
+    images: Count | None = None
     testset_sha256: str | None = None
     predictions_sha256: str | None = None
     labels_sha256: str | None = None
-    agreement_pct: float | None = None
-    convolutions: int | None = None
-    nchwc_convolutions: int | None = None
+    agreement_pct: Percent | None = None
+    convolutions: Whole | None = None
+    nchwc_convolutions: Whole | None = None
     instruction_set: InstructionSet | None = None
+
+    @model_validator(mode="after")
+    def _parts_of_wholes(self) -> Self:
+        for part, whole in (("correct", "images"), ("nchwc_convolutions", "convolutions")):
+            some, all_ = getattr(self, part), getattr(self, whole)
+            if some is not None and all_ is not None and some > all_:
+                raise ValueError(f"{part} is {some}, of {all_} {whole}")
+        return self
 
 
 R = TypeVar("R", bound=Record)
@@ -301,7 +353,8 @@ def load(path: Path, kind: type[R]) -> R:
         reason = error.errors()[0]
         where = ".".join(str(part) for part in reason["loc"])
         raise HarnessError(
-            f"{path}: not a {kind.stage} record ({where + ': ' if where else ''}{reason['msg']}); "
+            f"{path}: not a {kind.stage} record ({where + ': ' if where else ''}"
+            f"{reason['msg'].removeprefix('Value error, ')}); "
             f"delete it to have it made again"
         ) from error
 
@@ -315,12 +368,16 @@ def _schema_version(text: str) -> Any:
 
 
 def find(results: Path, profile: str, cell: str, key: str, kind: type[R], condition: str = "") -> R | None:
-    """The cell's record if there is one and it was made under this key, failed or done; None where missing or stale."""
+    """The cell's record if there is one and it was made under this key, failed or done.
+
+    None where it is to be made (again): it is missing, stale, unreadable, or another cell's.
+    """
     path = record_path(results, profile, kind.stage, cell, condition)
-    if not path.exists():
+    try:
+        record = load(path, kind)
+    except HarnessError:
         return None
-    record = load(path, kind)
-    return record if record.key == key else None
+    return record if (record.profile, record.cell, record.key) == (profile, cell, key) else None
 
 
 def failed(kind: type[R], failure: Failure, **fields: Any) -> R:

@@ -3,17 +3,26 @@
 import os
 import subprocess
 from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 # The folder whose files are the harness.
-PACKAGE = "harness"
+PACKAGE, PROJECT = "harness", "pyproject.toml"
 
 
 @cache
 def revision() -> str:
-    """HARNESS_REVISION where it is set (in an image), else that of this checkout."""
-    return os.environ.get("HARNESS_REVISION") or revision_of(ROOT)
+    """HARNESS_REVISION where it is set (in an image), else that of this checkout, or the version that is installed."""
+    return os.environ.get("HARNESS_REVISION") or (revision_of(ROOT) if (ROOT / PROJECT).is_file() else _installed())
+
+
+def _installed() -> str:
+    """The version of the package, which need not lie in a checkout, and may lie in somebody else's."""
+    try:
+        return f"version {version('compression-harness')}"
+    except PackageNotFoundError:
+        return "unknown"
 
 
 def revision_of(folder: Path) -> str:

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import channels_last, memory_format, nn
 
+from harness.host import cgroups
+
 
 @dataclass(frozen=True)
 class Device:
@@ -66,6 +68,9 @@ def choose_device(precision: str, cuda: bool | None = None) -> Device:
         # hundreds of shapes of its own: with 18 networks side by side, all kernels were compiled again in every step.
         os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "32768")
         _keep_freed_memory()
+        # PyTorch counts the cores that this process may run on, but not how much of them a quota leaves it.
+        if quota := cgroups.limits()["cpu_quota"]:
+            torch.set_num_threads(min(torch.get_num_threads(), max(1, round(quota))))
     return Device(device, bf16=precision == "bf16")
 
 

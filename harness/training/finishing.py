@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-import torch_pruning as tp
 from torch import Tensor, nn
 
 from harness import datasets
@@ -19,6 +18,7 @@ from harness.datasets import Images
 from harness.errors import HarnessError
 from harness.files import file_sha256, write_text
 from harness.model_files.onnx_export import IR_VERSION, PARITY_IMAGES, export
+from harness.model_files.recount import macs_of
 from harness.model_files.weights import load_weights, save_weights
 from harness.plan.planning import Cell, Plan
 from harness.predictions import save_classes
@@ -161,7 +161,7 @@ class Ledger:
             teacher_sha256=None if cell.is_teacher else file_sha256(self.weights(self.plan.teacher)),
             accuracy_pct=accuracy_pct(given, self.test),
             params=parameter_count(model),
-            macs=pruning.macs_after if pruning else self._macs(model),
+            macs=pruning.macs_after if pruning else macs_of(model, self.image_size),
             widths=widths_of(model),
             pruning=pruning,
             epochs=log,
@@ -229,6 +229,3 @@ class Ledger:
 
     def _environment(self) -> dict[str, Any]:
         return {**self.device.facts(), "harness_revision": revision()}
-
-    def _macs(self, model: nn.Module) -> int:
-        return int(tp.utils.count_ops_and_params(model, self.example.to(self.device.torch))[0])

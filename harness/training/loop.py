@@ -163,8 +163,9 @@ class Learner:
             **{name: getattr(self, name) for name in COUNTERS},
             "log": [ended.model_dump() for ended in self.log],
         }
-        with atomic_path(self.checkpoint) as temporary:
-            torch.save(state, temporary)
+        # through Python's own file, whose errors say what is wrong; PyTorch's do not
+        with atomic_path(self.checkpoint) as temporary, temporary.open("wb") as file:
+            torch.save(state, file)
 
     def resume(self) -> None:
         """Resume from the checkpoint where there is one; one that is torn, or of another origin, is deleted."""

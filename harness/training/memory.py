@@ -77,7 +77,7 @@ def _kept_for_backward(model: nn.Module, images: int, size: int, device: Device)
 
 
 def free_bytes(device: Device) -> int:
-    """The free memory in bytes: the GPU's, or the machine's as far as the limits of our control groups allow."""
+    """The free memory in bytes: the GPU's, or what this process may still take of the machine's."""
     if device.torch.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device.torch)
         # PyTorch has reserved more than it uses; the difference is free for us too.

@@ -22,6 +22,7 @@ from harness.datasets import Images, normalise, resize
 from harness.errors import HarnessError
 from harness.files import file_sha256
 from harness.model_files.weights import load_weights, read_metadata, save_weights
+from harness.plan import registry
 from harness.plan.planning import Cell, Plan
 from harness.plan.settings import Calibration, Recipe
 from harness.plan.specs import Pruned, Sparse, Stage, Student, Teacher, code_of
@@ -155,6 +156,13 @@ class Maker:
             raise HarnessError(
                 f"{path}: another network ({_named(given)}{', pruned' if widths_of(model) != full else ''}) "
                 f"than [model] asks for ({_named(spec.network)}); change one of the two"
+            )
+        trained_on = metadata.get("dataset")
+        if trained_on not in (None, self.plan.dataset):
+            given_title, own_title = (registry.find("dataset", name).title for name in (trained_on, self.plan.dataset))
+            raise HarnessError(
+                f"{path}: was trained on {given_title}, and the data set here is {own_title}; "
+                f"name the folder that holds {given_title} (DATA_DIR), or set data.dataset to {trained_on}"
             )
         trained_at = metadata.get("image_size")
         if trained_at not in (None, spec.data.image_size):

@@ -228,9 +228,9 @@ class Decisions:
 
     def _better_here(self, own: Sequence[Record], new: Sequence[Record]) -> str:
         """Why the latencies here are kept; empty where the new ones are better."""
-        if not own or self.replace:
+        if not own:
             return ""
-        if _last(own) >= _last(new):
+        if not self.replace and _last(own) >= _last(new):
             return f"the latencies here are of a later run ({_last(own)})"
         lacking = sorted({record.cell for record in own} - {record.cell for record in new})
         if lacking:

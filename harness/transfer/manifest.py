@@ -144,12 +144,9 @@ def checked_parts(folder: Path, file: Packed) -> list[Path]:
 def join(folder: Path, file: Packed, path: Path, expected: str) -> None:
     """Write a file from its parts; it takes its place only if the hash of what was written is the `expected` one."""
     with atomic_path(path) as temporary:
-        try:
-            with temporary.open("wb") as whole:
-                for part in checked_parts(folder, file):
-                    whole.write(part.read_bytes())
-        except OSError as error:
-            raise HarnessError(f"{path}: cannot be written ({error.strerror})") from error
+        with temporary.open("wb") as whole:
+            for part in checked_parts(folder, file):
+                whole.write(part.read_bytes())
         if (found := file_sha256(temporary)) != expected:
             raise HarnessError(
                 f"{path}: not put in place: came out with SHA-256 {found[:12]}..., expected {expected[:12]}..."

@@ -14,7 +14,7 @@ it, so an error leaves things as they were. A second call finds nothing to do. T
 - An accuracy comes with the answers that it was counted from (harness.predictions), and is refused where these are not
   there or are not the ones that it names.
 - Latencies are taken a bench run at a time or not at all, because a ratio to the teacher holds within its run. A run
-  replaces an earlier one only where it has every model that the earlier one has.
+  replaces an earlier one, and with `replace` a later one, only where it has every model that the one here has.
 """
 
 import json

@@ -134,21 +134,16 @@ def test_one_thread_and_all_are_measured_side_by_side(workshop: Workshop) -> Non
 def measured(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Which cells of which suites were measured, where the processes only say that they have done it."""
     calls: list[str] = []
-    common: dict[str, Any] = {
-        "first_inference_ms": 1.0,
-        "warmup_rounds": 2,
-        "rounds": 11,
-        "distinct_inputs": 11,
-        "cpus": [0],
-    }
-    common |= {"involuntary_switches": 0, "peak_rss_bytes": 1, "agreeing": None}
+    common = {"first_inference_ms": 1.0, "warmup_rounds": 2, "rounds": 11, "distinct_inputs": 11, "cpus": [0]}
+    common |= {"involuntary_switches": 0, "peak_rss_bytes": 1, "agreeing": None, "output_shapes": [[1, 3]]}
     answers = base64.b64encode(encoded(np.zeros(120, np.int64))).decode()
-    common["instruction_set"] = {"way": "none", "cpuid": ["avx2"], "numpy": [], "engine": {}}
-    info = common | {"predictions": answers, "facts": {"convolutions": 1, "nchwc_convolutions": 0}}
+    seen = {"way": "none", "cpuid": ["avx2"], "numpy": [], "engine": {}}
+    facts = {"convolutions": 1, "nchwc_convolutions": 0}
+    info = common | {"predictions": answers, "facts": facts, "instruction_set": seen}
 
     def measure(suite: str, given: Assignment, *_: object) -> dict[str, Any]:
         calls.append(f"{suite.removesuffix('_suite.py')} {given.model.cell}")
-        return {"stats": {"data": [0.001] * 11}, "extra_info": info}
+        return {"stats": {"data": [0.001] * 11}, "extra_info": info, "said": []}
 
     monkeypatch.setattr("harness.bench.latency.measure", measure)
     monkeypatch.setattr("harness.bench.accuracy.measure", measure)
@@ -295,8 +290,12 @@ def test_models_that_fail_are_on_record_and_the_others_are_measured(
         assert record.status == "failed"
         assert record.failure is not None
         assert said in record.failure.message
+        assert str(workshop.folder) not in record.failure.message, "records are published"
         assert f"{record.cell}: {record.stage} failed (error)" in shown.out
-    assert len(list(job.raw.glob("latency-block*-sound.*.json"))) == 4
+    raw = list(job.raw.glob("latency-block*-sound.*.json"))
+    assert len(raw) == 4
+    runs = {json.loads(path.read_text())["benchmarks"][0]["extra_info"]["run"] for path in raw}
+    assert runs == {latency(job, "sound").environment["run"]}, "another run's files have the same names"
     assert not list(job.raw.glob("latency-block001-foreign*")), "a model that failed is not tried in later blocks"
 
 

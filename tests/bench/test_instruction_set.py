@@ -175,18 +175,16 @@ def test_processes_that_see_different_things_give_no_figure(
     workshop: Workshop, python: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As where a container is moved to another host in the middle of a run."""
-    from harness.bench import latency
-
-    real, calls = measure, [0]
+    calls = [0]
 
     def other_from_the_second_on(*arguments: Any) -> dict[str, Any] | Failure:
-        entry = real(*arguments)
+        entry = measure(*arguments)
         calls[0] += 1
         if isinstance(entry, dict) and calls[0] > 1:
             entry["extra_info"]["instruction_set"]["cpuid"].append("avx512f")
         return entry
 
-    monkeypatch.setattr(latency, "measure", other_from_the_second_on)
+    monkeypatch.setattr("harness.bench.latency.measure", other_from_the_second_on)
     asked = job(workshop, python, ["host"])
     assert bench_run.run(asked) == 1
     record = load(

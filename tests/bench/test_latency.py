@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from harness.bench import latency
+from harness.bench import latency, latency_records
 from harness.bench.blocks import conditions
 from harness.bench.context import Context, Limits
 from harness.bench.job import Assignment, Job
-from harness.bench.latency import BESIDE_EVERY, LEAST_BESIDE, measure_latencies, to_process
+from harness.bench.latency import BESIDE_EVERY, LEAST_BESIDE, to_process
+from harness.bench.latency_records import measure_latencies
 from harness.bench.model_input import model_input
 from harness.bench.process import EngineAnswer
 from harness.host.facts import activity
@@ -30,8 +31,8 @@ SEEN: dict[str, Any] = {"way": "none", "cpuid": ["avx2"], "numpy": [], "engine":
 
 def entry(samples: list[float], rounds: int, seen: dict[str, Any] = SEEN) -> dict[str, Any]:
     info = {"first_inference_ms": 3.0, "warmup_rounds": 2, "cpus": [1], "peak_rss_bytes": 5, "involuntary_switches": 6}
-    info["instruction_set"] = seen
-    return {"stats": {"data": samples}, "extra_info": info | {"rounds": rounds, "distinct_inputs": min(rounds, 256)}}
+    info |= {"rounds": rounds, "distinct_inputs": min(rounds, 256), "output_shapes": [[1, 3]], "instruction_set": seen}
+    return {"stats": {"data": samples}, "extra_info": info, "said": []}
 
 
 # --- One process -----------------------------------------------------------------------------------------------------
@@ -303,7 +304,7 @@ def test_what_the_machine_did_during_the_run_is_on_record(bench: Machine, monkey
     before = dict.fromkeys(activity(), 0.0)
     after = before | {"ticks": 1000.0, "stolen_ticks": 50.0, "throttled": 3.0, "cpu_pressure_us": 2e6, "khz": 3e6}
     found = iter([before, after])
-    monkeypatch.setattr(latency, "activity", lambda: next(found))
+    monkeypatch.setattr(latency_records, "activity", lambda: next(found))
     record = bench.run("student").record("student")
     facts = {"steal_pct": 5, "nr_throttled": 3, "cpu_pressure_s": 2, "mhz_before": None, "mhz_after": 3000}
     assert facts.items() <= record.environment.items()

@@ -1,10 +1,13 @@
 import os
+import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import onnx
 import pytest
+from onnx import helper
 
 from harness.bench import process
 from harness.bench.engines import runtime_of
@@ -12,6 +15,8 @@ from harness.bench.job import Assignment
 from harness.bench.model_input import model_input
 from harness.bench.process import EngineAnswer, ask_engine, describe, measure, own_environment
 from harness.errors import HarnessError
+from harness.files import file_sha256
+from harness.host.memory import machine_bytes
 from harness.plan.settings import Bench
 from harness.store.records import Failure
 from tests.bench_kit import OLD_ENGINE, OLD_PYTHON, SETTINGS, Workshop
@@ -28,6 +33,7 @@ def assignment(workshop: Workshop, **changes: object) -> Assignment:
         testset=job.testset,
         settings=job.settings,
         harness_revision="abc",
+        run="run-1",
         engine=CURRENT,
         threads=1,
         cpus=[CPU],
@@ -83,12 +89,48 @@ def test_a_process_on_other_cpus_than_the_chosen_ones_fails(
     assert "not on the chosen" in failing(workshop, "latency_suite.py").message
 
 
+@pytest.mark.parametrize("name", ["work [gpu]", "$HOME and *"])
+def test_a_checkout_may_have_any_name(workshop: Workshop, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """pytest takes a bracket for that of a test's parameters, and a dollar for a variable."""
+    checkout = workshop.folder / name
+    shutil.copytree(process.ROOT / "harness", checkout / "harness", ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(process, "ROOT", checkout)
+    monkeypatch.setattr(process, "SUITES", checkout / "harness/bench")
+    found = measure("latency_suite.py", assignment(workshop), checkout / "out.json", 60)
+    assert isinstance(found, dict), found
+    assert found["extra_info"]["cell"] == "student"
+
+
 def test_a_process_is_warmed_up_and_sampled_by_time_as_well_as_by_count(workshop: Workshop) -> None:
     settings = Bench.model_validate(SETTINGS | {"warmup_s": 0.2, "sampling_s": 0.2})
     found = measure("latency_suite.py", assignment(workshop, settings=settings), workshop.folder / "out.json", 60)
     assert isinstance(found, dict)
     assert found["extra_info"]["warmup_rounds"] > 2
     assert len(found["stats"]["data"]) == found["extra_info"]["rounds"] > 11
+
+
+def test_what_the_engine_prints_is_kept(workshop: Workshop) -> None:
+    given = assignment(workshop)
+    path = given.model.onnx
+    network = onnx.load(path)
+    kernel = network.graph.initializer[0]
+    network.graph.input.append(helper.make_tensor_value_info(kernel.name, kernel.data_type, kernel.dims))
+    onnx.save(network, path)
+    given = given.model_copy(update={"model": given.model.model_copy(update={"onnx_sha256": file_sha256(path)})})
+    found = measure("latency_suite.py", given, workshop.folder / "out.json", 60)
+    assert isinstance(found, dict)
+    assert [line for line in found["said"] if "Initializer kernel appears in graph inputs" in line] == found["said"]
+    assert len(found["said"]) == 1
+
+
+def test_a_process_may_take_no_more_memory_than_there_is(workshop: Workshop) -> None:
+    script = "import resource; print(*resource.getrlimit(resource.RLIMIT_DATA))"
+    command = [sys.executable, "-m", "harness.bench.pinned", str(CPU), "-c", script]
+    done = subprocess.run(
+        command, env={**os.environ, "PYTHONPATH": str(process.ROOT)}, capture_output=True, text=True, check=True
+    )
+    soft, hard = map(int, done.stdout.split())
+    assert 0 < soft == hard <= machine_bytes()
 
 
 def test_an_error_keeps_its_own_words(workshop: Workshop) -> None:

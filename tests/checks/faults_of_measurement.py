@@ -1,12 +1,11 @@
 """Ways to measure a latency wrongly, each with the check that must find it."""
 
 import json
-import math
 from typing import Any
 
 from harness.bench.history import keep
 from harness.store.records import AccuracyRecord, Interval, LatencyRecord
-from tests.checks.planted import BESIDE, CELL, HEADLINE, TEACHER, Bench, fault
+from tests.checks.planted import BESIDE, CELL, EVERY, HEADLINE, TEACHER, Bench, fault, replace_text
 from tests.synthetic import CLOSED, INSTRUCTION_SETS
 
 # Conditions beside the headline: the host's own instruction set, and the target's with another engine.
@@ -140,42 +139,44 @@ def a_single_input_repeated(bench: Bench) -> None:
     bench.processes(lambda _: {"distinct_inputs": 1})
 
 
-@fault("impossible-latency", (CELL, "latency"))
+@fault("unreadable-record", (CELL, "latency"))
 def nan_latency(bench: Bench) -> None:
-    bench.change(LatencyRecord, latency_ms=Interval(value=math.nan, low=math.nan, high=math.nan))
+    replace_text(bench.path(LatencyRecord), f'"value": {bench.get(LatencyRecord).latency_ms.value}', '"value": NaN')
 
 
-@fault("impossible-latency", (CELL, "latency"))
+@fault("false-figure", (CELL, "latency"))
 def latency_typed_by_hand(bench: Bench) -> None:
     latency = bench.get(LatencyRecord).latency_ms
     # inside its interval and among the processes, and yet not what follows from them
     bench.change(LatencyRecord, latency_ms=latency.model_copy(update={"value": latency.value * 0.999}))
 
 
-@fault("impossible-latency", (CELL, "latency"))
+@fault("false-figure", (CELL, "latency"))
 def latency_typed_by_hand_beside_the_headline(bench: Bench) -> None:
     value = bench.get(LatencyRecord, under=BESIDE).latency_ms.value / 2
     bench.change(LatencyRecord, under=BESIDE, latency_ms=Interval(value=value, low=value, high=value))
 
 
-@fault("impossible-latency", (CELL, "latency"))
+@fault("unreadable-record", (CELL, "latency"))
 def ratio_outside_its_interval(bench: Bench) -> None:
-    bench.change(LatencyRecord, ratio_to_teacher=Interval(value=0.5, low=0.501, high=0.502))
+    ratio = bench.get(LatencyRecord).ratio_to_teacher
+    bench.change(LatencyRecord, ratio_to_teacher=ratio.model_copy(update={"low": ratio.high + 0.001}))
 
 
-@fault("impossible-latency", (CELL, "latency"))
+@fault("unreadable-record", (CELL, "latency"))
 def process_median_typed_by_hand(bench: Bench) -> None:
     bench.processes(lambda process: {"median_ms": process.low_ms * 0.9}, lambda place: place == 0)
 
 
-@fault("impossible-latency", (CELL, "latency"))
+@fault("unreadable-record", (CELL, "latency"))
 def process_percentile_typed_by_hand(bench: Bench) -> None:
     bench.processes(lambda process: {"p90_ms": process.median_ms * 0.9}, lambda place: place == 0)
 
 
-@fault("impossible-latency", (TEACHER, "latency"))
+@fault("unreadable-record", (TEACHER, "latency"))
 def control_outside_its_interval(bench: Bench) -> None:
-    bench.change(LatencyRecord, TEACHER, control_ratio=Interval(value=1.0, low=1.001, high=1.002))
+    ratio = bench.get(LatencyRecord, TEACHER).control_ratio
+    bench.change(LatencyRecord, TEACHER, control_ratio=ratio.model_copy(update={"high": 0.9}))
 
 
 @fault("impossible-latency", (CELL, "latency"))
@@ -183,14 +184,21 @@ def done_without_a_latency(bench: Bench) -> None:
     bench.change(LatencyRecord, latency_ms=None)
 
 
-@fault("throttled-run", (CELL, "latency"))
+@fault("throttled-run", *((cell, "latency") for cell in EVERY))
 def throttled(bench: Bench) -> None:
-    bench.environment(LatencyRecord, nr_throttled=17)
+    in_the_whole_run(bench, nr_throttled=17)
 
 
-@fault("stolen-run", (CELL, "latency"))
+@fault("stolen-run", *((cell, "latency") for cell in EVERY))
 def stolen(bench: Bench) -> None:
-    bench.environment(LatencyRecord, steal_pct=12.0)
+    in_the_whole_run(bench, steal_pct=12.0)
+
+
+def in_the_whole_run(bench: Bench, **facts: Any) -> None:
+    """What the machine did during a run is on all of its records."""
+    for cell in EVERY:
+        for under in (HEADLINE, BESIDE):
+            bench.environment(LatencyRecord, cell, under, **facts)
 
 
 @fault("open-container", (CELL, "accuracy"))
@@ -215,12 +223,12 @@ def no_teacher_in_the_run(bench: Bench) -> None:
 
 @fault("control-off", (TEACHER, "latency"))
 def a_teacher_slower_than_itself(bench: Bench) -> None:
-    bench.change(LatencyRecord, TEACHER, control_ratio=Interval(value=1.06, low=1.05, high=1.07))
+    bench.controlled(1.06)
 
 
 @fault("control-off", (TEACHER, "latency"))
 def a_teacher_faster_than_itself_beside_the_headline(bench: Bench) -> None:
-    bench.change(LatencyRecord, TEACHER, BESIDE, control_ratio=Interval(value=0.94, low=0.93, high=0.95))
+    bench.controlled(0.94, BESIDE)
 
 
 @fault("control-off", (TEACHER, "latency"))
@@ -230,12 +238,12 @@ def a_teacher_measured_once(bench: Bench) -> None:
 
 @fault("unusable-interval", (CELL, "latency"))
 def unusable_interval(bench: Bench) -> None:
-    bench.change(LatencyRecord, ratio_to_teacher=Interval(value=0.6, low=0.41, high=0.96))
+    bench.measured(bench.slowed(lambda place: 0.5 + 0.2 * (place % 3)))
 
 
 @fault("wide-interval", (CELL, "latency"))
 def wide_interval(bench: Bench) -> None:
-    bench.change(LatencyRecord, ratio_to_teacher=Interval(value=0.6, low=0.59, high=0.61))
+    bench.measured(bench.slowed(lambda place: 0.6 + 0.02 * (place % 3)))
 
 
 def kept(bench: Bench, **stats: Any) -> None:
@@ -265,9 +273,52 @@ def samples_of_another_measurement(bench: Bench) -> None:
     raw(bench, process.block, [process.low_ms] * (process.rounds - 1))
 
 
-def raw(bench: Bench, block: int, samples_ms: list[float], at: str = "2026-01-02T03:00:00.5+00:00") -> None:
+def raw(bench: Bench, block: int, samples_ms: list[float], run: str = "run-1") -> None:
     """What one process of the cell left, as pytest-benchmark writes it."""
     path = bench.artifacts / "lite/bench" / f"latency-block{block:03d}-{CELL}.{HEADLINE}.json"
     path.parent.mkdir(exist_ok=True)
-    entry = {"stats": {"data": [sample / 1000 for sample in samples_ms]}}
-    path.write_text(json.dumps({"datetime": at, "benchmarks": [entry]}))
+    entry = {"extra_info": {"run": run}, "stats": {"data": [sample / 1000 for sample in samples_ms]}}
+    path.write_text(json.dumps({"benchmarks": [entry]}))
+
+
+@fault("false-figure", (CELL, "latency"))
+def a_ratio_typed_by_hand(bench: Bench) -> None:
+    bench.change(LatencyRecord, ratio_to_teacher=Interval(value=0.5, low=0.499, high=0.501))
+
+
+@fault("false-figure", (TEACHER, "latency"))
+def a_control_typed_by_hand(bench: Bench) -> None:
+    bench.change(LatencyRecord, TEACHER, control_ratio=Interval(value=1, low=0.999, high=1.001))
+
+
+@fault("false-figure", (CELL, "latency"))
+def a_median_typed_by_hand(bench: Bench) -> None:
+    bench.change(LatencyRecord, median_ms=0.001)
+
+
+@fault("false-figure", (CELL, "latency"))
+def a_percentile_typed_by_hand_beside_the_headline(bench: Bench) -> None:
+    bench.change(LatencyRecord, under=BESIDE, p90_ms=bench.get(LatencyRecord, under=BESIDE).p90_ms * 2)
+
+
+@fault("false-figure", (CELL, "latency"))
+def one_record_with_less_steal_than_its_run(bench: Bench) -> None:
+    bench.environment(LatencyRecord, steal_pct=0.0)
+
+
+@fault("false-interval", (CELL, "latency"))
+def a_narrower_interval_typed_by_hand(bench: Bench) -> None:
+    latency = bench.get(LatencyRecord).latency_ms
+    bench.change(LatencyRecord, latency_ms=latency.model_copy(update={"high": latency.value * 1.000001}))
+
+
+@fault("false-interval", (CELL, "latency"))
+def a_narrower_ratio_typed_by_hand_beside_the_headline(bench: Bench) -> None:
+    ratio = bench.get(LatencyRecord, under=BESIDE).ratio_to_teacher
+    bench.change(LatencyRecord, under=BESIDE, ratio_to_teacher=ratio.model_copy(update={"low": ratio.value}))
+
+
+@fault("other-history", *((cell, "latency") for cell in EVERY))
+def steal_changed_in_all_records_of_a_run(bench: Bench) -> None:
+    kept(bench)
+    in_the_whole_run(bench, steal_pct=0.0)

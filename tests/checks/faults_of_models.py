@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from harness.store.records import AccuracyRecord, ExportRecord, Interval, LatencyRecord, TrainRecord, parity_limit
+from harness.store.records import AccuracyRecord, Epoch, ExportRecord, LatencyRecord, TrainRecord, parity_limit
 from tests.checks.planted import CELL, TEACHER, Bench, fault
 from tests.synthetic import CLOSED
 
@@ -88,14 +88,14 @@ def logits_off(bench: Bench) -> None:
     bench.change(ExportRecord, parity_max_abs_diff=1.01 * limit)
 
 
-@fault("parity-lost", (CELL, "export"))
+@fault("unreadable-record", (CELL, "export"))
 def nan_parity(bench: Bench) -> None:
     bench.change(ExportRecord, parity_max_abs_diff=math.nan)
 
 
 @fault("parity-lost", (CELL, "export"))
 def answers_off(bench: Bench) -> None:
-    bench.change(ExportRecord, parity_top1_agreement_pct=97.0)
+    bench.change(ExportRecord, parity_top1_agreement_pct=100 * 248 / 256)
 
 
 def accuracy(bench: Bench, percent: float) -> None:
@@ -109,12 +109,12 @@ def zero_accuracy(bench: Bench) -> None:
     accuracy(bench, 0.0)
 
 
-@fault("impossible-accuracy", (CELL, "accuracy"))
+@fault("unreadable-record", (CELL, "accuracy"))
 def nan_accuracy(bench: Bench) -> None:
     bench.change(AccuracyRecord, accuracy_pct=math.nan)
 
 
-@fault("impossible-accuracy", (CELL, "accuracy"))
+@fault("false-figure", (CELL, "accuracy"))
 def counts_that_do_not_give_the_accuracy(bench: Bench) -> None:
     bench.change(AccuracyRecord, correct=bench.get(AccuracyRecord).correct + 1)
 
@@ -139,7 +139,7 @@ def as_many_right_answers_to_other_images(bench: Bench) -> None:
     bench.change(AccuracyRecord, agreement_pct=93.0)
 
 
-@fault("other-answers", (CELL, "accuracy"))
+@fault("unreadable-record", (CELL, "accuracy"))
 def nan_agreement(bench: Bench) -> None:
     bench.change(AccuracyRecord, agreement_pct=math.nan)
 
@@ -151,4 +151,37 @@ def far_above_the_teacher(bench: Bench) -> None:
 
 @fault("slower-than-teacher", (CELL, "latency"))
 def slower_than_the_teacher(bench: Bench) -> None:
-    bench.change(LatencyRecord, ratio_to_teacher=Interval(value=1.2, low=1.195, high=1.205))
+    bench.measured(bench.slowed(lambda _: 1.2))
+
+
+@fault("false-figure", (CELL, "train"))
+def pruning_that_left_other_parameters(bench: Bench) -> None:
+    edit_pruning(bench, params_after=bench.get(TrainRecord).pruning.params_after // 10)
+
+
+@fault("false-figure", (CELL, "train"))
+def pruning_of_another_teacher_s_size(bench: Bench) -> None:
+    edit_pruning(bench, macs_before=bench.get(TrainRecord).pruning.macs_before + 1)
+
+
+@fault("false-figure", (CELL, "train"))
+def pruning_by_another_amount_than_is_planned(bench: Bench) -> None:
+    edit_pruning(bench, amount=0.35)
+
+
+def edit_pruning(bench: Bench, **changes: Any) -> None:
+    """Change what pruning is said to have done."""
+    bench.change(TrainRecord, pruning=bench.get(TrainRecord).pruning.model_copy(update=changes))
+
+
+@fault("false-figure", (TEACHER, "train"))
+def an_epoch_less_than_the_recipe_has(bench: Bench) -> None:
+    recipe = bench.cell(TEACHER).teacher.recipe
+    assert recipe
+    epoch = Epoch(phase="teacher", loss=1.0, accuracy_pct=50.0, lr=0.1, images_per_s=100.0)
+    bench.change(TrainRecord, TEACHER, epochs=[epoch] * (recipe.epochs - 1))
+
+
+@fault("false-figure", (CELL, "export"))
+def agreement_of_no_whole_number_of_images(bench: Bench) -> None:
+    bench.change(ExportRecord, parity_top1_agreement_pct=99.9)

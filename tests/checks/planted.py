@@ -9,11 +9,11 @@ from typing import Any
 from harness.checks.catalogue import STRICT, Finding, run_checks
 from harness.checks.comparison import compare
 from harness.checks.evidence import read_evidence
-from harness.intervals import estimate
+from harness.intervals import interval, median_process, paired_ratio
 from harness.plan.planning import Cell, Plan
 from harness.store.paths import model_file
 from harness.store.records import Interval, LatencyRecord, Process, Record, StageName, load
-from tests.synthetic import change, fill_results, path_of
+from tests.synthetic import change, fill_results, path_of, plan_for
 
 # A student, and another one.
 CELL, OTHER = "p0.3-bn-gram-s0", "p0.3-l1-base-s0"
@@ -68,11 +68,46 @@ class Bench:
         ]
         self.change(LatencyRecord, under=under, processes=edited)
 
-    def measured(self, processes: list[Process], under: str = HEADLINE) -> None:
-        """Put these processes in place of the cell's, with the latency that follows from them."""
-        value = estimate([process.low_ms for process in processes])
-        latency = Interval(value=value, low=value * 0.99, high=value * 1.01)
-        self.change(LatencyRecord, under=under, processes=processes, latency_ms=latency)
+    def measured(self, processes: list[Process], cell: str = CELL, under: str = HEADLINE) -> None:
+        """Put these processes in place of the cell's, with the figures that follow from them."""
+        self.change(
+            LatencyRecord,
+            cell,
+            under,
+            processes=processes,
+            latency_ms=interval([process.low_ms for process in processes], self.seed),
+            median_ms=median_process(process.median_ms for process in processes),
+            p90_ms=median_process(process.p90_ms for process in processes),
+            ratio_to_teacher=self.ratio(processes, under),
+        )
+
+    def slowed(self, factor: Callable[[int], float], under: str = HEADLINE) -> list[Process]:
+        """The teacher's processes, were each slower by a factor of its place's own."""
+        times = ("low_ms", "median_ms", "p90_ms")
+        return [
+            process.model_copy(update={name: getattr(process, name) * factor(place) for name in times})
+            for place, process in enumerate(self.get(LatencyRecord, TEACHER, under).processes)
+        ]
+
+    def controlled(self, factor: float, under: str = HEADLINE) -> None:
+        """Have the teacher's control be slower than the teacher by a factor."""
+        control = self.slowed(lambda _: factor, under=under)
+        self.change(LatencyRecord, TEACHER, under, control=control, control_ratio=self.ratio(control, under))
+
+    def ratio(self, processes: list[Process], under: str = HEADLINE) -> Interval | None:
+        """The ratio of processes to the teacher's."""
+        teacher = self.get(LatencyRecord, TEACHER, under).processes
+        one, other = ({process.block: process.low_ms for process in some} for some in (processes, teacher))
+        return paired_ratio(one, other, self.seed)
+
+    @property
+    def seed(self) -> int:
+        """What the bench draws by."""
+        return self.plan.settings.bench.seed
+
+    def weights(self, cell: str = CELL) -> Path:
+        """A cell's trained weights."""
+        return self.onnx(cell).with_name("weights.safetensors")
 
     def onnx(self, cell: str = CELL) -> Path:
         """A cell's ONNX file."""
@@ -96,6 +131,8 @@ def make_bench(plan: Plan, folder: Path) -> Bench:
 
 
 Plant = Callable[[Bench], None]
+# Every cell of the plan that faults are planted in.
+EVERY = tuple(cell.id for cell in plan_for("lite", experiments=["prune-0.3"]).cells)
 # Name -> the check that must find it, the rows and stages that the check must name, and the function that plants it.
 FAULTS: dict[str, tuple[str, set[tuple[str, StageName]], Plant]] = {}
 
@@ -109,6 +146,13 @@ def fault(check: str, *rows: tuple[str, StageName]) -> Callable[[Plant], Plant]:
         return plant
 
     return register
+
+
+def replace_text(path: Path, old: str, new: str) -> None:
+    """Change what a record says, past all types."""
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
 
 
 def listed(before: Path, after: Path) -> set[tuple[str, str]]:

@@ -8,6 +8,7 @@ from harness.cli import app
 from harness.errors import HarnessError
 from harness.store.paths import CIFAR_FOLDER
 from harness.store.records import ExportRecord, LatencyRecord
+from tests.checks.faults_of_measurement import wide_interval
 from tests.checks.planted import CELL, Bench
 from tests.synthetic import MATRIX
 
@@ -53,9 +54,7 @@ def test_check_fails_on_errors_and_names_the_row(run: Run, bench: Bench) -> None
 
 
 def test_check_does_not_fail_on_warnings(run: Run, bench: Bench) -> None:
-    ratio = bench.get(LatencyRecord).ratio_to_teacher
-    wide = ratio.model_copy(update={"low": ratio.value * 0.98, "high": ratio.value * 1.02})
-    bench.change(LatencyRecord, ratio_to_teacher=wide)
+    wide_interval(bench)
     result = run("check")
     assert result.exit_code == 0
     assert "warning: " in result.stdout
@@ -84,6 +83,19 @@ def test_report_checks_first_and_shows_the_failing_row(run: Run, bench: Bench, t
     assert "latency record is unreadable" in row
     assert "failed: denormal-weights" in row
     assert len([line for line in table.splitlines() if line.startswith("| P(")]) == 9
+
+
+def test_a_report_of_scratch_results_leaves_the_checkouts_readme_alone(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "checkout").mkdir()
+    monkeypatch.chdir(tmp_path / "checkout")
+    marked = "<!-- table: lite prune-0.3 -->\n<!-- end -->\n"
+    Path("README.md").write_text(marked)
+    assert run("report").exit_code == 0
+    assert Path("README.md").read_text() == marked
+    assert run("report", "--readme", "README.md").exit_code == 0
+    assert "| P(0.3_BN)_KD(3)_SEED(0)" in Path("README.md").read_text()
 
 
 def test_report_names_what_it_wrote_and_what_was_the_same(run: Run, bench: Bench, tmp_path: Path) -> None:

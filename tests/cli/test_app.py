@@ -7,7 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from harness.cli import app
+from harness.errors import HarnessError
 from tests.command import environment, harness, tiny_matrix
 from tests.documents import ROOT
 
@@ -157,6 +160,16 @@ def test_bad_input_is_one_clear_line_and_nothing_is_written(folder: Path, case: 
     (line,) = done.stderr.strip().splitlines()
     assert line.startswith("error: ") and all(word in line for word in wanted), line
     assert sorted(folder.rglob("*")) == before
+
+
+@pytest.mark.parametrize("orig_model", [[], ["--orig-model", "none.pt"]])
+def test_options_of_a_student_are_said_to_have_no_effect_on_a_teacher(folder: Path, orig_model: list[str]) -> None:
+    options = ["--prune-amount", "0.5", "--kd-method", "gram", "--seed", "3", *orig_model]
+    # a size that is refused, so that nothing is trained
+    done = CliRunner().invoke(app, [*one_model("--image-size", "4"), "--matrix", str(folder / "matrix.toml"), *options])
+    assert isinstance(done.exception, HarnessError)
+    said = "Without --orig-model it is the teacher that is trained: --prune-amount, --kd-method can have no effect."
+    assert (said in " ".join(done.stdout.split())) == (not orig_model)
 
 
 def test_a_damaged_data_set_is_named(folder: Path) -> None:

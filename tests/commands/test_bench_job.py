@@ -3,9 +3,10 @@ from pathlib import Path
 
 import pytest
 
+from harness.bench import environments
+from harness.bench.environments import bench_python, bench_pythons
 from harness.bench.job import Identity, Job
-from harness.commands import bench_job as local
-from harness.commands.bench_job import bench_python, bench_pythons, matrix_job, not_exported, run_bench
+from harness.commands.bench_job import matrix_job, not_exported, run_bench, with_those_measured
 from harness.errors import HarnessError
 from harness.plan.planning import Plan
 from harness.plan.settings import engine_environment
@@ -14,7 +15,7 @@ from harness.store.chain import Chain
 from harness.store.paths import Paths
 from harness.store.records import AccuracyRecord, LatencyRecord, identity, load, record_path
 from tests.bench_kit import SETTINGS, Workshop
-from tests.checks.planted import BESIDE, CELL, TEACHER
+from tests.checks.planted import BESIDE, CELL, HEADLINE, TEACHER, Bench, make_bench
 from tests.finished import finish, weights
 from tests.synthetic import plan_for
 
@@ -34,7 +35,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working directory, and a checkout beside it, without any environment."""
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-    monkeypatch.setattr(local, "ROOT", tmp_path / "checkout")
+    monkeypatch.setattr(environments, "ROOT", tmp_path / "checkout")
     return tmp_path / "here"
 
 
@@ -105,7 +106,7 @@ def test_each_model_comes_with_the_identity_of_each_of_its_measurements(here: Pa
     (model,) = (model for model in job_of(plan, tmp_path).models if model.cell == CELL)
     cell = bench.cell(CELL)
     assert list(model.latency) == plan.settings.bench.conditions
-    pairs: list[tuple[Identity, Stage]] = [(model.accuracy["target"], plan.accuracy(cell))]
+    pairs: list[tuple[Identity, Stage]] = [(model.accuracy[plan.settings.bench.isa[0]], plan.accuracy(cell))]
     # what takes its place where the target's instruction set cannot be shown
     pairs += [(model.accuracy["host"], plan.as_host().accuracy(cell))]
     pairs += [(given, plan.latency(cell, name)) for name, given in model.latency.items()]
@@ -138,6 +139,50 @@ def test_without_an_exported_model_there_is_nothing_to_bench(here: Path, tmp_pat
         job_of(plan_for("lite"), tmp_path)
 
 
+# --- One table by itself ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def tables(tmp_path: Path) -> Bench:
+    """Both of lite's experiments, trained and measured."""
+    bench = make_bench(plan_for("lite"), tmp_path)
+    for cell in bench.plan.cells:
+        bench.weights(cell.id).write_bytes(b"weights")
+    return bench
+
+
+def one_table(bench: Bench, name: str) -> Plan:
+    return with_those_measured(plan_for("lite", experiments=[name]), bench.plan, paths_of(bench.results.parent))
+
+
+def test_what_other_tables_show_is_measured_along_with_a_table(tables: Bench) -> None:
+    found = one_table(tables, "prune-0.4")
+    assert {cell.id for cell in found.cells} == {cell.id for cell in tables.plan.cells}
+    job = matrix_job(found, paths_of(tables.results.parent), local=False)
+    assert {model.cell for model in job.models} == {cell.id for cell in tables.plan.cells}
+    assert job.teacher is not None
+
+
+def test_what_has_no_latency_that_could_be_lost_is_not_measured_along(tables: Bench) -> None:
+    for cell in tables.plan.cells:
+        if cell.prune_amount == 0.3:
+            for under in (HEADLINE, BESIDE):
+                tables.path(LatencyRecord, cell.id, under).unlink()
+    asked = plan_for("lite", experiments=["prune-0.4"])
+    assert one_table(tables, "prune-0.4") == asked
+    tables.path(LatencyRecord, TEACHER).unlink()
+    assert one_table(tables, "prune-0.4") == asked
+
+
+def test_a_table_is_not_measured_where_that_would_break_another_one(tables: Bench) -> None:
+    tables.onnx(CELL).unlink()
+    said = rf"prune-0.4: cannot be measured alone.*no ONNX file here.*\({CELL}\).*--results"
+    with pytest.raises(HarnessError, match=said):
+        one_table(tables, "prune-0.4")
+    tables.onnx(CELL).touch()
+    assert len(one_table(tables, "prune-0.4").cells) == len(tables.plan.cells)
+
+
 # --- Code that has changed -------------------------------------------------------------------------------------------
 
 
@@ -165,7 +210,7 @@ def test_a_job_runs_in_the_environment_of_its_headline_engine_whatever_the_calle
     workshop: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     python = Path(".venvs") / engine_environment(OLD) / "bin/python"
-    if not (local.ROOT / python).is_file():
+    if not (environments.ROOT / python).is_file():
         pytest.skip("no .venvs/bench-1.16.0: `make setup` makes it")
     # this process's packages, as in a shell that has them on its path
     packages = next(path for path in sys.path if path.endswith("site-packages"))

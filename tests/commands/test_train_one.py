@@ -4,8 +4,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import onnx
+import onnxruntime
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from harness.architectures import build, network_of, widths_of
 from harness.commands import train_one as one_model
@@ -13,6 +15,7 @@ from harness.commands.train_one import OneModel, export_one, train_one
 from harness.errors import HarnessError
 from harness.files import file_sha256
 from harness.model_files.weights import load_weights, save_weights
+from harness.plan import registry
 from tests.documents import as_toml, put
 from tests.training_kit import CPU, Told, network, same_weights, stop_after, thin, tiny_document
 
@@ -114,6 +117,32 @@ def test_a_model_that_is_there_is_not_trained_again(train: Train, teacher: Path)
     assert file_sha256(made) == before[1]
 
 
+def test_a_model_is_found_by_its_key_whatever_was_trained_after_it(train: Train, teacher: Path, tmp_path: Path) -> None:
+    first = train(replace(STUDENT, teacher=teacher))
+    assert first
+    kept = first.rename(tmp_path / "kept.safetensors")
+    assert train(replace(STUDENT, teacher=teacher, epochs=2)) == first, "another model under the same title"
+    kept.rename(first)
+    assert train(replace(STUDENT, teacher=teacher), keep_going=lambda: pytest.fail("a step was taken")) == first
+
+
+@pytest.mark.parametrize("content", ["foreign weights", "no weights", "folder"])
+def test_what_somebody_else_has_put_there_is_not_overwritten(
+    train: Train, teacher: Path, tmp_path: Path, content: str
+) -> None:
+    place = tmp_path / "out" / f"{TITLE}.safetensors"
+    place.parent.mkdir()
+    if content == "folder":
+        place.mkdir()
+    elif content == "no weights":
+        place.write_text("my notes")
+    else:
+        save_file({"weight": torch.zeros(2)}, place)
+    before = None if place.is_dir() else place.read_bytes()
+    assert "is there already" in refused(train, replace(STUDENT, teacher=teacher))
+    assert place.is_dir() if before is None else place.read_bytes() == before
+
+
 @pytest.mark.parametrize("change", [{"epochs": 2}, {"batch_size": 100}])
 def test_a_model_made_with_other_options_is_not_overwritten(
     train: Train, teacher: Path, change: dict[str, int]
@@ -171,6 +200,55 @@ def test_a_profile_without_a_fallback_needs_its_data(train: Train, tmp_path: Pat
     assert not (tmp_path / "out").exists()
 
 
+def test_a_named_folder_without_the_data_is_an_error(matrix: Path, tmp_path: Path) -> None:
+    with pytest.raises(HarnessError, match=rf"--data-dir {tmp_path}: CIFAR-100 is not in it"):
+        train_one(STUDENT, matrix, "lite", tmp_path / "out", tmp_path, Told(), lambda: True)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("trained_on", ["cifar100", "image_folder"])
+def test_a_teacher_of_another_data_set_is_refused(train: Train, tmp_path: Path, trained_on: str) -> None:
+    """A student of CIFAR-100's teacher would be distilled on drawn images, and nothing would say so."""
+    path = tmp_path / "teacher.safetensors"
+    save_weights(path, network(5), {"image_size": 16, "dataset": trained_on})
+    title = registry.find("dataset", trained_on).title
+    message = refused(train, replace(STUDENT, teacher=path))
+    assert f"was trained on {title}, and the data set here is stand-in images" in message and "DATA_DIR" in message
+
+
+def test_training_says_what_it_trains_on(matrix: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(one_model, "choose_device", lambda precision: CPU)
+    told = Told()
+    train_one(STUDENT, matrix, "quick", tmp_path / "out", None, told, stop_after(1))
+    assert "ResNet50: trained on stand-in images" in told.stages
+    document = tiny_document()
+    put(document, "profile.quick.data.dataset", "cifar100")
+    put(document, "profile.quick.data.fallback", "stand_in")
+    matrix.write_text(as_toml(document), encoding="utf-8")
+    train_one(STUDENT, matrix, "quick", tmp_path / "out", None, told, stop_after(1))
+    said = "trained on stand-in images, in place of CIFAR-100, which can neither be found nor downloaded"
+    assert any(said in stage for stage in told.stages)
+
+
+@pytest.mark.parametrize(("epochs", "warmup"), [(1, 0.25), (2, 0.5), (3, 2)])
+def test_a_warm_up_that_epochs_leave_no_room_for_keeps_its_share(
+    matrix: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, epochs: int, warmup: float
+) -> None:
+    monkeypatch.setattr(one_model, "choose_device", lambda precision: CPU)
+    document = tiny_document()
+    put(document, "profile.quick.data.dataset", "stand_in")
+    put(document, "profile.quick.teacher.epochs", 8)
+    put(document, "profile.quick.teacher.warmup_epochs", 2)
+    matrix.write_text(as_toml(document), encoding="utf-8")
+    told = Told()
+    made = train_one(replace(STUDENT, epochs=epochs), matrix, "quick", tmp_path / "out", None, told, lambda: True)
+    assert made
+    record = json.loads((tmp_path / "out/run/results/quick/train/teacher-s0.json").read_text())
+    assert record["spec"]["recipe"]["warmup_epochs"] == warmup
+    said = f"warm-up: {warmup:g} of {epochs} epochs, the same share as 2 of the profile's 8"
+    assert (said in told.stages) == (epochs < 3)
+
+
 def test_what_fails_in_training_is_an_error(train: Train, tmp_path: Path) -> None:
     model = network()
     torch.nn.init.constant_(model.get_submodule("fc").bias, float("nan"))  # type: ignore[arg-type]
@@ -188,8 +266,10 @@ def said(path: Path) -> dict[str, str]:
 def test_a_stored_model_is_exported_with_what_it_says_about_itself(matrix: Path, tmp_path: Path) -> None:
     path = tmp_path / "P.safetensors"
     save_weights(path, network(), {"cell": "c", "key": "k" * 16, "image_size": 16, "dataset": "stand_in"})
-    done = export_one(path, tmp_path / "p.onnx", matrix, "lite", None)
-    assert done.onnx_sha256 == file_sha256(tmp_path / "p.onnx")
+    made = export_one(path, tmp_path / "p.onnx", matrix, "lite", None)
+    assert made.done.onnx_sha256 == file_sha256(tmp_path / "p.onnx")
+    assert (made.compared_on, made.trained_on_it, made.images) == ("stand-in images", True, 256)
+    assert made.runtime == f"onnxruntime {onnxruntime.__version__}"
     wanted = {"cell": "c", "key": "k" * 16, "title": "P", "image_size": "16", "data": "stand_in"}
     assert {**said(tmp_path / "p.onnx"), **wanted, "weights_sha256": file_sha256(path)} == said(tmp_path / "p.onnx")
 
@@ -207,8 +287,9 @@ def test_a_model_is_not_compared_with_torch_on_other_images_than_it_was_trained_
 def test_a_state_dict_from_elsewhere_goes_by_its_files_name_and_hash(matrix: Path, tmp_path: Path) -> None:
     model = network(pruned=True)
     torch.save(model.state_dict(), tmp_path / "mine.pt")
-    export_one(tmp_path / "mine.pt", tmp_path / "mine.onnx", matrix, "quick", None)
+    made = export_one(tmp_path / "mine.pt", tmp_path / "mine.onnx", matrix, "quick", None)
     found = said(tmp_path / "mine.onnx")
+    assert not made.trained_on_it and "data" not in found, "nobody knows what it was trained on"
     assert (found["cell"], found["title"], found["image_size"]) == ("mine", "mine", "16")
     assert len(found["key"]) == 16
     assert same_weights(load_weights(tmp_path / "mine.pt")[0], model)

@@ -75,7 +75,6 @@ def unattended(machine: Machine, whole_s: float = 36_000.0, **more: Any) -> list
         whole_s=whole_s,
         budget="10h",
         common=common,
-        readme=Path("README.md"),
         say=lambda _: None,
         **more,
     ).run()
@@ -101,6 +100,14 @@ def test_with_time_enough_everything_is_made_in_the_order_of_value_then_measured
     (log,) = logs(machine)
     assert [stage["name"].split()[0] for stage in log["stages"]] == ["train"] * 4 + ["bench", "report"]
     assert log["models"]["done"] == 19 and log["budget"] == "10h"
+
+
+def test_a_document_is_filled_in_only_if_it_is_named(machine: Machine) -> None:
+    """Left to itself the report fills in this checkout's README from this checkout's results, and from no others."""
+    unattended(machine)
+    assert options(machine.calls[-1], "--readme") == []
+    unattended(machine, readme=Path("notes.md"))
+    assert options(machine.calls[-1], "--readme") == ["notes.md"]
 
 
 def test_the_next_call_finds_nothing_to_train(machine: Machine) -> None:

@@ -1,8 +1,15 @@
+import hashlib
+import json
+import shutil
+import ssl
+import subprocess
 import threading
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import ClassVar
 
+import certifi
 import pytest
 from docker.errors import APIError, DockerException, ImageNotFound
 from requests import Response
@@ -89,3 +96,131 @@ def test_an_engine_that_answers_with_an_error_is_not_an_absent_one(
             connect()
         server.shutdown()
     assert caught.value.kind == "engine-refused"
+
+
+# --- Where the docker command would look -----------------------------------------------------------------------------
+
+
+class Engine(BaseHTTPRequestHandler):
+    """An engine that is rootless, which `connect` finds out from its answers and refuses."""
+
+    def do_GET(self) -> None:
+        sound = b'{"ApiVersion": "1.44"}'
+        body = b'{"SecurityOptions": ["name=rootless"], "OSType": "linux"}' if self.path.endswith("info") else sound
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """ca.pem, cert.pem and key.pem of 127.0.0.1, its own authority."""
+    if not shutil.which("openssl"):
+        pytest.skip("no openssl to make certificates with")
+    folder = tmp_path_factory.mktemp("certificates")
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1"]
+    command += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", "key.pem", "-out", "cert.pem"]
+    subprocess.run(command, cwd=folder, capture_output=True, check=True)
+    shutil.copy(folder / "cert.pem", folder / "ca.pem")
+    return folder
+
+
+@pytest.fixture
+def secured(certificates: Path) -> Iterator[str]:
+    """The address of an engine that answers only those who have a certificate."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificates / "cert.pem", certificates / "key.pem")
+    context.load_verify_locations(certificates / "ca.pem")
+    context.verify_mode = ssl.CERT_REQUIRED
+    with ThreadingHTTPServer(("127.0.0.1", 0), Engine) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"tcp://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.fixture
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder of docker's settings, and none of its variables."""
+    for name in ("DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    # authorities of a company's proxy, which have nothing to do with the engine
+    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+        monkeypatch.setenv(name, certifi.where())
+    (tmp_path / "config.json").write_text("{}")
+    return tmp_path
+
+
+def add_context(config: Path, name: str, host: str, certificates: Path | None = None) -> None:
+    """What `docker context create` writes."""
+    place = hashlib.sha256(name.encode()).hexdigest()
+    meta = config / "contexts/meta" / place
+    meta.mkdir(parents=True)
+    endpoint = {"Host": host, "SkipTLSVerify": False}
+    (meta / "meta.json").write_text(json.dumps({"Name": name, "Metadata": {}, "Endpoints": {"docker": endpoint}}))
+    if certificates:
+        shutil.copytree(certificates, config / "contexts/tls" / place / "docker")
+
+
+def found(where: str) -> bool:
+    """Whether `connect` comes to the engine there."""
+    with pytest.raises(ContainerError) as caught:
+        connect()
+    return caught.value.kind == "engine-unusable" and f"the engine at {where} is rootless" in str(caught.value)
+
+
+def test_an_engine_behind_certificates_is_reached_by_variables(
+    config: Path, secured: str, certificates: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", secured)
+    assert not found(secured), "it answers nobody without a certificate"
+    monkeypatch.setenv("DOCKER_TLS_VERIFY", "1")
+    monkeypatch.setenv("DOCKER_CERT_PATH", str(certificates))
+    assert found(secured)
+
+
+@pytest.mark.parametrize("by", ["variable", "use"])
+def test_an_engine_behind_certificates_is_reached_by_a_context(
+    config: Path, secured: str, certificates: Path, monkeypatch: pytest.MonkeyPatch, by: str
+) -> None:
+    add_context(config, "far", secured, certificates)
+    add_context(config, "nobody", "unix:///nobody.sock")
+    if by == "variable":
+        (config / "config.json").write_text('{"currentContext": "nobody"}')
+        monkeypatch.setenv("DOCKER_CONTEXT", "far")
+    else:
+        (config / "config.json").write_text('{"currentContext": "far"}')
+    assert found(secured)
+    # the host is named more closely than a context
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nobody.sock")
+    assert not found(secured)
+
+
+@pytest.mark.parametrize("damage", ["missing", "damaged"])
+def test_a_context_that_cannot_be_read_is_named_and_no_other_engine_is_used(
+    config: Path, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    monkeypatch.setenv("DOCKER_CONTEXT", "far")
+    if damage == "damaged":
+        add_context(config, "far", "unix:///nobody.sock")
+        (next((config / "contexts/meta").iterdir()) / "meta.json").write_text("{")
+    with pytest.raises(
+        ContainerError, match=r"docker context 'far': .*`docker context ls`.*; or use RUNNER=local"
+    ) as caught:
+        connect()
+    assert caught.value.kind == "engine-absent" and "\n" not in str(caught.value)
+
+
+def test_certificates_that_are_missing_are_one_line(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:1")
+    monkeypatch.setenv("DOCKER_TLS_VERIFY", "1")
+    monkeypatch.setenv("DOCKER_CERT_PATH", str(config))
+    with pytest.raises(ContainerError, match="certificate") as caught:
+        connect()
+    assert caught.value.kind == "engine-absent"

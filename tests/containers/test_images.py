@@ -93,12 +93,22 @@ def test_the_files_of_the_bench_image_are_all_that_a_job_needs(workshop: Worksho
     settings = {**SETTINGS, "engines": [OLD_ENGINE]}
     job = workshop.job(workshop.model("student"), settings=settings)
     (workshop.folder / "job.json").write_text(job.model_dump_json())
-    command = [str(OLD_PYTHON), "-m", "harness.bench", str(workshop.folder / "job.json")]
+    command = [str(OLD_PYTHON), "-m", "harness.cli.in_image", "job", str(workshop.folder / "job.json")]
     variables = unpacked(CPU, tmp_path / "image")
     done = subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     record = load(record_path(job.results, job.profile, "accuracy", "student"), AccuracyRecord)
     assert (record.accuracy_pct, record.runtime, record.convolutions) == (100, "onnxruntime 1.16.0", 1)
+
+
+@pytest.mark.skipif(not OLD_PYTHON.is_file(), reason="no .venvs/bench-1.16.0: `make setup` makes it")
+def test_the_files_of_the_bench_image_are_all_that_comparing_files_needs(workshop: Workshop, tmp_path: Path) -> None:
+    model = workshop.model("student")
+    command = [str(OLD_PYTHON), "-m", "harness.cli.in_image", "latency", str(model.onnx), "--minutes", "0.0001"]
+    variables = unpacked(CPU, tmp_path / "image")
+    done = subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "1 thread, onnxruntime 1.16.0, on " in done.stdout.splitlines()[-1]
 
 
 # What `train-matrix --runner local` imports and reads when it is called.
@@ -132,7 +142,7 @@ def test_the_files_of_the_training_image_are_all_that_training_imports(tmp_path:
 
 def test_the_bench_image_has_no_torch_and_only_the_rooms_that_measure() -> None:
     rooms = {file.parts[1] for file in CPU.files if file.parts[0] == "harness" and len(file.parts) > 2}
-    assert rooms == {"bench", "host", "plan", "store"}
+    assert rooms == {"bench", "cli", "commands", "host", "model_files", "plan", "store"}
     assert CPU.environments == ["bench-1.16.0", "bench-current"]
     assert {engine_environment(name) for name in engine_names()} == set(CPU.environments)
     for file in CPU.requirements:

@@ -16,9 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import docker
+import onnx
 import pytest
 
 from harness.bench.job import Job
+from harness.commands.latency_document import LatencyDocument
 from harness.containers import ownership as owner
 from harness.containers.container import OWNER, RUN, ContainerSpec, options, run, sweep
 from harness.containers.docker_engine import ContainerError, connect
@@ -29,7 +31,7 @@ from harness.host.isa.shown import obstacle
 from harness.host.openings import openings
 from harness.plan.cpus import find_cpu
 from harness.store.records import AccuracyRecord, ExportRecord, LatencyRecord, TrainRecord, load, record_path
-from tests.bench_kit import Workshop
+from tests.bench_kit import Workshop, tiny_network
 from tests.command import environment, harness, real_data, tiny_matrix
 
 MEBIBYTE = 2**20
@@ -230,6 +232,44 @@ def test_the_bench_image_has_no_compiler_no_torch_and_no_installer(
     script = "command -v cc gcc uv pip pip3; ls -d /opt/*/lib/python3*/site-packages/torch /opt/*/bin/pip; exit 0"
     assert run(client, replace(spec, command=[script])) == 0
     assert not [line for line in spec.log.read_text().splitlines() if line.startswith("/")]
+
+
+def compared(tmp_path: Path) -> tuple[Path, list[str]]:
+    """A folder with a model, and what the image is told to do with it: little enough for a test."""
+    models = tmp_path / "models"
+    models.mkdir()
+    onnx.save(tiny_network(8, 1.0, {}), models / "a.onnx")
+    return models, ["latency", str(models / "a.onnx"), "--minutes", "0.0001", "--json"]
+
+
+def test_any_onnx_files_are_compared_in_the_image(
+    client: docker.DockerClient, spec: ContainerSpec, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    models, command = compared(tmp_path)
+    memory = 1024 * MEBIBYTE
+    closed = replace(spec, entrypoint=None, command=command, readable=[models], writable=[], memory_bytes=memory)
+    assert run(client, closed) == 0
+    found = LatencyDocument.model_validate_json(capsys.readouterr().out)
+    assert found.conditions[0].runtime == "onnxruntime 1.16.0"
+    assert found.machine["enclosure"]["cpus"] == spec.cpus
+    assert found.machine["enclosure"]["memory_bytes"] == memory
+    assert found.harness_revision != "unknown"
+
+
+@pytest.mark.negative
+def test_in_an_open_container_nothing_is_compared(client: docker.DockerClient, cpu: Built, tmp_path: Path) -> None:
+    models, command = compared(tmp_path)
+    mounted = {str(models): {"bind": str(models), "mode": "rw"}}
+    container = client.containers.create(cpu.id, command, volumes=mounted, labels={RUN: "open"})
+    try:
+        container.start()
+        assert container.wait()["StatusCode"] == 2
+        said = container.logs().decode()
+    finally:
+        container.remove(force=True)
+    assert said.startswith("error: the container is not closed as it should be: ")
+    assert "its root file system can be written to" in said and "models can be written to" in said
+    assert "Start it with: docker run --rm --network none --read-only" in said
 
 
 @pytest.fixture

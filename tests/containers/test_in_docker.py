@@ -7,7 +7,7 @@ import pytest
 from harness.bench.job import Job
 from harness.commands.bench_job import matrix_job
 from harness.containers import in_docker
-from harness.containers.container import ContainerSpec, machine_memory, options
+from harness.containers.container import ContainerSpec, options
 from harness.containers.images import CPU, Built
 from harness.containers.in_docker import (
     bench,
@@ -21,6 +21,7 @@ from harness.containers.in_docker import (
 )
 from harness.containers.runner import Docker
 from harness.errors import HarnessError
+from harness.host.memory import total_bytes
 from harness.store.paths import Paths
 from tests.bench_kit import machine
 from tests.checks.planted import Bench
@@ -140,7 +141,7 @@ def test_training_may_write_the_folders_of_the_profile_and_only_read_the_rest(be
     assert spec.environment["HARNESS_IMAGE"] == IMAGE
     assert spec.environment["DATA_DIR"] == str(bench_of.results.parent / "data")
     assert spec.cpus is None and spec.shm_bytes >= GIBIBYTE
-    assert 0.5 * machine_memory() < spec.memory_bytes < machine_memory()
+    assert 0.5 * total_bytes() < spec.memory_bytes < total_bytes()
     assert spec_of(bench_of, memory="2g").memory_bytes == 2 * GIBIBYTE
 
 

@@ -62,14 +62,16 @@ def test_a_whole_data_set_is_found_and_nothing_is_downloaded(official: Path, set
     assert provide(settings, official) == "cifar100"
 
 
+@pytest.mark.parametrize("given_by", ["", "--data-dir x"])
 @pytest.mark.parametrize("name", ["train", "test", "meta"])
 def test_a_damaged_file_is_named_and_never_replaced_by_the_fallback(
-    official: Path, settings: Settings, name: str
+    official: Path, settings: Settings, name: str, given_by: str
 ) -> None:
     path = official / MARKER / name
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(HarnessError, match=rf"{MARKER}/{name}: not the official file.*DATA_DIR"):
-        provide(settings, official)
+    with pytest.raises(HarnessError, match=rf"{MARKER}/{name}: not the official file.*DATA_DIR") as caught:
+        provide(settings, official, given_by)
+    assert ("download failed" in str(caught.value)) == (given_by == "")
 
 
 def test_a_file_that_is_damaged_after_it_was_verified_is_noticed(official: Path) -> None:
@@ -126,6 +128,26 @@ def test_an_interrupted_download_leaves_nothing_that_stands_in_the_way_of_the_ne
     assert provide(settings, tmp_path / "data") == "stand_in"
     assert not DATASET.find(tmp_path / "data", NONE)
     assert list((tmp_path / "data").iterdir()) == []
+
+
+def cut_short(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+@pytest.mark.parametrize("damage", [cut_short, Path.unlink], ids=["cut short", "missing"])
+@pytest.mark.parametrize("name", ["train", "meta"])
+def test_a_download_that_is_not_whole_is_made_again(
+    official: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch, name: str, damage: Callable[[Path], None]
+) -> None:
+    whole = dict(cifar100.OFFICIAL)
+    downloading(write_fake, monkeypatch)
+    monkeypatch.setattr(cifar100, "OFFICIAL", whole)
+    damage(official / MARKER / name)
+    with pytest.raises(HarnessError, match=rf"{MARKER}/{name}: "):
+        provide(settings, official, "--data-dir x")
+    assert provide(settings, official) == "cifar100"
+    assert DATASET.find(official, NONE)
+    assert [path.name for path in official.iterdir() if path.name != "matrix"] == [MARKER]
 
 
 # --- Loading ---------------------------------------------------------------------------------------------------------

@@ -11,10 +11,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from harness.datasets import Dataset, Images, cifar100, load, normalise, provide, resize, save_testset
+from harness.datasets import Dataset, Images, cifar100, load, normalise, provide, provide_for, resize, save_testset
 from harness.errors import HarnessError
 from harness.plan import registry
+from harness.plan.planning import teacher_cell
 from harness.plan.settings import Settings
+from harness.store.paths import Paths
+from harness.store.records import TrainRecord, identity, save
 from tests.drop_in import DATASET, imported
 from tests.training_kit import tiny_settings
 
@@ -44,25 +47,40 @@ def test_where_a_download_fails_and_there_is_no_fallback_the_reason_and_the_reme
         provide(settings(tmp_path, **NO_FALLBACK), tmp_path)
 
 
+@pytest.mark.parametrize("option", [True, False], ids=["--data-dir", "DATA_DIR"])
 @pytest.mark.parametrize("changes", [{}, NO_FALLBACK], ids=["fallback", "no fallback"])
-def test_a_data_dir_without_the_data_is_an_error_and_never_a_reason_for_the_fallback(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
+def test_a_named_folder_without_the_data_is_an_error_and_never_a_reason_for_the_fallback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], option: bool
 ) -> None:
     monkeypatch.setattr(cifar100.Cifar100, "fetch", unwanted)
-    monkeypatch.setenv("DATA_DIR", str(tmp_path))
-    with pytest.raises(HarnessError, match=f"DATA_DIR={tmp_path}: CIFAR-100 is not in it.*unset DATA_DIR"):
-        provide(settings(tmp_path, **changes), tmp_path)
+    if not option:
+        monkeypatch.setenv("DATA_DIR", str(tmp_path))
+    given_by = f"--data-dir {tmp_path}" if option else ""
+    with pytest.raises(HarnessError, match=f"{given_by or 'DATA_DIR=' + str(tmp_path)}: CIFAR-100 is not in it"):
+        provide(settings(tmp_path, **changes), tmp_path, given_by)
 
 
 def unwanted(*_: Any) -> None:
     raise AssertionError("nothing is to be downloaded")
 
 
-def test_no_download_where_none_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cifar100.Cifar100, "fetch", unwanted)
-    assert provide(settings(tmp_path), tmp_path, download=False) == "stand_in"
-    with pytest.raises(HarnessError, match="not downloaded"):
-        provide(settings(tmp_path, **NO_FALLBACK), tmp_path, download=False)
+def test_no_fallback_takes_the_place_of_what_models_on_record_were_trained_on(tmp_path: Path) -> None:
+    paths = Paths(tmp_path / "results", tmp_path / "artifacts", tmp_path / "data")
+    tiny = settings(tmp_path)
+    assert provide_for(paths, tiny, "quick") == "stand_in"
+    for dataset in ("stand_in", "cifar100"):
+        teacher = teacher_cell(tiny, dataset)
+        about = identity("quick", teacher.id, teacher.title, teacher.trained)
+        record = TrainRecord(status="done", finished_at="", seconds=0.0, environment={}, **about)
+        save(paths.results, record)
+        if dataset == "stand_in":
+            assert provide_for(paths, tiny, "quick") == "stand_in"
+        else:
+            said = (
+                r"CIFAR-100 is not in .*DATA_DIR=.*; the models of profile quick that are on record were trained on it"
+            )
+            with pytest.raises(HarnessError, match=said):
+                provide_for(paths, tiny, "quick")
 
 
 def test_a_failed_download_leaves_the_sockets_time_limit_unchanged(tmp_path: Path) -> None:

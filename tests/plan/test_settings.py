@@ -85,6 +85,12 @@ def test_an_engines_version_is_the_one_that_its_environment_pins(engine: str) ->
     assert re.findall(rf"^{package}==([^ ;\\]+)", pins, re.MULTILINE) == [version]
 
 
+def test_an_engine_of_any_version_is_not_for_a_matrix(load: Load, document: dict[str, Any]) -> None:
+    put(document, "bench.engines", ["onnxruntime-here"])
+    with pytest.raises(HarnessError, match=r"bench: engines: onnxruntime-here can be any version; name one"):
+        load(document)
+
+
 # --- Axes ------------------------------------------------------------------------------------------------------------
 
 
@@ -188,6 +194,7 @@ BAD: list[tuple[str, Any, list[str]]] = [
     ("data.fallback", "mnist", ["data.fallback: unknown dataset 'mnist'; allowed: cifar100"]),
     ("data.augment", ["mixup"], ["data.augment[0]", "'crop'", "'mixup'"]),
     ("data.augment", ["study", "cutout"], ['data: augment: "study" is a whole pipeline and stands alone']),
+    ("data.augment", ["flip", "crop", "flip"], ["data.augment: a value is named twice"]),
     ("data.train_images", 60_000, ["data: train_images: cifar100 has 50000 training images (got 60000)"]),
     ("data.image_size", 4, ["data.image_size", "greater than or equal to 8"]),
     ("precision", "auto", ["precision", "'bf16' or 'fp32' (got 'auto')"]),
@@ -199,6 +206,8 @@ BAD: list[tuple[str, Any, list[str]]] = [
     ("profile.full.teacher.warmup_epochs", 150, ["teacher: warmup_epochs: must be below epochs (150)"]),
     ("profile.lite.student.warmup_epochs", 1, ["profile.lite.student: warmup_epochs: must be below epochs (1)"]),
     ("profile.lite.student.image_sizes", [16, 24], ["student: image_sizes: names 2 epochs of 1"]),
+    ("teacher.momentum", 0.0, ["teacher: nesterov: has no effect without momentum; set nesterov = false"]),
+    ("student.schedule", "exponential", ["student: gamma: an exponential schedule needs one below 1"]),
     ("student.image_sizes", [4], ["student.image_sizes[0]", "greater than or equal to 8"]),
     ("student.schedule", "step", ["student.schedule", "'cosine', 'linear', 'exponential' or 'constant'"]),
     ("pruning.round_to", "sometimes", ["pruning.round_to: ", "integer", "'auto'"]),
@@ -213,6 +222,12 @@ BAD: list[tuple[str, Any, list[str]]] = [
     ("bench.threads", [0], ["bench.threads", "greater than or equal to 1", "'all'"]),
     ("bench.runtimes", ["current"], ["bench.runtimes: unknown key; allowed: engines, isa, threads"]),
     ("protocol.study.stages", 2, ["protocol.study: stages", "joint"]),
+    ("protocol.study.temperature", 2.0, ["protocol.study: temperature", "joint"]),
+    ("protocol.study.label_weight", 0.5, ["protocol.study: label_weight", "joint"]),
+    ("protocol.study.feature_weight", {"gram": 2.0}, ["protocol.study: feature_weight", "joint"]),
+    ("protocol.controlled.feature_weight", {"base": 2.0}, ["feature_weight: base learns from no features"]),
+    ("protocol.controlled.keep_for", ["gram", "gram"], ["protocol.controlled.keep_for", "twice"]),
+    ("protocol.study.sparse_for", ["bn", "bn"], ["protocol.study.sparse_for: a value is named twice"]),
     ("protocol.study.keep_for", ["kl"], ["protocol.study.keep_for", "'kl'", "fmse, gram", "'own'"]),
     ("protocol.study.sparse_for", ["l0"], ["protocol.study.sparse_for", "'l0'", "bn, gn, l1"]),
     ("protocol.study.features", "mean", ["protocol.study.features", "'sum' or 'norm'"]),

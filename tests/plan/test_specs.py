@@ -190,7 +190,7 @@ CHANGES: list[tuple[str, Any, Decides]] = [
     ("experiment.2.seed", [4, 3, 2, 1, 0], nothing),
     ("protocol.controlled.keep_for", ["gram", "fmse"], nothing),
     ("protocol.controlled.sparse_for", ["gn", "bn", "l1"], nothing),
-    ("protocol.controlled.feature_weight", {"base": 2.0, "gram": 1.0}, nothing),
+    ("protocol.controlled.feature_weight", {"gram": 1.0}, nothing),
     ("profile.quick.teacher.epochs", 9, nothing),
 ]
 

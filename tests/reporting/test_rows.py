@@ -13,7 +13,6 @@ from harness.store.records import (
     AccuracyRecord,
     ExportRecord,
     Failure,
-    Interval,
     LatencyRecord,
     Record,
     Rounded,
@@ -27,7 +26,7 @@ from harness.store.records import (
 )
 from tests.documents import Load
 from tests.reporting.plans import own_plan
-from tests.synthetic import TRAINING, change, common, fill_results, path_of, plan_for
+from tests.synthetic import TRAINING, change, common, fill_results, measure, path_of, plan_for
 
 CELL = "p0.3-bn-gram-s0"
 
@@ -146,7 +145,7 @@ def test_a_row_that_fails_a_check_says_so_and_stays(plan: Plan, tmp_path: Path) 
 
 def test_a_warning_does_not_fail_a_row(plan: Plan, tmp_path: Path) -> None:
     fill_results(plan, tmp_path)
-    change(tmp_path, plan, CELL, LatencyRecord, ratio_to_teacher=Interval(value=1.2, low=1.19, high=1.21))
+    measure(tmp_path, plan, CELL, 1.2)
     assert not rows_of(plan, tmp_path)[CELL].problems
 
 

@@ -22,7 +22,7 @@ from harness.store.records import AccuracyRecord, ExportRecord, Interval, Latenc
 from harness.store.records import load as load_record
 from tests.documents import Load
 from tests.reporting.plans import own_plan, write_methods
-from tests.synthetic import change, fill_results, path_of, plan_for, processes
+from tests.synthetic import TEACHER_MS, change, fill_results, measure, path_of, plan_for
 
 SIX = ["Model Name", "Latency (ms)", "Accuracy (%)", "Parameters (M)", "Pruning", "KD"]
 
@@ -46,14 +46,11 @@ def test_figures_are_the_records(tmp_path: Path) -> None:
     change(tmp_path, plan, cell, AccuracyRecord, accuracy_pct=99.88, correct=9_988)
     change(tmp_path, plan, cell, TrainRecord, accuracy_pct=99.88)
     change(tmp_path, plan, cell, ExportRecord, params=12_345_678)
-    ratio = Interval(value=0.6249, low=0.6151, high=0.6349)
-    latency = Interval(value=9.8765, low=9.8, high=9.9)
-    timed = processes(plan, latency.value)
-    change(tmp_path, plan, cell, LatencyRecord, latency_ms=latency, ratio_to_teacher=ratio, processes=timed)
+    measure(tmp_path, plan, cell, 9.8765 / TEACHER_MS)
     row = {header: cells[1] for header, cells in table_of(plan, tmp_path).items()}
     assert row["Model Name"] == "P(0.3_BN)_KD(3)_SEED(0)"
     assert (row["Latency (ms)"], row["Accuracy (%)"], row["Parameters (M)"]) == ("9.88", "99.88", "12.3")
-    assert row["Latency ratio"] == "0.62 [0.62, 0.63]"
+    assert row["Latency ratio"] == "0.64 [0.63, 0.64]"
     assert row["MACs ratio"] == "0.66"
     assert "Note" not in row
 
@@ -137,11 +134,10 @@ def test_what_the_teacher_differs_from_itself_by_is_no_difference(tmp_path: Path
     plan = plan_for("full", experiments=["prune-0.3"])
     fill_results(plan, tmp_path)
     cell = "p0.3-bn-gram-s0"
-    change(tmp_path, plan, cell, LatencyRecord, ratio_to_teacher=Interval(value=0.985, low=0.98, high=0.99))
+    measure(tmp_path, plan, cell, 0.985)
     row = table_of(plan, tmp_path)["Model Name"].index("P(0.3_BN)_KD(3)_SEED(0)")
     assert table_of(plan, tmp_path)["Latency ratio"][row] == "0.98 [0.98, 0.99]"
-    off = Interval(value=1.02, low=1.01, high=1.03)
-    change(tmp_path, plan, plan.teacher.id, LatencyRecord, control_ratio=off)
+    measure(tmp_path, plan, plan.teacher.id, 1, again=1.02)
     assert table_of(plan, tmp_path)["Latency ratio"][row] == "≈ 0.98 [0.98, 0.99]"
 
 

@@ -1,12 +1,15 @@
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from harness.errors import HarnessError
 from harness.plan.loading import load_settings
+from harness.plan.planning import teacher_cell
 from harness.plan.settings import Settings
 from harness.store.paths import Paths, answers_file, data_root, has_dataset, model_file
+from harness.store.records import TrainRecord, identity, record_path, save
 from tests.synthetic import MATRIX, plan_for
 
 
@@ -33,6 +36,7 @@ def test_data_dir_may_name_the_folder_or_the_one_above(monkeypatch: pytest.Monke
     assert data_root() == Path("/some/where")
     monkeypatch.setenv("DATA_DIR", "/some/where/cifar-100-python")
     assert data_root() == Path("/some/where")
+    assert data_root(Path("/given/cifar-100-python")) == Path("/given")
     monkeypatch.delenv("DATA_DIR")
     assert data_root() == Path("data")
 
@@ -43,6 +47,45 @@ def test_the_fallback_is_used_once_it_has_been_used_until_the_data_is_there(path
     assert (paths.dataset(quick, "quick"), paths.dataset_is_known(quick, "quick")) == ("stand_in", True)
     (paths.data / "cifar-100-python").mkdir(parents=True)
     assert (paths.dataset(quick, "quick"), paths.dataset_is_known(quick, "quick")) == ("cifar100", True)
+
+
+def on_record(paths: Paths, settings: Settings, dataset: str, **changes: Any) -> None:
+    """Put a teacher on record that was trained on a data set."""
+    teacher = teacher_cell(settings, dataset)
+    about = identity("quick", teacher.id, teacher.title, teacher.trained)
+    fields = {"status": "done", "finished_at": "", "seconds": 0.0, "environment": {}, **about, **changes}
+    save(paths.results, TrainRecord(**fields))
+
+
+def test_without_the_data_at_hand_it_is_what_the_models_on_record_were_trained_on(
+    paths: Paths, quick: Settings
+) -> None:
+    """A shell in which DATA_DIR is forgotten must not call finished models untrained."""
+    use_fallback(paths)
+    on_record(paths, quick, "cifar100")
+    assert (paths.dataset(quick, "quick"), paths.dataset_is_known(quick, "quick")) == ("cifar100", True)
+    on_record(paths, quick, "stand_in")
+    assert (paths.dataset(quick, "quick"), paths.dataset_is_known(quick, "quick")) == ("stand_in", True)
+    (paths.data / "cifar-100-python").mkdir(parents=True)
+    assert paths.dataset(quick, "quick") == "cifar100"
+
+
+@pytest.mark.parametrize("damage", ["failed", "unreadable", "of no data set", "of another data set"])
+def test_a_record_that_names_no_data_set_of_the_profile_says_nothing(
+    paths: Paths, quick: Settings, damage: str
+) -> None:
+    use_fallback(paths)
+    on_record(paths, quick, "cifar100", **({"status": "failed"} if damage == "failed" else {}))
+    if damage == "unreadable":
+        record_path(paths.results, "quick", "train", "teacher-s0").write_text("{")
+    elif damage == "of no data set":
+        on_record(paths, quick, "cifar100", spec={})
+    elif damage == "of another data set":
+        on_record(paths, quick, "image_folder")
+        # trained on something else before matrix.toml was changed: what is not here is to be fetched
+        assert paths.dataset(quick, "quick") == "cifar100"
+        return
+    assert paths.dataset(quick, "quick") == "stand_in"
 
 
 def test_a_profile_without_a_fallback_has_its_data_set_alone(paths: Paths) -> None:

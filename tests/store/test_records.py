@@ -1,5 +1,6 @@
 import json
 import tempfile
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +31,13 @@ from harness.store.records import (
     record_path,
     save,
 )
-from tests.synthetic import plan_for
+from tests.synthetic import plan_for, records_for
 
 KEY = "v2-0123456789abcdef"
 NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
-COUNTS = st.integers(0, 2**53)
+UNSIGNED, POSITIVE = st.floats(0, allow_infinity=False), st.floats(0, allow_infinity=False, exclude_min=True)
+PERCENT = st.floats(0, 100)
+WHOLE, COUNTS = st.integers(0, 2**53), st.integers(1, 2**53)
 JSON = st.recursive(
     st.none() | st.booleans() | COUNTS | NUMBERS | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4),
@@ -55,48 +58,61 @@ def records(kind: type[Record], **fields: st.SearchStrategy[Any]) -> st.SearchSt
         "code_kept": st.lists(DIGESTS, max_size=2),
         "status": st.just("done"),
         "finished_at": st.just("2026-01-01T00:00:00+00:00"),
-        "seconds": NUMBERS,
+        "seconds": UNSIGNED,
         "environment": TABLES,
     }
     return st.builds(kind, **{**common, **fields})
 
 
-INTERVALS = st.builds(Interval, value=NUMBERS, low=NUMBERS, high=NUMBERS)
+def ordered(numbers: st.SearchStrategy[Any], *names: str) -> st.SearchStrategy[dict[str, Any]]:
+    """Fields whose values do not fall in this order."""
+    return st.lists(numbers, min_size=len(names), max_size=len(names)).map(
+        lambda values: dict(zip(names, sorted(values), strict=True))
+    )
+
+
+INTERVALS = ordered(NUMBERS, "low", "value", "high").map(lambda values: Interval(**values))
 PROCESSES = st.builds(
-    Process,
-    block=COUNTS,
-    order=COUNTS,
-    first_inference_ms=NUMBERS,
-    warmup_rounds=COUNTS,
+    lambda percentiles, with_p90, **fields: Process(
+        **fields, **(percentiles if with_p90 else {**percentiles, "p90_ms": None})
+    ),
+    ordered(POSITIVE, "low_ms", "median_ms", "p90_ms"),
+    st.booleans(),
+    block=WHOLE,
+    order=WHOLE,
+    first_inference_ms=POSITIVE,
+    warmup_rounds=WHOLE,
     rounds=COUNTS,
-    low_ms=NUMBERS,
-    median_ms=NUMBERS,
-    p90_ms=st.none() | NUMBERS,
-    cpus=st.lists(COUNTS, max_size=3),
-    peak_rss_bytes=COUNTS,
-    involuntary_switches=COUNTS,
+    cpus=st.lists(WHOLE, max_size=3),
+    peak_rss_bytes=WHOLE,
+    involuntary_switches=WHOLE,
     distinct_inputs=COUNTS,
 )
 CONDITIONS = st.sampled_from(["onnxruntime-1.16.0-host-threads-1", "onnxruntime-current-host-threads-all"])
 PRUNINGS = st.builds(
-    Pruning, amount=NUMBERS, kept_layers=st.lists(st.text(max_size=5), max_size=3), accuracy_after_pct=NUMBERS
+    lambda channels, ranked, params, macs, **fields: Pruning(**channels, **ranked, **params, **macs, **fields),
+    *(ordered(COUNTS, f"{what}_after", f"{what}_before") for what in ("channels", "ranked", "params", "macs")),
+    amount=st.floats(0, 1, exclude_min=True, exclude_max=True),
+    kept_layers=st.lists(st.text(max_size=5), max_size=3),
+    accuracy_before_calibration_pct=PERCENT,
+    accuracy_after_pct=PERCENT,
 )
-EPOCHS = st.builds(Epoch, phase=st.text(max_size=5), loss=NUMBERS, lr=NUMBERS, images_per_s=NUMBERS)
+EPOCHS = st.builds(Epoch, phase=st.text(max_size=5), loss=NUMBERS, lr=UNSIGNED, images_per_s=UNSIGNED)
 ANY_RECORD = st.one_of(
     records(
         TrainRecord,
-        accuracy_pct=st.none() | NUMBERS,
+        accuracy_pct=st.none() | PERCENT,
         widths=st.none() | st.dictionaries(st.text(max_size=5), COUNTS, max_size=3),
         pruning=st.none() | PRUNINGS,
         epochs=st.lists(EPOCHS, max_size=3),
     ),
-    records(ExportRecord, onnx_bytes=st.none() | COUNTS, parity_max_abs_diff=st.none() | NUMBERS),
+    records(ExportRecord, onnx_bytes=st.none() | COUNTS, parity_max_abs_diff=st.none() | UNSIGNED),
     records(
         LatencyRecord,
         condition=CONDITIONS,
         onnx_sha256=st.text(max_size=5),
         runtime=st.text(max_size=5),
-        threads=COUNTS,
+        threads=WHOLE,
         latency_ms=st.none() | INTERVALS,
         processes=st.lists(PROCESSES, max_size=2),
         control_ratio=st.none() | INTERVALS,
@@ -104,7 +120,7 @@ ANY_RECORD = st.one_of(
         session=TABLES,
         warnings=st.lists(st.text(max_size=5), max_size=2),
     ),
-    records(AccuracyRecord, onnx_sha256=st.text(max_size=5), runtime=st.text(max_size=5), correct=st.none() | COUNTS),
+    records(AccuracyRecord, onnx_sha256=st.text(max_size=5), runtime=st.text(max_size=5), correct=st.none() | WHOLE),
 )
 
 
@@ -141,6 +157,41 @@ def test_what_is_saved_is_what_is_loaded(tmp_path_factory: pytest.TempPathFactor
     again = path.read_bytes()
     save(results, load(path, type(record)))
     assert path.read_bytes() == again
+
+
+@pytest.mark.parametrize(
+    ("kind", "place", "value"),
+    [
+        (AccuracyRecord, "accuracy_pct", 100.1),
+        (AccuracyRecord, "accuracy_pct", float("nan")),
+        (AccuracyRecord, "images", 0),
+        (AccuracyRecord, "seconds", -1.0),
+        (AccuracyRecord, "finished_at", "2026-01-02"),
+        (TrainRecord, "macs", -1),
+        (TrainRecord, "pruning.accuracy_after_pct", float("inf")),
+        (TrainRecord, "pruning.params_after", 10**12),
+        (ExportRecord, "parity_max_abs_diff", float("nan")),
+        (LatencyRecord, "ratio_to_teacher.low", 7.0),
+        (LatencyRecord, "processes.0.low_ms", 1e9),
+        (LatencyRecord, "processes.0.first_inference_ms", 0.0),
+    ],
+)
+def test_a_figure_that_nothing_can_have_is_no_record(
+    tmp_path: Path, kind: type[Record], place: str, value: float | str
+) -> None:
+    plan = plan_for("quick")
+    (record,) = (one for one in records_for(plan, plan.cells[1]) if type(one) is kind)
+    path = save(tmp_path, record)
+    document = json.loads(path.read_text())
+    *parents, name = (int(part) if part.isdigit() else part for part in place.split("."))
+    table = reduce(lambda found, part: found[part], parents, document)
+    assert name in table
+    table[name] = value
+    path.write_text(json.dumps(document))
+    with pytest.raises(
+        HarnessError, match=rf"not a {kind.stage} record \({parents[0] if parents else name}.*delete it"
+    ):
+        load(path, kind)
 
 
 def latency(condition: str) -> LatencyRecord:
@@ -212,7 +263,15 @@ def test_a_foreign_record_is_an_error_that_names_it(tmp_path: Path, damage: byte
     path.parent.mkdir(parents=True)
     path.write_bytes(damage)
     with pytest.raises(HarnessError, match=r"not an? accuracy record"):
-        find(tmp_path, "quick", "p0.3-bn-gram-s0", KEY, AccuracyRecord)
+        load(path, AccuracyRecord)
+    assert find(tmp_path, "quick", "p0.3-bn-gram-s0", KEY, AccuracyRecord) is None, "to be made again"
+
+
+@pytest.mark.parametrize("field", ["cell", "profile"])
+def test_a_record_of_another_cell_or_profile_is_not_found_in_its_place(tmp_path: Path, field: str) -> None:
+    path = save(tmp_path, accuracy())
+    path.write_text(path.read_text().replace(f'"{field}": "', f'"{field}": "another-'))
+    assert find(tmp_path, "quick", "p0.3-bn-gram-s0", KEY, AccuracyRecord) is None
 
 
 def test_a_record_of_another_stage_is_refused(tmp_path: Path) -> None:
@@ -301,6 +360,26 @@ def test_a_failed_record_carries_its_reason_and_no_figures(tmp_path: Path) -> No
     assert found == record
     assert found is not None and found.status == "failed" and found.failure == failure
     assert found.accuracy_pct is None
+
+
+@pytest.mark.parametrize(
+    ("said", "kept"),
+    [
+        ("{cwd}/artifacts/lite/bench/a.log: see there", "artifacts/lite/bench/a.log: see there"),
+        ("/home/me/study/model.onnx: cut short", "model.onnx: cut short"),
+        ("Load from '/tmp/x-1/model.onnx' failed (/opt/lib/y.so)", "Load from 'model.onnx' failed (y.so)"),
+        ("30 images/s, 3/4, see https://onnx.ai/docs/x", "30 images/s, 3/4, see https://onnx.ai/docs/x"),
+        ("see artifacts/lite/failure.txt", "see artifacts/lite/failure.txt"),
+    ],
+)
+def test_a_failure_names_no_folder_of_the_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str, kept: str
+) -> None:
+    (folder := tmp_path / "work [gpu]").mkdir()
+    monkeypatch.chdir(folder)
+    failure = Failure(kind="error", message=said.format(cwd=folder))
+    assert failure.message == kept
+    assert Failure.model_validate_json(failure.model_dump_json()) == failure
 
 
 # --- Atomic files ----------------------------------------------------------------------------------------------------

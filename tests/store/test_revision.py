@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.store import revision as module
 from harness.store.revision import revision, revision_of
 
 
@@ -84,3 +85,15 @@ def test_an_image_says_which_revision_it_was_built_from(monkeypatch: pytest.Monk
     monkeypatch.setenv("HARNESS_REVISION", "0123456789ab")
     assert revision() == "0123456789ab"
     revision.cache_clear()
+
+
+def test_a_package_that_is_installed_somewhere_is_named_by_its_version(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may lie in an environment inside somebody else's repository, whose commit says nothing of it."""
+    monkeypatch.delenv("HARNESS_REVISION", raising=False)
+    monkeypatch.setattr(module, "ROOT", checkout)
+    monkeypatch.setattr(module, "version", lambda _: "1.2.3")
+    assert revision.__wrapped__() == "version 1.2.3"
+    (checkout / "pyproject.toml").touch()
+    assert revision.__wrapped__() == revision_of(checkout)

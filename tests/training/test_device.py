@@ -1,7 +1,12 @@
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
 
+from harness.host import cgroups
 from harness.training import device
 from harness.training.device import Device, choose_device, cpu_name, emulates_bf16
 from tests.training_kit import CPU
@@ -29,6 +34,21 @@ def test_the_precision_is_the_one_asked_for_whatever_the_processor_has(
 def test_on_a_cpu_freed_memory_is_kept(kept: list[None]) -> None:
     choose_device("fp32", cuda=False)
     assert len(kept) == 1
+
+
+@pytest.mark.parametrize(("quota", "threads"), [("max", 4), ("250000", 2), ("800000", 4), ("30000", 1)])
+def test_there_are_no_more_threads_than_a_quota_of_cpu_time_has_work_for(
+    tree: Callable[[dict[str, str]], Path], monkeypatch: pytest.MonkeyPatch, quota: str, threads: int
+) -> None:
+    group = {"proc/self/cgroup": "0::/here\n", "sys/fs/cgroup/here/cpu.max": f"{quota} 100000"}
+    monkeypatch.setattr(cgroups, "limits", partial(cgroups.limits, tree(group)))
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        choose_device("fp32", cuda=False)
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_without_a_gpu_it_is_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,3 +1,4 @@
+import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -6,7 +7,10 @@ import psutil
 import pytest
 import torch
 
+from harness.containers import in_docker
 from harness.host import cgroups
+from harness.host.facts import environment
+from harness.host.memory import total_bytes
 from harness.plan.specs import Choice, Network
 from harness.training import memory
 from harness.training.memory import SHARE, Footprint, fitting, free_bytes, measure, side_by_side
@@ -90,6 +94,7 @@ def test_more_cores_leave_room_for_fewer(monkeypatch: pytest.MonkeyPatch) -> Non
 def on(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Be on a recorded machine, as far as control groups go."""
     monkeypatch.setattr(cgroups, "free_memory", partial(cgroups.free_memory, root))
+    monkeypatch.setattr(cgroups, "limits", partial(cgroups.limits, root))
 
 
 GROUPS = {
@@ -110,13 +115,18 @@ GROUPS = {
 
 
 @pytest.mark.parametrize("version", GROUPS)
-def test_the_limit_of_a_group_around_this_process_counts(
+def test_every_room_sees_the_limit_of_a_group_around_this_process(
     tree: Callable[[dict[str, str]], Path], monkeypatch: pytest.MonkeyPatch, version: int
 ) -> None:
-    on(tree(GROUPS[version]), monkeypatch)
+    root = tree(GROUPS[version])
+    facts = environment([min(os.sched_getaffinity(0))], root)
+    on(root, monkeypatch)
     assert free_bytes(CPU) == 350
+    assert total_bytes() == 1000 == facts["cgroup"]["memory_bytes"]
+    assert in_docker._most_memory() == 0, "a container gets a part of it, in whole pages"
 
 
 def test_without_a_limit_free_is_what_the_machine_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     on(tmp_path, monkeypatch)
     assert free_bytes(CPU) == pytest.approx(psutil.virtual_memory().available, rel=0.2)
+    assert total_bytes() == psutil.virtual_memory().total

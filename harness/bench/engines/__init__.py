@@ -15,22 +15,22 @@ alone, so it may import what only that environment has. Nothing else in the benc
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
-from harness.bench.job import ModelFile
+from harness.bench.job import OnnxFile
 from harness.errors import HarnessError
 from harness.plan import registry
 from harness.plan.specs import engine_plugin
 
-Array = npt.NDArray[np.float32]
-# float32 images [N, 3, size, size] -> float32 logits [N, classes]
-Infer = Callable[[Array], Array]
-# The names that every exported model gives its one input and its one output.
-INPUT, OUTPUT = "input", "output"
+Array = npt.NDArray[Any]
+# a model's inputs by name -> its outputs in the file's order
+Infer = Callable[[Mapping[str, Array]], list[Array]]
+# What an engine opens: a file's bytes, or the path of one whose external data lies beside it.
+Content = bytes | Path
 
 
 class Engine(ABC):
@@ -49,7 +49,7 @@ class Engine(ABC):
         """
 
     @abstractmethod
-    def open(self, model: bytes, threads: int) -> Infer:
+    def open(self, model: Content, threads: int) -> Infer:
         """Load an ONNX file with `options(threads)`, and return the function that the bench times.
 
         Whatever can be done once per model belongs here, not in that function. Any exception means that the engine
@@ -65,7 +65,7 @@ class Engine(ABC):
         """
         return {}
 
-    def facts(self, model: bytes, threads: int) -> dict[str, Any]:
+    def facts(self, model: Content, threads: int) -> dict[str, Any]:
         """What is worth knowing about how the engine runs this model; asked once per model, never while it is timed.
 
         `convolutions` (how many there are) and `nchwc_convolutions` (how many of them the engine computes in a blocked
@@ -85,15 +85,15 @@ def runtime_of(name: str) -> str:
     return f"{registry.find('engine', engine_plugin(name)).label} {load_engine(name).version()}"
 
 
-def open_model(engine: Engine, model: ModelFile, threads: int) -> Infer:
+def open_model(engine: Engine, model: OnnxFile, threads: int) -> Infer:
     """Open exactly the file that the job means. HarnessError names a file that is another one or cannot be loaded."""
-    data = model.read()
+    content = model.content()
     try:
-        return engine.open(data, threads)
+        return engine.open(content, threads)
     except MemoryError:
         raise
     except Exception as error:  # engines' exceptions share no base class
         reason = " ".join(str(error).split()) or type(error).__name__
         raise HarnessError(
-            f"{model.onnx}: version {engine.version()} of the engine cannot load it ({reason}); export the model again"
+            f"{model.onnx}: version {engine.version()} of the engine cannot load it ({reason}); {model.remedy}"
         ) from error

@@ -1,12 +1,13 @@
 """ONNX Runtime on the CPU: the reference study's 1.16.0, and the current one."""
 
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import onnxruntime
 
-from harness.bench.engines import INPUT, OUTPUT, Array, Engine, Infer
+from harness.bench.engines import Array, Content, Engine, Infer
 
 TITLE = "ONNX Runtime"
 VARIANTS = {
@@ -46,15 +47,15 @@ class OnnxRuntime(Engine):
             "session.set_denormal_as_zero": "1",
         }
 
-    def open(self, model: bytes, threads: int) -> Infer:
+    def open(self, model: Content, threads: int) -> Infer:
         session = onnxruntime.InferenceSession(model, self.session_options(threads), providers=[PROVIDER])
 
-        def infer(images: Array) -> Array:
-            return session.run([OUTPUT], {INPUT: images})[0]
+        def infer(inputs: Mapping[str, Array]) -> list[Array]:
+            return session.run(None, inputs)
 
         return infer
 
-    def facts(self, model: bytes, threads: int) -> dict[str, Any]:
+    def facts(self, model: Content, threads: int) -> dict[str, Any]:
         """How many convolutions there are, and how many of them run in NCHWc, the runtime's fast layout.
 
         Where channel counts do not fit the CPU's vector width the runtime falls back on plain NCHW, which can cost more
@@ -102,7 +103,7 @@ class OnnxRuntime(Engine):
         sums = session.run(None, {"left": np.full((1, length), 255, np.uint8)})[0]
         return bool((sums == 255 * 127 * length).all())
 
-    def _optimised(self, model: bytes, threads: int) -> Any:
+    def _optimised(self, model: Content, threads: int) -> Any:
         """The graph as the runtime has optimised it, which it can write as an ONNX file."""
         import onnx
 
@@ -113,7 +114,8 @@ class OnnxRuntime(Engine):
             # The runtime warns that the file suits this machine only, which is the point of it.
             options.log_severity_level = 3
             onnxruntime.InferenceSession(model, options, providers=[PROVIDER])
-            return onnx.load(path).graph
+            # Weights beside a model stay there.
+            return onnx.load(path, load_external_data=False).graph
 
     def session_options(self, threads: int) -> onnxruntime.SessionOptions:
         """The options as the runtime takes them."""

@@ -43,7 +43,8 @@ def test_the_version_is_the_installed_package_s() -> None:
 def test_a_model_that_is_opened_can_be_run() -> None:
     infer = ENGINE.open(tiny_network(8, 1.0, {}).SerializeToString(), threads=1)
     images = np.stack([np.full((3, 8, 8), value, np.float32) for value in (1, 2)])
-    np.testing.assert_allclose(infer(images), [[1] * 3, [2] * 3])
+    (output,) = infer({"input": images})
+    np.testing.assert_allclose(output, [[1] * 3, [2] * 3])
 
 
 @pytest.mark.parametrize("threads", [1, 2])

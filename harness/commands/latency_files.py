@@ -1,0 +1,396 @@
+"""`harness latency`: which of several ONNX files is faster, and by how much. Any files, with no provenance.
+
+They are measured as `make bench` measures a matrix: in blocks of fresh pinned processes, interleaved, the first file
+twice, until every ratio to it is known. Nothing is left on disk.
+"""
+
+import os
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from harness import intervals
+from harness.bench.blocks import Condition, Settling, Subject, conditions, subjects
+from harness.bench.environments import bench_pythons, find_python
+from harness.bench.job import Assignment, DrawnInput, OnnxFile
+from harness.bench.latency import Run, Series, measure_blocks, what_happened
+from harness.bench.process import EngineAnswer, ask_engine
+from harness.bench.remarks import remarks
+from harness.commands.latency_document import (
+    ConditionFound,
+    FileFound,
+    Gate,
+    LatencyDocument,
+    Timing,
+    Verdict,
+    read_baseline,
+)
+from harness.commands.latency_inputs import Wanted, drawn_inputs
+from harness.commands.latency_words import sentence
+from harness.errors import HarnessError
+from harness.host import enclosure
+from harness.host.cpus import Topology, read_topology
+from harness.host.facts import activity, environment
+from harness.host.isa.shown import Shown, show
+from harness.model_files.onnx_file import OnnxFacts, read_facts
+from harness.plan import registry
+from harness.plan.cpus import find_cpu
+from harness.plan.settings import ESTIMATOR, HERE, Bench, Target, engine_names
+from harness.store.records import Failure, Interval, now
+from harness.store.revision import revision
+
+# The reference study's engine, where its environment has been made; else whichever this Python has.
+USUAL, OWN = "onnxruntime-1.16.0", "onnxruntime"
+# A file may be of any size: of one that takes seconds an inference, a process times only so many.
+ROUNDS, WARMUP_ROUNDS = 11, 5
+# An interval needs some; with fewer than Bench.blocks nothing counts as settled.
+LEAST_BLOCKS = 3
+PROCESS_S = 600.0
+# Set in the image: measure only in a container that is closed as `make bench` closes its own.
+IN_IMAGE = "HARNESS_IN_IMAGE"
+GATE = 1.05
+DEFAULT_TARGET = "i9-9900K"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked for. Engines by their names in matrix.toml, or "onnxruntime" for the one of this Python."""
+
+    files: Sequence[Path]
+    engines: Sequence[str] = ()
+    threads: Sequence[int | Literal["all"]] = (1,)
+    # the CPU whose instruction set the engines are shown; this machine's own where there is none
+    target: str | None = None
+    inputs: Wanted = field(default_factory=Wanted)
+    precision_pct: float = 1.0
+    minutes: float = 2.0
+    seed: int = 0
+    # how long a process times inferences, and how many blocks there are at least before anything counts as settled
+    sampling_s: float = 1.0
+    blocks: int = 12
+    max_ratio: float | None = None
+    baseline: Path | None = None
+
+
+def measure_files(request: Request) -> LatencyDocument:
+    """Measure the files of a request together.
+
+    A file that cannot be run has a failure in the document, and the others are measured. HarnessError where a file is
+    no ONNX file that could be run, or the first one fails, or the machine lacks what is asked for.
+    """
+    started = time.monotonic()
+    facts = [read_facts(path) for path in request.files]
+    inputs = drawn_inputs(facts, request.inputs)
+    titles = _titles(request.files)
+    baseline = read_baseline(request.baseline) if request.baseline else None
+    topology = read_topology()
+    settings = bench_settings(request, topology)
+    found = conditions(settings, topology)
+    enclosed = _enclosure(request.files)
+    pythons = bench_pythons(settings.engines)
+    counts = sorted({condition.threads for condition in found})
+    shown = _shown(settings, found, pythons)
+    engines = {name: ask_engine(name, pythons[name], counts) for name in settings.engines}
+    machine = {**environment(found[0].cpus), "enclosure": enclosed}
+    if baseline:
+        _require_comparable(baseline, request, titles, inputs, machine, engines[found[0].engine], found[0])
+    before = activity()
+    with tempfile.TemporaryDirectory(prefix="harness-latency-") as scratch:
+        run = _prepared(request, facts, titles, inputs, settings, found, pythons, shown, Path(scratch))
+        settled = measure_blocks(run, 60 * request.minutes, f"raise --minutes ({request.minutes:g})")
+        for one in run.series.values():
+            one.failure = one.failure and _with_log(one.failure)
+    happened, warnings = what_happened(before, activity())
+    if failure := run.series[Subject("file0", run.headline)].failure:
+        raise HarnessError(_named(facts[0], failure))
+    files = [
+        FileFound(
+            file=str(one.path),
+            title=title,
+            onnx_sha256=one.sha256,
+            external_sha256=dict(one.external_sha256),
+            size_bytes=one.size_bytes,
+            params=one.params,
+            opset=one.opset,
+            inputs=drawn,
+            output_shapes=run.series[Subject(name, run.headline)].output_shapes,
+            timings=[_timing(run, name, condition, baseline, title) for condition in found],
+        )
+        for name, one, title, drawn in zip(_names(facts), facts, titles, inputs, strict=True)
+    ]
+    document = LatencyDocument(
+        sentence="",
+        finished_at=now(),
+        seconds=time.monotonic() - started,
+        harness_revision=revision(),
+        estimator=ESTIMATOR,
+        seed=request.seed,
+        precision_pct=request.precision_pct,
+        settled=settled,
+        blocks=run.blocks,
+        conditions=[_condition(run, one, engines[one.engine], request.target) for one in found],
+        files=files,
+        warnings=list(dict.fromkeys([*warnings, *(text for one in found for text in one.warnings)])),
+        machine={**machine, **happened},
+        gate=_gate(request, files),
+    )
+    return document.model_copy(update={"sentence": sentence(document)})
+
+
+def bench_settings(request: Request, topology: Topology) -> Bench:
+    """The request as the bench's own settings. HarnessError where an engine is unknown or has no environment."""
+    own = registry.names("engine")
+    known = [*engine_names(), *own]
+    engines = list(request.engines) or [USUAL if find_python(USUAL) else OWN]
+    if unknown := next((name for name in engines if name not in known), None):
+        raise HarnessError(f"--engine {unknown}: unknown; allowed: {', '.join(known)}")
+    engines = [f"{name}-{HERE}" if name in own else name for name in engines]
+    threads = [topology.usable_cores if count == "all" else count for count in request.threads]
+    if max(threads) > (most := len(topology.cores)):
+        raise HarnessError(
+            f"--threads {max(threads)}: this process may use {most} physical cores; name at most so many"
+        )
+    return Bench(
+        engines=list(dict.fromkeys(engines)),
+        threads=list(dict.fromkeys(threads)),
+        precision_pct=request.precision_pct,
+        minutes_per_model=request.minutes / len(request.files),
+        blocks=request.blocks,
+        sampling_s=request.sampling_s,
+        rounds=ROUNDS,
+        warmup_rounds=WARMUP_ROUNDS,
+        seed=request.seed,
+        isa=["target" if request.target else "host"],
+        # Of the host's own instruction set nothing is compared with a target.
+        target=Target(name=find_cpu(request.target or DEFAULT_TARGET).name),
+    )
+
+
+def _shown(settings: Bench, found: Sequence[Condition], pythons: Mapping[str, Path]) -> dict[str, Shown]:
+    """How each engine is shown the instruction set. HarnessError where it cannot be: that was the question."""
+    return {one.engine: show(one.isa, settings.target.cpu, one.engine, pythons[one.engine]) for one in found}
+
+
+def _enclosure(files: Sequence[Path]) -> dict[str, Any] | None:
+    """What the container is closed to; None outside the image. HarnessError where it is open."""
+    if not os.environ.get(IN_IMAGE):
+        return None
+    # What it was started with is all that there is to compare it with: any CPUs and any memory are as they should be.
+    mine = enclosure.facts({}, files, [])
+    asked = {"cpus": mine["cpus"], "memory_bytes": mine["memory_bytes"]}
+    return enclosure.check(asked, inputs=[path.absolute() for path in files], outputs=[], remedy=DOCKER)
+
+
+DOCKER = (
+    "Start it with: docker run --rm --network none --read-only --tmpfs /tmp --cap-drop ALL "
+    "--security-opt no-new-privileges -v FOLDER:/models:ro IMAGE latency /models/FILE.onnx ..."
+)
+
+
+def _names(files: Sequence[OnnxFacts]) -> list[str]:
+    """The bench's own names of the files, which are part of file names: any text can be in a path."""
+    return [f"file{number}" for number in range(len(files))]
+
+
+def _titles(files: Sequence[Path]) -> list[str]:
+    """What tables call the files: their names, or as much of their paths as tells them apart, or a number beside it."""
+    titles: list[str] = []
+    for path in files:
+        title = path.name if sum(other.name == path.name for other in set(files)) == 1 else str(path)
+        again = sum(one == title or one.startswith(f"{title} (") for one in titles)
+        titles.append(f"{title} ({again + 1})" if again else title)
+    return titles
+
+
+def _prepared(
+    request: Request,
+    facts: Sequence[OnnxFacts],
+    titles: Sequence[str],
+    inputs: Sequence[list[DrawnInput]],
+    settings: Bench,
+    found: Sequence[Condition],
+    pythons: dict[str, Path],
+    shown: dict[str, Shown],
+    scratch: Path,
+) -> Run:
+    names = _names(facts)
+    by_condition = {condition.name: condition for condition in found}
+    models = {
+        name: OnnxFile(
+            cell=name,
+            title=title,
+            onnx=one.path.absolute(),
+            onnx_sha256=one.sha256,
+            external_sha256=dict(one.external_sha256),
+        )
+        for name, title, one in zip(names, titles, facts, strict=True)
+    }
+    drawn = dict(zip(names, inputs, strict=True))
+    # One file alone has nothing to be compared with.
+    reference = names[0] if len(names) > 1 else None
+    series = {
+        subject: Series(models[subject.model].title, by_condition[subject.condition])
+        for subject in subjects(names, reference, list(by_condition))
+    }
+    first = series[Subject(names[0], found[0].name)]
+
+    def assign(subject: Subject, block: int) -> Assignment:
+        # Without the first file there is nothing to compare with: no time is spent on the others.
+        if first.failure:
+            raise HarnessError(_named(facts[0], _with_log(first.failure)))
+        condition = by_condition[subject.condition]
+        return Assignment(
+            model=models[subject.model],
+            input=drawn[subject.model],
+            settings=settings,
+            harness_revision=revision(),
+            engine=condition.engine,
+            shown=shown[condition.engine],
+            threads=condition.threads,
+            cpus=list(condition.cpus),
+            block=block,
+            failure=scratch / f"{subject.model}.failure.json",
+        )
+
+    return Run(
+        settings=settings,
+        headline=found[0].name,
+        reference=reference,
+        series=series,
+        assign=assign,
+        pythons=pythons,
+        raw=scratch,
+        process_s=PROCESS_S,
+        settling=Settling.start(settings),
+        least_blocks=LEAST_BLOCKS,
+    )
+
+
+def _with_log(failure: Failure) -> Failure:
+    """The failure with the last line of the process's log in place of the log's name: it is removed with the run."""
+    text, see, log = failure.message.rpartition("; see ")
+    if not see:
+        return failure
+    printed = Path(log).read_text(encoding="utf-8", errors="replace") if Path(log).is_file() else ""
+    last = next((line.strip() for line in reversed(printed.splitlines()) if line.strip()), "it printed nothing")
+    return failure.model_copy(update={"message": f"{text} ({last})"})
+
+
+def _named(file: OnnxFacts, failure: Failure) -> str:
+    """Why a file could not be run, in a line that names it."""
+    return failure.message if str(file.path) in failure.message else f"{file.path}: {failure.message}"
+
+
+def _condition(run: Run, condition: Condition, engine: EngineAnswer, target: str | None) -> ConditionFound:
+    evidence = (one.instruction_set for subject, one in run.series.items() if subject.condition == condition.name)
+    return ConditionFound(
+        target=find_cpu(target).name if target else None,
+        instruction_set=next((one for one in evidence if one), None),
+        name=condition.name,
+        runtime=engine.runtime,
+        threads=condition.threads,
+        cpus=list(condition.cpus),
+        session=engine.options[condition.threads],
+    )
+
+
+def _timing(run: Run, name: str, condition: Condition, baseline: LatencyDocument | None, title: str) -> Timing:
+    subject = Subject(name, condition.name)
+    one, again = run.series[subject], run.series.get(Subject(name, condition.name, control=True))
+    if one.failure:
+        return Timing(condition=condition.name, failure=one.failure)
+    observed = list(one.observations.values())
+    reference = run.reference_of(condition.name)
+    headline = condition.name == run.headline
+    return Timing(
+        condition=condition.name,
+        latency_ms=intervals.interval(observed, run.settings.seed),
+        median_ms=intervals.median_process(process.median_ms for process in one.processes),
+        p90_ms=intervals.median_process(process.p90_ms for process in one.processes),
+        ratio=run.ratio(subject),
+        change=_change(baseline, title, one, reference, run.settings.seed) if baseline and headline else None,
+        again_ratio=run.ratio(Subject(name, condition.name, control=True)) if again and not again.failure else None,
+        processes=one.processes,
+        again=again.processes if again else [],
+        warnings=[*intervals.instability(observed), *remarks(one.said)],
+    )
+
+
+# --- The gate --------------------------------------------------------------------------------------------------------
+
+
+def _require_comparable(
+    baseline: LatencyDocument,
+    request: Request,
+    titles: Sequence[str],
+    inputs: Sequence[list[DrawnInput]],
+    machine: dict[str, Any],
+    engine: EngineAnswer,
+    headline: Condition,
+) -> None:
+    """HarnessError where a change since the baseline would be another machine's, engine's or input's."""
+    target = find_cpu(request.target).name if request.target else "the machine's own"
+    before, first = {one.title: one for one in baseline.files}, baseline.conditions[0]
+    for what, now_is, was in (
+        ("CPU", machine["cpu"], baseline.machine.get("cpu")),
+        ("engine", engine.runtime, first.runtime),
+        ("number of threads", headline.threads, first.threads),
+        ("instruction set", target, first.target or "the machine's own"),
+    ):
+        if now_is != was:
+            raise HarnessError(f"{request.baseline}: its {what} is {was}, and here it is {now_is}: not comparable")
+    for title, drawn in zip(titles, inputs, strict=True):
+        if title not in before:
+            raise HarnessError(f"{request.baseline}: has no file {title}; it has {', '.join(before)}")
+        if before[title].inputs != drawn:
+            raise HarnessError(f"{request.baseline}: {title} had other inputs: {_spelled(before[title].inputs)}")
+
+
+def _spelled(inputs: Sequence[DrawnInput]) -> str:
+    return ", ".join(f"{one.name}: {one.dtype} {one.shape}" for one in inputs)
+
+
+def _change(baseline: LatencyDocument, title: str, one: Series, reference: Series | None, seed: int) -> Interval | None:
+    """What became of a file since the baseline."""
+    before = next(file for file in baseline.files if file.title == title).timings[0]
+    anchor = baseline.files[0].timings[0]
+    if not before.processes:
+        return None
+    if reference and reference is not one and len(baseline.files) > 1 and anchor.processes:
+        was, is_ = (before.observations, anchor.observations), (one.observations, reference.observations)
+        return intervals.change_of_ratios(was, is_, seed)
+    return intervals.change_of_estimates(list(before.observations.values()), list(one.observations.values()), seed)
+
+
+def _gate(request: Request, files: Sequence[FileFound]) -> Gate | None:
+    if request.max_ratio is None and request.baseline is None:
+        return None
+    most = request.max_ratio or GATE
+    noise = files[0].timings[0].again_ratio
+    verdicts = {}
+    for number, one in enumerate(files):
+        timing = one.timings[0]
+        judged = timing.change if request.baseline else timing.ratio if number else None
+        if judged:
+            verdicts[one.title] = verdict(judged, most, request.precision_pct, noise)
+        elif request.baseline:
+            verdicts[one.title] = "unclear"
+    return Gate(against="baseline" if request.baseline else "reference", max_ratio=most, verdicts=verdicts)
+
+
+def verdict(found: Interval, most: float, precision_pct: float, noise: Interval | None) -> Verdict:
+    """Whether a ratio lies beyond what is allowed.
+
+    It does only where all of its interval does, by more than the first file is off itself in the A/A control. An
+    interval that holds the limit says that no such thing was shown, provided that it is as narrow as was wanted.
+    """
+    off = abs(noise.value - 1) if noise else 0.0
+    if found.low > most * (1 + off):
+        return "beyond"
+    if found.low > most:
+        return "unclear"
+    narrow = intervals.halfwidth_pct(found) <= precision_pct
+    return "within" if found.high <= most or narrow else "unclear"
