@@ -137,7 +137,9 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     common = {"first_inference_ms": 1.0, "warmup_rounds": 2, "rounds": 11, "distinct_inputs": 11, "cpus": [0]}
     common |= {"involuntary_switches": 0, "peak_rss_bytes": 1, "agreeing": None, "output_shapes": [[1, 3]]}
     answers = base64.b64encode(encoded(np.zeros(120, np.int64))).decode()
-    info = common | {"predictions": answers, "facts": {"convolutions": 1, "nchwc_convolutions": 0}}
+    seen = {"way": "none", "cpuid": ["avx2"], "numpy": [], "engine": {}}
+    facts = {"convolutions": 1, "nchwc_convolutions": 0}
+    info = common | {"predictions": answers, "facts": facts, "instruction_set": seen}
 
     def measure(suite: str, given: Assignment, *_: object) -> dict[str, Any]:
         calls.append(f"{suite.removesuffix('_suite.py')} {given.model.cell}")
