@@ -86,7 +86,7 @@ def checkout(tmp_path: Path) -> Path:
     (tmp_path / "wheels").mkdir()
     shutil.copy(ROOT / "Makefile", folder)
     (folder / ".venvs/uv/bin/uv").symlink_to(UV)
-    for name in ("setup", "train", "dev", "bench-1.16.0", "bench-current"):
+    for name in ("setup", "train", "dev"):
         (folder / f"requirements/{name}.txt").write_text(wheel(tmp_path / "wheels", "1.0"))
     shutil.copy(folder / "requirements/setup.txt", folder / ".venvs/uv/.made")
     return folder
@@ -167,7 +167,9 @@ def test_what_is_laid_over_an_environment_is_made_again_with_it(made: Path) -> N
     assert "==>" not in set_up(made, dev).stdout
     pin(made, "2.0")
     (made / "requirements/dev.txt").write_text((made / "requirements/train.txt").read_text())
-    told = set_up(made, dev).stdout
+    done = set_up(made, dev)
+    assert done.returncode == 0, done.stderr
+    told = done.stdout
     assert told.index("training and reports") < told.index("tests and linters")
     assert "==>" not in set_up(made, dev).stdout
 
@@ -180,9 +182,13 @@ def test_goals_are_made_one_after_the_other_however_many_jobs_make_may_run(tmp_p
     python = tmp_path / ".venvs/main/bin/python"
     python.write_text('#!/bin/sh\necho "$3 begins"; sleep 0.1; echo "$3 ends"\n')
     python.chmod(0o755)
-    for stamp, pins in {"main": "train", "bench-1.16.0": "bench-1.16.0", "bench-current": "bench-current"}.items():
+    benches = ("bench-1.16.0", "bench-current")
+    for stamp, pins in {"main": "train", "isa": "isa", **{name: name for name in benches}}.items():
         (tmp_path / f".venvs/{stamp}").mkdir(exist_ok=True)
         shutil.copy(tmp_path / f"requirements/{pins}.txt", tmp_path / f".venvs/{stamp}/.made")
+    for name in benches:
+        (tmp_path / f".venvs/isa/{name}").mkdir()
+        (tmp_path / f".venvs/isa/{name}/.made").touch()
     done = make("-j4", "train-matrix", "bench", "report", folder=tmp_path)
     verbs = [f"{verb} {what}" for verb in ("train-matrix", "bench", "report") for what in ("begins", "ends")]
     assert done.stdout.splitlines() == verbs, done.stderr

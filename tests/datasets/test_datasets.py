@@ -17,7 +17,7 @@ from harness.plan import registry
 from harness.plan.planning import teacher_cell
 from harness.plan.settings import Settings
 from harness.store.paths import Paths
-from harness.store.records import TrainRecord, identity, save
+from harness.store.records import TrainRecord, identity, now, save
 from tests.drop_in import DATASET, imported
 from tests.training_kit import tiny_settings
 
@@ -71,7 +71,7 @@ def test_no_fallback_takes_the_place_of_what_models_on_record_were_trained_on(tm
     for dataset in ("stand_in", "cifar100"):
         teacher = teacher_cell(tiny, dataset)
         about = identity("quick", teacher.id, teacher.title, teacher.trained)
-        record = TrainRecord(status="done", finished_at="", seconds=0.0, environment={}, **about)
+        record = TrainRecord(status="done", finished_at=now(), seconds=0.0, environment={}, **about)
         save(paths.results, record)
         if dataset == "stand_in":
             assert provide_for(paths, tiny, "quick") == "stand_in"

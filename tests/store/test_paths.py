@@ -9,7 +9,7 @@ from harness.plan.loading import load_settings
 from harness.plan.planning import teacher_cell
 from harness.plan.settings import Settings
 from harness.store.paths import Paths, answers_file, data_root, has_dataset, model_file
-from harness.store.records import TrainRecord, identity, record_path, save
+from harness.store.records import TrainRecord, identity, now, record_path, save
 from tests.synthetic import MATRIX, plan_for
 
 
@@ -53,7 +53,7 @@ def on_record(paths: Paths, settings: Settings, dataset: str, **changes: Any) ->
     """Put a teacher on record that was trained on a data set."""
     teacher = teacher_cell(settings, dataset)
     about = identity("quick", teacher.id, teacher.title, teacher.trained)
-    fields = {"status": "done", "finished_at": "", "seconds": 0.0, "environment": {}, **about, **changes}
+    fields = {"status": "done", "finished_at": now(), "seconds": 0.0, "environment": {}, **about, **changes}
     save(paths.results, TrainRecord(**fields))
 
 
