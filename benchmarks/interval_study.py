@@ -208,7 +208,7 @@ def stopped_coverages(draws: int) -> dict[tuple[str, int, float], float]:
     return found
 
 
-_TARGET = Target(name="-", physical_cores=1, isa="-", vector_channels=8, l3_mib=1, base_ghz=1.0)
+_TARGET = Target(name="i9-9900K")
 
 # --- Against other intervals -----------------------------------------------------------------------------------------
 
