@@ -15,7 +15,7 @@ from harness.store.chain import Chain
 from harness.store.paths import Paths
 from harness.store.records import AccuracyRecord, LatencyRecord, identity, load, record_path
 from tests.bench_kit import SETTINGS, Workshop
-from tests.checks.planted import BESIDE, CELL, HEADLINE, TEACHER, Bench, make_bench
+from tests.checks.planted import BESIDE, CELL, TEACHER, Bench, make_bench
 from tests.finished import finish, weights
 from tests.synthetic import plan_for
 
@@ -166,7 +166,7 @@ def test_what_other_tables_show_is_measured_along_with_a_table(tables: Bench) ->
 def test_what_has_no_latency_that_could_be_lost_is_not_measured_along(tables: Bench) -> None:
     for cell in tables.plan.cells:
         if cell.prune_amount == 0.3:
-            for under in (HEADLINE, BESIDE):
+            for under in tables.plan.settings.bench.conditions:
                 tables.path(LatencyRecord, cell.id, under).unlink()
     asked = plan_for("lite", experiments=["prune-0.4"])
     assert one_table(tables, "prune-0.4") == asked
