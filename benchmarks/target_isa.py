@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
+import onnx
 import torch
 
 from benchmarks import Figures
@@ -73,7 +74,7 @@ class Workplace:
         pixels = drawn.integers(0, 256, (IMAGES, SIZE, SIZE, 3), dtype=np.uint8)
         labels = drawn.integers(0, CLASSES, IMAGES)
         np.savez(self.testset, images=pixels, labels=labels)
-        images = Images(torch.from_numpy(pixels), torch.from_numpy(labels), MEAN, STD)
+        images = Images(torch.from_numpy(pixels).permute(0, 3, 1, 2), torch.from_numpy(labels), MEAN, STD)
         fp32 = folder / "fp32.onnx"
         torch.manual_seed(SEED)
         export(build(Network(Choice("resnet50"), CLASSES, 1.0, "cifar")), fp32, images, SIZE, 17, {})
@@ -188,9 +189,10 @@ def quantised(fp32: Path) -> Path:
             batch = next(self.batches, None)
             return None if batch is None else {INPUT: batch}
 
-    made = fp32.with_name("int8.onnx")
+    prepared, made = fp32.with_name("prepared.onnx"), fp32.with_name("int8.onnx")
+    onnx.save(without_shared_weights(onnx.load(fp32)), prepared)
     quantize_static(
-        os.fspath(fp32),
+        os.fspath(prepared),
         os.fspath(made),
         Random(),
         quant_format=QuantFormat.QDQ,
@@ -199,6 +201,17 @@ def quantised(fp32: Path) -> Path:
         weight_type=QuantType.QInt8,
     )
     return made
+
+
+def without_shared_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with a copy of a weight in place of each Identity of it, where the quantiser does not see it."""
+    weights = {tensor.name: tensor for tensor in model.graph.initializer}
+    for node in [node for node in model.graph.node if node.op_type == "Identity" and node.input[0] in weights]:
+        copy = model.graph.initializer.add()
+        copy.CopyFrom(weights[node.input[0]])
+        copy.name = node.output[0]
+        model.graph.node.remove(node)
+    return model
 
 
 def _with_ends(name: str, found: Interval | None, reason: str | None, unit: str = "") -> Figures:
