@@ -31,7 +31,9 @@ SUBJECTS = {
     "training": Subject("training_speed", "the training loop against usual ones, and nine concurrent students"),
     "training_profile": Subject("step_profile", "where the time of a training step goes"),
     "results": Subject("unattended_run", "the first steps of the profiles that want a GPU, at full size"),
-    "latency": Subject("any_onnx", "`harness latency` on any ONNX files (about 12 minutes)"),
+    "latency": Subject(
+        "any_onnx", "`harness latency` on any ONNX files and whose instruction set they see (about 22 minutes)"
+    ),
     "containers": Subject("container_costs", "what images cost and a container adds; needs a container engine"),
     "house": Subject("house", "how many files an addition takes, and how tidy the package is"),
     "right": Subject("right", "whether intervals, checks and pruning hold what they promise"),

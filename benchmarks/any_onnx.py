@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from benchmarks import ROOT, Figures
+from benchmarks import ROOT, Figures, target_isa
 from harness.bench.blocks import Condition, Settling, Subject, subjects
 from harness.bench.environments import find_python
 from harness.bench.job import Assignment
@@ -52,7 +52,7 @@ def measure() -> Figures:
     """Every figure; prints each as it comes."""
     figures: Figures = {}
     with tempfile.TemporaryDirectory(prefix="harness-any-onnx-") as folder:
-        for part in (kinds, precision, cold_start, false_alarms):
+        for part in (kinds, precision, cold_start, false_alarms, target_isa.figures):
             found = part(Path(folder))
             print("\n".join(f"{name}: {value}" for name, value in found.items()), flush=True)
             figures |= found

@@ -8,7 +8,6 @@ and with the library loaded and nothing masked. A figure that cannot be had on t
 import os
 import random
 import sys
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -52,14 +51,12 @@ class Variant(NamedTuple):
     shown: Shown
 
 
-def measure() -> Figures:
-    """The figures, about ten minutes. HarnessError where the engine is not set up, or a process fails."""
-    settings = load_settings(Path("matrix.toml"), PROFILE).bench
-    with tempfile.TemporaryDirectory(prefix="harness-target-") as folder:
-        workplace = Workplace(Path(folder), settings)
-        proven = workplace.proven()
-        figures: Figures = {"targets_proven": len(proven), "targets_proven_names": ", ".join(proven)}
-        return {**figures, **workplace.compared()}
+def figures(folder: Path) -> Figures:
+    """The figures, in about ten minutes. HarnessError where the engine is not set up, or a process fails."""
+    workplace = Workplace(folder, load_settings(Path("matrix.toml"), PROFILE).bench)
+    proven = workplace.proven()
+    found: Figures = {"targets_proven": len(proven), "targets_proven_names": ", ".join(proven)}
+    return {**found, **workplace.compared()}
 
 
 class Workplace:
