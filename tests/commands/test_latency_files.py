@@ -102,7 +102,8 @@ def test_the_first_file_is_measured_twice_and_what_is_shown_can_be_repeated(
     assert (found.seed, found.settled) == (7, False)
     lines = as_text(found).splitlines()
     assert lines[-1] == found.sentence
-    assert found.sentence.startswith(f"b.onnx takes {b.ratio.value:.2f} times as long as a.onnx [")
+    # how surely depends on the machine: three blocks are few
+    assert found.sentence.startswith(("b.onnx takes ", "b.onnx and a.onnx cannot be told apart"))
     assert found.sentence.endswith(f"1 thread, {condition.runtime}, on {found.machine['cpu']}")
     assert any(line.startswith("a.onnx, again") for line in lines)
     assert "time is up" in capsys.readouterr().err
