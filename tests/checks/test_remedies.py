@@ -149,7 +149,6 @@ OF_MODELS: list[Plants] = [
         "other-torch-figures": lambda home: home.change(TrainRecord, BASE, accuracy_pct=60.0),
     },
     {
-        "changed-answers": lambda home: answers_file(home.weights(BASE).parent).write_bytes(b"cut short"),
         "other-predictions": lambda home: home.change(AccuracyRecord, GRAM, predictions_sha256=OTHER),
         "other-labels": lambda home: home.change(AccuracyRecord, TEACHER, labels_sha256=OTHER),
     },
@@ -161,6 +160,7 @@ OF_MODELS: list[Plants] = [
         "code-changed": lambda home: home.change(
             TrainRecord, GRAM, code={**home.get(TrainRecord, GRAM).code, "method gram": "0" * 64}
         ),
+        "changed-answers": lambda home: answers_file(home.weights(BASE).parent).write_bytes(b"cut short"),
     },
     {"duplicate-model": same_weights},
 ]
@@ -208,6 +208,7 @@ OF_MEASUREMENTS: list[Plants] = [
     },
     {
         "wrong-runtime": lambda home: home.latency(BASE, runtime="onnxruntime 1.0.0"),
+        "wrong-instruction-set": lambda home: home.latency(GRAM, instruction_set=None),
         "too-few-samples": lambda home: one_process_less(home, GRAM),
         "mixed-images": lambda home: home.latencies_in(BASE, image="sha256:0123"),
         "impossible-accuracy": lambda home: home.change(AccuracyRecord, BASE, accuracy_pct=None),
