@@ -87,7 +87,9 @@ CHECKS: Sequence[Check] = (
     Check(chain.other_teacher, MAKE),
     Check(recomputed.false_figure, RESTORE),
     Check(measurement.wrong_runtime, "run: make setup && make bench PROFILE={profile}"),
-    Check(measurement.wrong_instruction_set, "see docs/target.md; run: make setup && make bench PROFILE={profile}"),
+    Check(
+        measurement.wrong_instruction_set, "see docs/target.md; run: make setup && make bench AGAIN=1 PROFILE={profile}"
+    ),
     Check(measurement.too_few_samples, MEASURE),
     Check(measurement.wrong_threads, MEASURE),
     Check(measurement.wrong_cpuset, "keep the cpuset as it is during a run; " + MEASURE),

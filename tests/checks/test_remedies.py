@@ -25,7 +25,6 @@ from tests.checks.planted import TEACHER, Bench
 from tests.documents import ROOT
 
 BASE, GRAM = "p0.3-l1-base-s0", "p0.3-l1-gram-s0"
-CONDITION = "onnxruntime-current-threads-1"
 OTHER = "f" * 64
 # What has to be changed first, or at all, is in matrix.toml.
 NO_COMMAND = {"chance-accuracy", "pruned-otherwise", "above-teacher", "slower-than-teacher", "wide-interval"}
@@ -43,14 +42,19 @@ class Home(Bench):
         evidence = read_evidence(self.plan, self.results, self.artifacts, Recount(of_weights, of_onnx))
         return run_checks(evidence, STRICT)
 
+    @property
+    def condition(self) -> str:
+        """The only one."""
+        return self.plan.settings.bench.conditions[0]
+
     def latency(self, cell: str, **fields: Any) -> None:
-        self.change(LatencyRecord, cell, CONDITION, **fields)
+        self.change(LatencyRecord, cell, self.condition, **fields)
 
     def latencies_in(self, cell: str, **facts: Any) -> None:
-        self.environment(LatencyRecord, cell, CONDITION, **facts)
+        self.environment(LatencyRecord, cell, self.condition, **facts)
 
     def processes_of(self, cell: str, **fields: Any) -> None:
-        processes = self.get(LatencyRecord, cell, CONDITION).processes
+        processes = self.get(LatencyRecord, cell, self.condition).processes
         self.latency(cell, processes=[process.model_copy(update=fields) for process in processes])
 
 
@@ -149,7 +153,6 @@ OF_MODELS: list[Plants] = [
         "other-torch-figures": lambda home: home.change(TrainRecord, BASE, accuracy_pct=60.0),
     },
     {
-        "changed-answers": lambda home: answers_file(home.weights(BASE).parent).write_bytes(b"cut short"),
         "other-predictions": lambda home: home.change(AccuracyRecord, GRAM, predictions_sha256=OTHER),
         "other-labels": lambda home: home.change(AccuracyRecord, TEACHER, labels_sha256=OTHER),
     },
@@ -161,6 +164,7 @@ OF_MODELS: list[Plants] = [
         "code-changed": lambda home: home.change(
             TrainRecord, GRAM, code={**home.get(TrainRecord, GRAM).code, "method gram": "0" * 64}
         ),
+        "changed-answers": lambda home: answers_file(home.weights(BASE).parent).write_bytes(b"cut short"),
     },
     {"duplicate-model": same_weights},
 ]
@@ -174,16 +178,16 @@ def in_the_whole_run(home: Home, **facts: Any) -> None:
 
 
 def cut_interval(home: Home, cell: str) -> None:
-    latency = home.get(LatencyRecord, cell, CONDITION).latency_ms
+    latency = home.get(LatencyRecord, cell, home.condition).latency_ms
     home.latency(cell, latency_ms=latency.model_copy(update={"low": latency.low * 0.999}))
 
 
 def one_process_less(home: Home, cell: str) -> None:
-    home.latency(cell, processes=home.get(LatencyRecord, cell, CONDITION).processes[:2])
+    home.latency(cell, processes=home.get(LatencyRecord, cell, home.condition).processes[:2])
 
 
 def of_no_use(home: Home, cell: str) -> None:
-    value = home.get(LatencyRecord, cell, CONDITION).ratio_to_teacher.value
+    value = home.get(LatencyRecord, cell, home.condition).ratio_to_teacher.value
     home.latency(cell, ratio_to_teacher=Interval(value=value, low=value / 2, high=value * 2))
 
 
@@ -208,6 +212,7 @@ OF_MEASUREMENTS: list[Plants] = [
     },
     {
         "wrong-runtime": lambda home: home.latency(BASE, runtime="onnxruntime 1.0.0"),
+        "wrong-instruction-set": lambda home: home.latency(GRAM, instruction_set=None),
         "too-few-samples": lambda home: one_process_less(home, GRAM),
         "mixed-images": lambda home: home.latencies_in(BASE, image="sha256:0123"),
         "impossible-accuracy": lambda home: home.change(AccuracyRecord, BASE, accuracy_pct=None),
