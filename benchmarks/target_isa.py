@@ -204,12 +204,13 @@ def quantised(fp32: Path) -> Path:
 def _with_ends(name: str, found: Interval | None, reason: str | None, unit: str = "") -> Figures:
     if found is None:
         return {f"{name}{unit}": None, f"{name}_reason": reason}
-    return {f"{name}{unit}": found.value, f"{name}_low{unit}": found.low, f"{name}_high{unit}": found.high}
+    low, high = found.bounds or (None, None)
+    return {f"{name}{unit}": found.value, f"{name}_low{unit}": low, f"{name}_high{unit}": high}
 
 
 def _pct(name: str, found: Interval | None, reason: str | None) -> Figures:
     """By how many percent a ratio is off 1."""
     if found is None:
         return _with_ends(name, None, reason, "_pct")
-    value, low, high = (100 * (end - 1) for end in (found.value, found.low, found.high))
-    return _with_ends(name, Interval(value=value, low=low, high=high), reason, "_pct")
+    value, *ends = (100 * (end - 1) for end in (found.value, *(found.bounds or ())))
+    return _with_ends(name, Interval(value=value, **dict(zip(("low", "high"), ends, strict=False))), reason, "_pct")

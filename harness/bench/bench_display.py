@@ -81,14 +81,13 @@ def summary(latencies: Sequence[LatencyRecord], accuracies: Sequence[AccuracyRec
         rows.append(
             [
                 latency.title,
-                f"{took.value:.3f} [{took.low:.3f}, {took.high:.3f}]" if took else "failed",
-                f"{ratio.value:.3f} [{ratio.low:.3f}, {ratio.high:.3f}]" if ratio else "-",
+                took.text(".3f") if took else "failed",
+                ratio.text(".3f") if ratio else "-",
                 f"{accuracy.accuracy_pct:.2f}" if accuracy and known else "failed",
             ]
         )
         if latency.control_ratio:
-            aa = latency.control_ratio
-            rows.append([f"{latency.title}, again", "", f"{aa.value:.3f} [{aa.low:.3f}, {aa.high:.3f}]", ""])
+            rows.append([f"{latency.title}, again", "", latency.control_ratio.text(".3f"), ""])
         reasons += [
             f"{record.cell}: {record.stage} failed ({record.failure.kind}): {record.failure.message}"
             for record in (latency, accuracy)

@@ -92,8 +92,12 @@ class Settling:
     def note(self, judged: Mapping[Subject, Interval], blocks: int) -> None:
         """Take in the intervals as they are after `blocks` blocks."""
         for subject, found in judged.items():
-            enough = blocks >= self.settings.blocks and halfwidth_pct(found) <= self.settings.precision_pct
+            enough = blocks >= self.settings.blocks and self.is_precise(found)
             self.precise[subject] = self.precise.get(subject, 0) + 1 if enough else 0
+
+    def is_precise(self, found: Interval) -> bool:
+        """Whether an interval is as narrow as was asked for; a figure without one is not known at all."""
+        return halfwidth_pct(found) <= self.settings.precision_pct
 
     def rests(self, subject: Subject) -> bool:
         """Whether it has settled; one that has is not measured again."""

@@ -117,7 +117,8 @@ class Run:
             if one.failure or not self.is_headline(subject) or one is self.reference_of(subject.condition):
                 continue
             ratio = self.ratio(subject, INTERIM_RESAMPLES)
-            found[subject] = ratio or intervals.interval(list(one.observations.values()), self.settings.seed)
+            observed = list(one.observations.values())
+            found[subject] = ratio or intervals.interval(observed, self.settings.seed, INTERIM_RESAMPLES)
         return found
 
 
@@ -134,8 +135,8 @@ def measure_blocks(run: Run, limit_s: float, remedy: str) -> bool:
             judged = run.judged()
             run.settling.note(judged, run.blocks)
             progress.reached(_so_far(run, judged, spent, limit_s))
-        if wanted:
-            progress.failed(_time_is_up(run, remedy))
+        if wanted and (imprecise := _imprecise(run, remedy)):
+            progress.failed(imprecise)
     return not wanted
 
 
@@ -154,22 +155,31 @@ def _so_far(run: Run, judged: dict[Subject, Interval], spent_s: float, limit_s: 
     """Blocks done, how many ratios have settled, the widest interval, and how much longer it may take at most."""
     said = [f"block {run.blocks} done"]
     if judged:
-        widths = {subject: intervals.halfwidth_pct(found) for subject, found in judged.items()}
-        widest = max(widths, key=lambda subject: widths[subject])
         said.append(f"{sum(map(run.settling.rests, judged))} of {len(judged)} settled")
-        said.append(f"widest ±{widths[widest]:.1f} % ({run.series[widest].title})")
+        said.append(_widest(run, judged))
     if run.wanted():
         least = spent_s / run.blocks * max(0, run.least_blocks - run.blocks)
         said.append(f"at most {duration(max(limit_s - spent_s, least))} left")
     return ", ".join(said)
 
 
-def _time_is_up(run: Run, remedy: str) -> str:
+def _widest(run: Run, judged: dict[Subject, Interval]) -> str:
+    widths = {subject: intervals.halfwidth_pct(found) for subject, found in judged.items()}
+    widest = max(widths, key=lambda subject: widths[subject])
+    if not judged[widest].bounds:
+        return "no intervals from so few blocks"
+    return f"widest ±{widths[widest]:.2f} % ({run.series[widest].title})"
+
+
+def _imprecise(run: Run, remedy: str) -> str:
+    """What is still known less precisely than was asked for; nothing where that has been reached, if only just."""
     judged = run.judged()
-    open_ = sum(not run.settling.rests(subject) for subject in judged)
+    wide = {subject: found for subject, found in judged.items() if not run.settling.is_precise(found)}
+    if not wide:
+        return ""
     return (
-        f"the time is up with {open_} of {len(judged)} not known to ±{run.settings.precision_pct:g} %; "
-        f"{remedy} or use a quieter machine"
+        f"the time is up with {len(wide)} of {len(judged)} not known to ±{run.settings.precision_pct:g} %, "
+        f"{_widest(run, wide)}; {remedy} or use a quieter machine"
     )
 
 

@@ -1,8 +1,8 @@
 """What changed between two results folders, beyond what chance explains; folders that cannot be compared are an error.
 
 Every cell is several questions at once (latency, latency divided by the teacher's, accuracy), and a matrix has dozens
-of cells. So the intervals are widened (Bonferroni): it is all of them together, not each, that are wrong by chance one
-time in twenty.
+of cells. So the intervals are widened (Bonferroni): all of them together, not each, are wrong by chance one time in
+twenty at most.
 """
 
 from collections.abc import Callable, Iterator
@@ -29,9 +29,8 @@ from harness.store.records import AccuracyRecord, Interval, LatencyRecord, Recor
 R = TypeVar("R", bound=Record)
 # Block -> a process's observation.
 Observations = dict[int, float]
-SEED = 0
-# With seven processes each, one of two equal models is faster in every process one time in 1,700. With four it is one
-# time in 35, and no interval from so few can promise less: among the figures of a matrix some would always be listed.
+# With seven processes each, one of two equal models is faster in every process one time in 1,700: few enough for the 85
+# figures of a small matrix. With four it is one time in 35, and no interval from so few can promise less.
 LEAST_PROCESSES = 7
 ITSELF = Interval(value=1.0, low=1.0, high=1.0)
 
@@ -55,7 +54,7 @@ class Change:
     @property
     def significant(self) -> bool:
         """Whether "no change" is outside the interval."""
-        return not self.by.low <= self.unchanged <= self.by.high
+        return not self.by.covers(self.unchanged)
 
 
 @dataclass(frozen=True)
@@ -104,7 +103,9 @@ def compare(before: Path, after: Path) -> Comparison:
         *(_ratio_change(*one, confidence) for one in by_teacher),
         *(_accuracy_change((before, one), (after, two), confidence) for one, two in accuracy_pairs),
     ]
-    return Comparison(tuple(changes), tuple(left_out), confidence)
+    unknowable = [change for change in changes if not change.by.bounds]
+    left_out += [f"{change.cell}: {change.what} has too few processes for {questions} figures" for change in unknowable]
+    return Comparison(tuple(change for change in changes if change.by.bounds), tuple(left_out), confidence)
 
 
 def as_text(before: Path, after: Path, comparison: Comparison) -> str:
@@ -130,10 +131,7 @@ def as_text(before: Path, after: Path, comparison: Comparison) -> str:
 
 
 def _spelled(change: Change) -> str:
-    by = change.by
-    if change.unchanged == 1:
-        return f"x {by.value:.3f} [{by.low:.3f}, {by.high:.3f}]"
-    return f"{by.value:+.2f} [{by.low:+.2f}, {by.high:+.2f}] points"
+    return f"x {change.by.text('.3f')}" if change.unchanged == 1 else f"{change.by.text('+.2f')} points"
 
 
 def _read(folder: Path, kind: type[R], left_out: list[str]) -> dict[str, R]:
@@ -230,7 +228,7 @@ def _observations(record: LatencyRecord) -> Observations:
 
 def _latency_change(one: LatencyRecord, two: LatencyRecord, confidence_pct: float) -> Change:
     before, after = (list(_observations(record).values()) for record in (one, two))
-    by = change_of_estimates(before, after, SEED, confidence_pct)
+    by = change_of_estimates(before, after, confidence_pct)
     return Change(_name(one), one.title, "latency", "ms", estimate(before), estimate(after), by, unchanged=1.0)
 
 
@@ -251,8 +249,8 @@ def _ratio_pairs(
 
 
 def _ratio_change(record: LatencyRecord, before: Paired, after: Paired, confidence_pct: float) -> Change:
-    by = change_of_ratios(before, after, SEED, confidence_pct)
-    first, second = (paired_ratio(*paired, seed=SEED, resamples=1) for paired in (before, after))
+    by = change_of_ratios(before, after, confidence_pct)
+    first, second = (paired_ratio(*paired, seed=0, resamples=1) for paired in (before, after))
     assert by and first and second, "there are common blocks"
     return Change(_name(record), record.title, "latency / teacher's", "", first.value, second.value, by, unchanged=1.0)
 

@@ -117,7 +117,7 @@ def impossible_latency(evidence: Evidence) -> Iterator[Fault]:
         intervals = [one for one in (record.latency_ms, record.ratio_to_teacher, record.control_ratio) if one]
         if record.latency_ms is None:
             yield Fault(entry, "latency", "the record is done and has no latency", record.condition)
-        elif (low := min(one.low for one in intervals)) <= 0:
+        elif (low := min(min(one.bounds or (one.value,)) for one in intervals)) <= 0:
             yield Fault(entry, "latency", f"{low:.4g} is not a time or a ratio", record.condition)
 
 
@@ -170,8 +170,11 @@ def missing_teacher(evidence: Evidence) -> Iterator[Fault]:
 def unusable_interval(evidence: Evidence) -> Iterator[Fault]:
     """A headline's ratio whose interval is so wide that it says almost nothing."""
     for entry in evidence.entries.values():
-        width = _halfwidth_pct(entry.latency.ratio_to_teacher) if entry.latency else 0.0
-        if width > limits.USABLE_HALFWIDTH_PCT:
+        ratio = entry.latency.ratio_to_teacher if entry.latency else None
+        width = _halfwidth_pct(ratio)
+        if ratio and not ratio.bounds:
+            yield Fault(entry, "latency", "the ratio has no interval: it is from too few processes")
+        elif width > limits.USABLE_HALFWIDTH_PCT:
             reason = f"the ratio is known to ±{width:.1f} %, up to {limits.USABLE_HALFWIDTH_PCT:g} % is allowed"
             yield Fault(entry, "latency", reason)
 
@@ -192,5 +195,5 @@ def wide_interval(evidence: Evidence) -> Iterator[Fault]:
 
 
 def _halfwidth_pct(interval: Interval | None) -> float:
-    """Half an interval's width in percent of its value; 0 where there is nothing to judge."""
-    return halfwidth_pct(interval) if interval and interval.value > 0 else 0.0
+    """Half an interval's width in percent of its value; 0 where there is no interval to judge."""
+    return halfwidth_pct(interval) if interval and interval.bounds and interval.value > 0 else 0.0

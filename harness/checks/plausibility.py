@@ -103,6 +103,6 @@ def slower_than_teacher(evidence: Evidence) -> Iterator[Fault]:
     """A pruned model that takes longer than the network it was pruned from."""
     for entry, record in evidence.latencies():
         ratio = record.ratio_to_teacher
-        if ratio and ratio.low > 1 and not entry.cell.is_teacher:
-            reason = f"latency ratio {ratio.value:.2f} [{ratio.low:.2f}, {ratio.high:.2f}]: slower than the teacher"
+        if ratio and ratio.value > 1 and not ratio.covers(1) and not entry.cell.is_teacher:
+            reason = f"latency ratio {ratio.text('.2f')}: slower than the teacher"
             yield Fault(entry, "latency", reason)

@@ -56,7 +56,7 @@ def same(said: Any, found: Any) -> bool:
 def spelled(value: Any) -> str:
     """A figure as a reader can compare it with another."""
     if isinstance(value, Interval):
-        return f"{value.value:.6g} [{value.low:.6g}, {value.high:.6g}]"
+        return value.text(".6g")
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 

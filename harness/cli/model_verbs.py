@@ -114,7 +114,7 @@ def test(
         print(f"Assumed: {assumption}", file=sys.stderr)
     print(f"Parameters: {measured.params / 1e6:.2f} M")
     print(
-        f"Latency: {measured.latency.value:.3f} ms [{measured.latency.low:.3f}, {measured.latency.high:.3f}] "
+        f"Latency: {measured.latency.text('.3f')} ms "
         f"({measured.runtime}, {measured.threads} thread{'' if measured.threads == 1 else 's'}, {measured.isa})"
     )
     unsure = "" if measured.trained_on_it else "; the file does not say what it was trained on"

@@ -311,7 +311,7 @@ def _timing(run: Run, name: str, condition: Condition, baseline: LatencyDocument
         median_ms=intervals.median_process(process.median_ms for process in one.processes),
         p90_ms=intervals.median_process(process.p90_ms for process in one.processes),
         ratio=run.ratio(subject),
-        change=_change(baseline, title, one, reference, run.settings.seed) if baseline and headline else None,
+        change=_change(baseline, title, one, reference) if baseline and headline else None,
         again_ratio=run.ratio(Subject(name, condition.name, control=True)) if again and not again.failure else None,
         processes=one.processes,
         again=again.processes if again else [],
@@ -353,7 +353,7 @@ def _spelled(inputs: Sequence[DrawnInput]) -> str:
     return ", ".join(f"{one.name}: {one.dtype} {one.shape}" for one in inputs)
 
 
-def _change(baseline: LatencyDocument, title: str, one: Series, reference: Series | None, seed: int) -> Interval | None:
+def _change(baseline: LatencyDocument, title: str, one: Series, reference: Series | None) -> Interval | None:
     """What became of a file since the baseline."""
     before = next(file for file in baseline.files if file.title == title).timings[0]
     anchor = baseline.files[0].timings[0]
@@ -361,8 +361,8 @@ def _change(baseline: LatencyDocument, title: str, one: Series, reference: Serie
         return None
     if reference and reference is not one and len(baseline.files) > 1 and anchor.processes:
         was, is_ = (before.observations, anchor.observations), (one.observations, reference.observations)
-        return intervals.change_of_ratios(was, is_, seed)
-    return intervals.change_of_estimates(list(before.observations.values()), list(one.observations.values()), seed)
+        return intervals.change_of_ratios(was, is_)
+    return intervals.change_of_estimates(list(before.observations.values()), list(one.observations.values()))
 
 
 def _gate(request: Request, files: Sequence[FileFound]) -> Gate | None:
@@ -388,9 +388,12 @@ def verdict(found: Interval, most: float, precision_pct: float, noise: Interval 
     interval that holds the limit says that no such thing was shown, provided that it is as narrow as was wanted.
     """
     off = abs(noise.value - 1) if noise else 0.0
-    if found.low > most * (1 + off):
+    if not found.bounds:
+        return "unclear"
+    low, high = found.bounds
+    if low > most * (1 + off):
         return "beyond"
-    if found.low > most:
+    if low > most:
         return "unclear"
     narrow = intervals.halfwidth_pct(found) <= precision_pct
-    return "within" if found.high <= most or narrow else "unclear"
+    return "within" if high <= most or narrow else "unclear"

@@ -25,7 +25,7 @@ def sentence(document: LatencyDocument) -> str:
     else:
         took = timing.latency_ms
         assert took, "a document has its first file measured"
-        said = f"{first.title} takes {took.value:.3f} ms [{took.low:.3f}, {took.high:.3f}]"
+        said = f"{first.title} takes {_in_brackets(took.value, 'ms', took.bounds, 3)}"
     doubt = "" if document.settled else f" (not settled to ±{document.precision_pct:g} %)"
     place = [*_condition(document.conditions[0]), f"on {document.machine['cpu']}"]
     return f"{said}{doubt}, {', '.join(place)}"
@@ -39,14 +39,19 @@ def _compared(one: FileFound, first: FileFound) -> str:
     if is_same(ratio, noise):
         return f"{one.title} and {first.title} cannot be told apart (ratio {_interval(ratio, 3)})"
     if ratio.value > 1:
-        return f"{one.title} takes {ratio.value:.2f} times as long as {first.title} [{ratio.low:.2f}, {ratio.high:.2f}]"
-    speed = 1 / ratio.value
-    return f"{one.title} is {speed:.2f} times as fast as {first.title} [{1 / ratio.high:.2f}, {1 / ratio.low:.2f}]"
+        return f"{one.title} takes {_in_brackets(ratio.value, f'times as long as {first.title}', ratio.bounds, 2)}"
+    speeds = (1 / ratio.bounds[1], 1 / ratio.bounds[0]) if ratio.bounds else None
+    return f"{one.title} is {_in_brackets(1 / ratio.value, f'times as fast as {first.title}', speeds, 2)}"
+
+
+def _in_brackets(value: float, words: str, bounds: tuple[float, float] | None, digits: int) -> str:
+    said = ", ".join(f"{bound:.{digits}f}" for bound in bounds) if bounds else "too few processes"
+    return f"{value:.{digits}f} {words} [{said}]"
 
 
 def is_same(ratio: Interval, noise: float) -> bool:
     """Whether no difference was shown: the interval covers 1, or the first file differs as much from itself."""
-    return ratio.low <= 1 <= ratio.high or abs(ratio.value - 1) <= noise
+    return ratio.covers(1) or abs(ratio.value - 1) <= noise
 
 
 def _off(timing: Timing) -> float:
@@ -127,7 +132,7 @@ def _scaled(number: int) -> str:
 
 
 def _interval(found: Interval, digits: int) -> str:
-    return f"{found.value:.{digits}f} [{found.low:.{digits}f}, {found.high:.{digits}f}]"
+    return found.text(f".{digits}f")
 
 
 def _condition(condition: ConditionFound) -> list[str]:

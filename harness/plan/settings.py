@@ -22,7 +22,7 @@ from harness.plan.cpus import Cpu, find_cpu
 from harness.plan.explain import allowed_keys
 
 # How one figure follows from the processes of a run: harness.intervals computes it. Part of every latency's key.
-ESTIMATOR = "lower quartile over processes of a process's 1st percentile"
+ESTIMATOR = "lower quartile over processes of a process's 1st percentile (nearest rank)"
 
 
 def _known(kind: registry.Kind, name: str) -> str:

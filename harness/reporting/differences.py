@@ -34,8 +34,7 @@ def to_teacher(model: Model, rows: Sequence[Row]) -> str | None:
 
 def interval_text(interval: Interval) -> str:
     """-0.8 [-1.5, -0.1]; ≈ -0.3 [-1.0, +0.4] where the interval covers 0."""
-    same = interval.low <= 0 <= interval.high
-    return f"{'≈ ' if same else ''}{interval.value:+z.1f} [{interval.low:+z.1f}, {interval.high:+z.1f}]"
+    return f"{'≈ ' if interval.covers(0) else ''}{interval.text('+z.1f')}"
 
 
 def difference(before: Model, after: Model, confidence_pct: float = CONFIDENCE_PCT) -> Interval | None:
@@ -69,7 +68,7 @@ def ranks(models: Sequence[Model]) -> list[int | None]:
 
     def better(one: int, two: int) -> bool:
         found = difference(models[two], models[one], confidence)
-        return found is not None and found.low > 0
+        return found is not None and found.value > 0 and not found.covers(0)
 
     return [
         1 + sum(better(other, place) for other in known if other != place) if place in known else None

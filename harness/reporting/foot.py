@@ -104,8 +104,7 @@ def _control(rows: Sequence[Row]) -> str:
     teacher = next((row.latency for row in rows if row.cell.is_teacher and row.latency), None)
     if teacher is None or teacher.control_ratio is None:
         return ""
-    found = teacher.control_ratio
-    return f" Control, the teacher measured against itself: {found.value:.3f} [{found.low:.3f}, {found.high:.3f}]."
+    return f" Control, the teacher measured against itself: {teacher.control_ratio.text('.3f')}."
 
 
 def how_to_read(rows: Sequence[Row]) -> list[str]:

@@ -141,9 +141,9 @@ def ratio(latency: LatencyRecord | None, noise: float) -> str:
 
 
 def interval_text(interval: Interval, noise: float = 0.0) -> str:
-    """0.62 [0.61, 0.63]; ≈ 0.99 [0.97, 1.02] where the interval covers 1 or the difference is within the noise."""
-    same = interval.low <= 1 <= interval.high or abs(interval.value - 1) <= noise
-    return f"{'≈ ' if same else ''}{interval.value:.2f} [{interval.low:.2f}, {interval.high:.2f}]"
+    """0.62 [0.61, 0.63]; ≈ 0.99 [0.97, 1.02] where the interval covers 1 or the difference is in the noise."""
+    same = interval.covers(1) or abs(interval.value - 1) <= noise
+    return f"{'≈ ' if same else ''}{interval.text('.2f')}"
 
 
 def seed_means(rows: Sequence[Row]) -> list[Column]:

@@ -51,7 +51,8 @@ def draw(figure: "Figure", rows: Sequence[Row]) -> Below:
     for row in rows:
         if row.accuracy_pct is not None and row.ratio is not None:
             colour = INK if row.cell.is_teacher else colours[row.kd]
-            panels[0].hlines(row.accuracy_pct, row.ratio.low, row.ratio.high, color=colour, linewidth=2, alpha=0.6)
+            if row.ratio.bounds:
+                panels[0].hlines(row.accuracy_pct, *row.ratio.bounds, color=colour, linewidth=2, alpha=0.6)
             point(panels[0], row, row.ratio.value, row.accuracy_pct)
         if compared and row.published:
             point(panels[1], row, row.published.ratio_to_teacher, row.published.accuracy_pct)

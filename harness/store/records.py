@@ -191,18 +191,34 @@ class ExportRecord(Record):
 
 
 class Interval(BaseModel):
-    """A point estimate with its 95 % interval."""
+    """A point estimate with its 95 % interval; without one where too few observations stand behind it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     value: Finite
-    low: Finite
-    high: Finite
+    low: Finite | None = None
+    high: Finite | None = None
 
     @model_validator(mode="after")
     def _holds_its_value(self) -> Self:
-        if not self.low <= self.value <= self.high:
+        if (self.low is None) != (self.high is None):
+            raise ValueError("an interval has two bounds or none")
+        if not self.covers(self.value):
             raise ValueError(f"{self.value:.4g} lies outside its own interval [{self.low:.4g}, {self.high:.4g}]")
         return self
+
+    @property
+    def bounds(self) -> tuple[float, float] | None:
+        """Lower and upper bound, or None."""
+        return None if self.low is None or self.high is None else (self.low, self.high)
+
+    def covers(self, value: float) -> bool:
+        """Whether it does not rule this value out; without bounds nothing is ruled out."""
+        return self.bounds is None or self.bounds[0] <= value <= self.bounds[1]
+
+    def text(self, spec: str) -> str:
+        """The estimate and its bounds as people read them, each by a format like ".3f"."""
+        said = ", ".join(f"{bound:{spec}}" for bound in self.bounds) if self.bounds else "too few processes"
+        return f"{self.value:{spec}} [{said}]"
 
 
 class InstructionSet(BaseModel):

@@ -121,6 +121,13 @@ def test_the_summary_has_a_row_per_model_and_the_reasons() -> None:
     assert "p0.3-bn-gram-s0: accuracy failed (timeout): no result within 1 s" in text
 
 
+def test_the_summary_says_where_there_is_no_interval() -> None:
+    few = latency(latency_ms=Interval(value=1.2344), ratio_to_teacher=Interval(value=0.5))
+    (row,) = [line for line in summary([few], []).splitlines() if line.startswith("P(0.3_BN)_KD(3)_SEED(0)")]
+    assert "1.234 [too few processes]" in row
+    assert "0.500 [too few processes]" in row
+
+
 def test_the_summary_shows_how_far_the_teacher_differs_from_itself() -> None:
     teacher = latency(**TEACHER, control_ratio=Interval(value=1.004, low=0.99, high=1.012))
     good = AccuracyRecord(

@@ -68,7 +68,7 @@ def test_a_run_from_no_records_to_nothing_left_to_do(workshop: Workshop, capsys:
         assert [one.block for one in record.processes] == [0, 1, 2, 3]
         assert all(one.rounds >= 11 and one.distinct_inputs == min(one.rounds, 120) for one in record.processes)
         assert record.latency_ms is not None
-        assert record.latency_ms.low <= record.latency_ms.value <= record.latency_ms.high
+        assert record.latency_ms.covers(record.latency_ms.value)
         assert accuracy(job, model.cell).accuracy_pct == 90
         assert (accuracy(job, model.cell).correct, accuracy(job, model.cell).images) == (108, 120)
     labels = load_testset(job.testset).labels
@@ -291,7 +291,8 @@ def test_models_that_fail_are_on_record_and_the_others_are_measured(
         assert str(workshop.folder) not in record.failure.message, "records are published"
         assert f"{record.cell}: {record.stage} failed (error)" in shown.out
     raw = list(job.raw.glob("latency-block*-sound.*.json"))
-    assert len(raw) == 4
+    # without a teacher its own interval has to be narrow, which needs six processes, and twice in a row
+    assert len(raw) == 7
     runs = {json.loads(path.read_text())["benchmarks"][0]["extra_info"]["run"] for path in raw}
     assert runs == {latency(job, "sound").environment["run"]}, "another run's files have the same names"
     assert not list(job.raw.glob("latency-block001-foreign*")), "a model that failed is not tried in later blocks"

@@ -119,6 +119,7 @@ def test_no_model_always_goes_first() -> None:
 
 ONE, OTHER = Subject("student", "x"), Subject("teacher", "x", control=True)
 PRECISE, WIDE = Interval(value=0.5, low=0.499, high=0.501), Interval(value=0.5, low=0.4, high=0.6)
+UNKNOWN = Interval(value=0.5)
 
 
 def settled(known: list[Interval], blocks: int = 3) -> list[bool]:
@@ -133,6 +134,10 @@ def settled(known: list[Interval], blocks: int = 3) -> list[bool]:
 def test_a_subject_rests_when_it_was_precise_twice_in_a_row() -> None:
     assert settled([PRECISE] * 5) == [False, False, False, True, True]
     assert settled([WIDE] * 3 + [PRECISE, WIDE, PRECISE, PRECISE]) == [False] * 6 + [True]
+
+
+def test_a_figure_without_an_interval_is_not_precise() -> None:
+    assert settled([UNKNOWN] * 5 + [PRECISE, PRECISE]) == [False] * 6 + [True]
 
 
 def test_a_wide_interval_afterwards_ends_its_rest() -> None:

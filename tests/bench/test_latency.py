@@ -19,7 +19,7 @@ from harness.bench.process import EngineAnswer
 from harness.host.facts import activity
 from harness.host.isa.shown import HOST
 from harness.intervals import estimate, percentile, undisturbed
-from harness.store.records import Failure, LatencyRecord, Process, load, record_path
+from harness.store.records import Failure, Interval, LatencyRecord, Process, load, record_path
 from tests.bench_kit import HEADLINE, SETTINGS, Workshop, machine
 
 BESIDE = "onnxruntime-current-host-threads-2"
@@ -152,7 +152,10 @@ def test_a_run_ends_when_everything_is_precise_twice_in_a_row(
         assert sorted(one for where, one in bench.calls if where == block) == everything
     assert len(bench.calls) == 6 * 3
     lines = capsys.readouterr().err.splitlines()
-    assert lines[-1].startswith("latency: block 6 done, 2 of 2 settled, widest ±0.0 % (")
+    # an interval from one block or two is none
+    assert [line.split(", ")[2] for line in lines[:2]] == ["no intervals from so few blocks"] * 2
+    assert not [line for line in lines[:2] if "±" in line]
+    assert lines[-1].startswith("latency: block 6 done, 2 of 2 settled, widest ±0.00 % (")
     assert not [line for line in lines if "time is up" in line]
     assert ran.record("student").status == "done"
     assert bench.pythons == {Path("/opt/python")}
@@ -211,9 +214,40 @@ def test_the_time_limit_is_kept_and_what_is_still_imprecise_is_reported(
     ran = bench.run("teacher", "early", "late", "later", precision_pct=1.0, minutes_per_model=0.5)
     limit_s, block_s = 4 * 30, 4
     assert limit_s - 2 * block_s < bench.clock <= limit_s
-    said = "the time is up with 2 of 4 not known to ±1 %; raise bench.minutes_per_model (0.5) or use a quieter machine"
-    assert capsys.readouterr().err.splitlines()[-1] == f"latency: {said}"
+    *_, block, last = capsys.readouterr().err.splitlines()
+    widest = block[block.index("widest") :].partition(", ")[0]
+    said = f"the time is up with 2 of 4 not known to ±1 %, {widest}; "
+    assert last == f"latency: {said}raise bench.minutes_per_model (0.5) or use a quieter machine"
     assert ran.record("late").status == "done"
+
+
+@pytest.mark.parametrize("students", [["student"], ["one", "two", "three", "four", "five", "six", "seven"]])
+def test_what_is_precise_is_not_reported_as_imprecise_for_not_having_settled(
+    bench: Machine, capsys: pytest.CaptureFixture[str], students: list[str]
+) -> None:
+    """The time is up after three blocks, when every ratio has been precise once and would settle with a fourth."""
+    ran = bench.run("teacher", *students, blocks=3, precision_pct=10.0, minutes_per_model=0.01)
+    assert bench.blocks("teacher") == [0, 1, 2]
+    (*_, last) = capsys.readouterr().err.splitlines()
+    assert last.startswith(f"latency: block 3 done, 0 of {1 + len(students)} settled, widest ±0.00 % (")
+    assert ran.record(students[0]).status == "done"
+
+
+def test_one_imprecise_model_among_precise_ones_is_counted_and_named(
+    bench: Machine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bench.took = noisy("late")
+    bench.run("teacher", "early", "late", blocks=3, precision_pct=1.0, minutes_per_model=0.01)
+    (*_, last) = capsys.readouterr().err.splitlines()
+    assert last.startswith("latency: the time is up with 1 of 3 not known to ±1 %, widest ±")
+    assert " % (LATE); raise " in last
+
+
+def test_a_latency_from_too_few_processes_has_no_interval(bench: Machine, capsys: pytest.CaptureFixture[str]) -> None:
+    record = bench.run("model", blocks=3, precision_pct=10.0, minutes_per_model=0.01).record("model")
+    assert record.latency_ms == Interval(value=1.0)
+    said = "the time is up with 1 of 1 not known to ±10 %, no intervals from so few blocks; "
+    assert capsys.readouterr().err.splitlines()[-1].startswith(f"latency: {said}")
 
 
 def test_the_fewest_blocks_are_measured_however_long_they_take(bench: Machine) -> None:
@@ -225,7 +259,8 @@ def test_the_fewest_blocks_are_measured_however_long_they_take(bench: Machine) -
 def test_without_a_teacher_the_latency_itself_has_to_be_precise(bench: Machine) -> None:
     bench.took = lambda one, block: noisy("restless")(one, 0 if one.startswith("calm") else block)
     ran = bench.run("calm", "restless", precision_pct=1.0, minutes_per_model=0.5)
-    assert bench.blocks("calm") == [0, 1, 2, 3]
+    # six processes are the fewest that a latency's own interval is given from
+    assert bench.blocks("calm") == list(range(7))
     assert len(bench.blocks("restless")) > 10
     record = ran.record("restless")
     assert (record.ratio_to_teacher, record.control_ratio, record.latency_ms is None) == (None, None, False)

@@ -241,6 +241,11 @@ def unusable_interval(bench: Bench) -> None:
     bench.measured(bench.slowed(lambda place: 0.5 + 0.2 * (place % 3)))
 
 
+@fault("unusable-interval", (CELL, "latency"))
+def a_ratio_without_an_interval(bench: Bench) -> None:
+    bench.change(LatencyRecord, ratio_to_teacher=Interval(value=0.6))
+
+
 @fault("wide-interval", (CELL, "latency"))
 def wide_interval(bench: Bench) -> None:
     bench.measured(bench.slowed(lambda place: 0.6 + 0.02 * (place % 3)))

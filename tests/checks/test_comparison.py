@@ -53,7 +53,8 @@ def test_a_slower_model_is_listed_with_its_interval(folders: tuple[Path, Path], 
     }
     for one in comparison.significant:
         assert one.by.value == pytest.approx(1.1)
-        assert 1 < one.by.low <= one.by.value <= one.by.high
+        assert one.by.bounds is not None
+        assert 1 < one.by.bounds[0] <= one.by.value <= one.by.bounds[1]
         assert one.after / one.before == pytest.approx(1.1)
     text = as_text(*folders, comparison)
     assert text.count("P(0.3_BN)_KD(3)_SEED(0)") == 2
@@ -98,7 +99,8 @@ def test_accuracies_of_two_trainings_differ_where_chance_does_not_explain_it(
     (found,) = compare(*folders).significant
     assert (found.cell, found.what) == (CELL, "accuracy")
     assert found.by.value == pytest.approx(-5.0)
-    assert found.by.low < -5 < found.by.high < 0
+    assert found.by.covers(-5)
+    assert not found.by.covers(0)
 
 
 def retrained(bench: Bench, worse_on: int) -> tuple[Path, Path]:
@@ -250,6 +252,22 @@ def test_too_few_processes_show_nothing_and_are_named(folders: tuple[Path, Path]
     comparison = compare(*folders)
     assert comparison.significant == ()
     assert comparison.left_out == (f"{TIMED}: latency has 6 processes, and 7 are the fewest that can show a change",)
+
+
+def test_seven_processes_cannot_show_a_change_among_very_many_figures(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What cannot be shown with such confidence is named, and does not count as unchanged."""
+    # as much for each of 48 figures as 95 % is for each of 240
+    monkeypatch.setattr("harness.checks.comparison.CONFIDENCE_PCT", 99.0)
+    bench.change(LatencyRecord, processes=bench.get(LatencyRecord).processes[:LEAST_PROCESSES])
+    before = Path(shutil.copytree(bench.results / "lite", tmp_path / "before" / "lite"))
+    slower(bench, CELL, 2.0)
+    comparison = compare(before, bench.results / "lite")
+    assert comparison.significant == ()
+    assert comparison.left_out == tuple(
+        f"{TIMED}: {what} has too few processes for 48 figures" for what in ("latency", "latency / teacher's")
+    )
 
 
 def test_a_teacher_without_records_leaves_latencies_to_compare(folders: tuple[Path, Path], bench: Bench) -> None:
