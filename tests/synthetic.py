@@ -252,7 +252,8 @@ def _spreads(blocks: int, seed: int) -> tuple[Interval, Interval]:
 
 
 def _times(unit: Interval, factor: float) -> Interval:
-    return Interval(value=unit.value * factor, low=unit.low * factor, high=unit.high * factor)
+    ends = [bound * factor for bound in unit.bounds or ()]
+    return Interval(value=unit.value * factor, **dict(zip(("low", "high"), ends, strict=False)))
 
 
 def processes(plan: Plan, latency_ms: float, cpus: Sequence[int] = (0,), against: bool = False) -> list[Process]:

@@ -35,7 +35,15 @@ def counted(both: int, gained: int, lost: int, images: int) -> tuple[Right, Righ
 
 
 def bounds(found: Interval) -> tuple[float, float, float]:
-    return found.low, found.value, found.high
+    """Lower bound, value and upper bound."""
+    assert found.bounds
+    return found.bounds[0], found.value, found.bounds[1]
+
+
+def inverted(found: Interval) -> tuple[float, float, float]:
+    """The bounds of the difference the other way round."""
+    low, value, high = bounds(found)
+    return -high, -value, -low
 
 
 # --- Two models on the same images -----------------------------------------------------------------------------------
@@ -57,9 +65,9 @@ def test_a_paired_difference_is_inside_its_interval_and_changes_sign_with_the_mo
 ) -> None:
     before, after = sides(pairs)
     there, back = paired_difference(before, after, confidence), paired_difference(after, before, confidence)
-    assert -100 <= there.low <= there.value <= there.high <= 100
+    assert -100 <= min(bounds(there)) <= max(bounds(there)) <= 100
     assert there.value == pytest.approx(100 * (after.mean() - before.mean()))
-    assert bounds(there) == (-back.high, -back.value, -back.low)
+    assert bounds(there) == inverted(back)
 
 
 @given(answers, st.randoms())
@@ -73,7 +81,8 @@ def test_the_order_of_the_images_does_not_matter(pairs: list[tuple[bool, bool]],
 def test_a_model_compared_with_itself_always_includes_no_difference(pairs: list[tuple[bool, bool]]) -> None:
     before, _ = sides(pairs)
     found = paired_difference(before, before)
-    assert found.low < found.value == 0 < found.high
+    low, value, high = bounds(found)
+    assert low < value == 0 < high
 
 
 @given(st.integers(0, 400), st.integers(0, 400), st.integers(1, 2000), CONFIDENCES)
@@ -84,13 +93,13 @@ def test_no_difference_is_excluded_exactly_where_mcnemars_test_rejects(
     critical = chi2.ppf(confidence / 100, 1)
     found = paired_difference(*counted(others // 2, gained, lost, gained + lost + others), confidence)
     if not math.isclose(statistic, critical, rel_tol=1e-9):
-        assert (not found.low <= 0 <= found.high) == (statistic > critical)
+        assert found.covers(0) is not bool(statistic > critical)
 
 
 @given(answers)
 def test_more_confidence_is_a_wider_paired_interval(pairs: list[tuple[bool, bool]]) -> None:
     usual, surer = paired_difference(*sides(pairs)), paired_difference(*sides(pairs), 99.5)
-    assert surer.low <= usual.low <= usual.high <= surer.high
+    assert bounds(surer)[0] <= bounds(usual)[0] <= bounds(usual)[2] <= bounds(surer)[2]
 
 
 @given(st.integers(0, 60), st.integers(0, 60))
@@ -99,7 +108,8 @@ def test_the_paired_interval_of_models_that_mostly_agree_is_the_narrower_one(gai
     before, after = counted(7400, gained, lost, 10_000)
     paired = paired_difference(before, after)
     independent = change_of_shares((int(before.sum()), 10_000), (int(after.sum()), 10_000))
-    assert paired.high - paired.low < (independent.high - independent.low) / 3
+    widths = [bounds(found)[2] - bounds(found)[0] for found in (paired, independent)]
+    assert widths[0] < widths[1] / 3
 
 
 @pytest.mark.parametrize(
@@ -115,7 +125,7 @@ def test_the_paired_interval_covers_what_it_says(images: int, gained: float, los
     likely = multinomial.pmf(counts, images, [gained, lost, 1 - gained - lost])
     true = 100 * (gained - lost)
     possible = [(outcome, chance) for outcome, chance in zip(outcomes, likely, strict=True) if chance > 1e-8]
-    covered = sum(chance for (b, c), chance in possible if found(b, c).low <= true <= found(b, c).high)
+    covered = sum(chance for (b, c), chance in possible if found(b, c).covers(true))
     assert 0.94 <= covered <= 0.97
 
 
@@ -136,9 +146,9 @@ def test_a_difference_of_trainings_is_inside_its_interval_symmetric_and_in_no_or
 ) -> None:
     before, after = np.array(rows).transpose(2, 1, 0)
     there, back = crossed_difference(before, after, confidence), crossed_difference(after, before, confidence)
-    assert -100 <= there.low <= there.value <= there.high <= 100
+    assert -100 <= min(bounds(there)) <= max(bounds(there)) <= 100
     assert there.value == pytest.approx(100 * (after.mean() - before.mean()))
-    assert bounds(there) == pytest.approx((-back.high, -back.value, -back.low))
+    assert bounds(there) == pytest.approx(inverted(back))
     seeds, images = (shuffle.sample(range(count), count) for count in before.shape)
     shuffled = (side[seeds][:, images] for side in (before, after))
     assert bounds(crossed_difference(next(shuffled), next(shuffled), confidence)) == pytest.approx(bounds(there))
@@ -166,7 +176,7 @@ def test_the_interval_over_seeds_and_images_covers_what_it_says(
         teacher = easy + draw.normal(size=images) > 0
         students = easy + over_seeds * draw.normal(size=(seeds, 1)) + draw.normal(size=(seeds, images)) > 0
         found = crossed_difference(np.broadcast_to(teacher, students.shape), students)
-        hits += found.low <= true <= found.high
+        hits += found.covers(true)
     # 95 %, less two and a half standard errors of 500 draws
     assert hits / 500 >= 0.95 - 2.5 * math.sqrt(0.95 * 0.05 / 500)
 
@@ -176,8 +186,8 @@ def test_few_seeds_that_differ_much_say_little() -> None:
     teacher, same = counted(700, 0, 0, 1000)
     better = counted(700, 100, 0, 1000)[1]
     found = crossed_difference(np.stack([teacher, teacher]), np.stack([same, better]))
-    assert found.value == pytest.approx(5) and found.low < -50
-    assert paired_difference(teacher, better).low > 5
+    assert found.value == pytest.approx(5) and bounds(found)[0] < -50
+    assert bounds(paired_difference(teacher, better))[0] > 5
 
 
 # --- Two runs of which only the counts are known ---------------------------------------------------------------------
@@ -190,17 +200,18 @@ def test_a_change_of_shares_is_inside_its_interval_and_changes_sign_with_it(
     before: tuple[int, int], after: tuple[int, int]
 ) -> None:
     there, back = change_of_shares(before, after), change_of_shares(after, before)
-    assert -100 - 1e-9 <= there.low <= there.value <= there.high <= 100 + 1e-9
-    assert (there.value, there.low, there.high) == pytest.approx((-back.value, -back.high, -back.low))
+    assert -100 - 1e-9 <= min(bounds(there)) <= max(bounds(there)) <= 100 + 1e-9
+    assert bounds(there) == pytest.approx(inverted(back))
 
 
 @given(counts)
 def test_a_share_compared_with_itself_always_includes_no_change(share: tuple[int, int]) -> None:
     found = change_of_shares(share, share)
-    assert found.low <= found.value == 0 <= found.high
+    assert found.value == 0
+    assert found.covers(0)
 
 
 def test_the_interval_of_a_change_of_shares_agrees_with_newcombe_s_own_example() -> None:
     # Statistics in Medicine 17 (1998), table II, case (a): 56/70 - 48/80.
     found = change_of_shares((48, 80), (56, 70))
-    assert (found.value, found.low, found.high) == pytest.approx((20.0, 5.24, 33.39), abs=0.01)
+    assert bounds(found) == pytest.approx((5.24, 20.0, 33.39), abs=0.01)
