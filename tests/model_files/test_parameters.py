@@ -11,7 +11,7 @@ import pytest
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_dynamic, quantize_static
 
-from harness.model_files.parameters import parameter_count
+from harness.model_files.parameters import onnx_parameter_count
 
 Array = npt.NDArray[np.float32]
 WEIGHTS = {"kernel": (8, 3, 3, 3), "bias": (8,), "matrix": (8, 10), "shift": (10,)}
@@ -142,7 +142,7 @@ FORMS: dict[str, Callable[[Path], ModelProto]] = {
 @pytest.mark.parametrize("form", FORMS)
 def test_a_network_has_as_many_parameters_in_every_form(tmp_path: Path, form: str) -> None:
     model = FORMS[form](tmp_path)
-    assert parameter_count(model) == PARAMS
+    assert onnx_parameter_count(model) == PARAMS
     if form != "external data":
         (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
         session = onnxruntime.InferenceSession(str(tmp_path / "m.onnx"), providers=["CPUExecutionProvider"])
@@ -152,16 +152,16 @@ def test_a_network_has_as_many_parameters_in_every_form(tmp_path: Path, form: st
 
 def test_what_only_says_how_to_read_integers_does_not_count(tmp_path: Path) -> None:
     """Dynamic quantisation leaves a single product of scales, which no rule can tell from a weight."""
-    assert 0 <= parameter_count(quantised_as_it_runs(tmp_path)) - PARAMS <= 4
+    assert 0 <= onnx_parameter_count(quantised_as_it_runs(tmp_path)) - PARAMS <= 4
 
 
 def test_a_weight_counts_once_however_often_it_is_used() -> None:
     again = [helper.make_node("Mul", ["shift", "shift"], ["square"])]
-    assert parameter_count(network(before=again)) == PARAMS
+    assert onnx_parameter_count(network(before=again)) == PARAMS
 
 
 def test_only_headers_are_read() -> None:
     model = network()
     kernel = next(tensor for tensor in model.graph.initializer if tensor.name == "kernel")
     kernel.dims[0] = 2**40
-    assert parameter_count(model) == PARAMS + (2**40 - 8) * 27
+    assert onnx_parameter_count(model) == PARAMS + (2**40 - 8) * 27
