@@ -22,11 +22,11 @@ import numpy.typing as npt
 from scipy.stats import t as student
 from tabulate import tabulate
 
-from benchmarks import Figures, burst_study
+from benchmarks import ROOT, Figures, burst_study
 from harness import intervals
 from harness.bench.blocks import Settling, Subject
 from harness.files import write_text
-from harness.plan.settings import Bench, Target
+from harness.plan.loading import load_settings
 from harness.reporting.readme import fill, read_document
 from harness.store.records import Interval
 
@@ -189,11 +189,11 @@ def stopped_coverages(draws: int) -> dict[tuple[str, int, float], float]:
 
     By noise, the fewest blocks and the precision that is asked for (%); the time is up after 20 blocks.
     """
-    found = {}
+    bench, found = load_settings(ROOT / "matrix.toml", "full").bench, {}
     for noise in NOISES:
         rows = observed(np.random.default_rng(2), "ratio", noise, 20, draws)
         for blocks, precision_pct in STOPPING:
-            settling = Settling.start(Bench(blocks=blocks, precision_pct=precision_pct, target=_TARGET))
+            settling = Settling.start(bench.model_copy(update={"blocks": blocks, "precision_pct": precision_pct}))
             subjects = [Subject(str(number), "") for number in range(draws)]
             covered, going = np.zeros(draws, dtype=bool), np.arange(draws)
             for count in range(blocks, 21):
@@ -207,8 +207,6 @@ def stopped_coverages(draws: int) -> dict[tuple[str, int, float], float]:
             found[noise, blocks, precision_pct] = 100 * float(covered.mean())
     return found
 
-
-_TARGET = Target(name="i9-9900K")
 
 # --- Against other intervals -----------------------------------------------------------------------------------------
 

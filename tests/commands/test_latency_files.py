@@ -17,7 +17,7 @@ from harness.commands import latency_files
 from harness.commands.latency_document import LatencyDocument, read_baseline
 from harness.commands.latency_files import Request, measure_files, verdict
 from harness.commands.latency_inputs import Wanted
-from harness.commands.latency_words import as_text
+from harness.commands.latency_words import as_text, is_same
 from harness.errors import HarnessError
 from harness.plan.settings import engine_version
 from harness.store.records import Failure, Interval
@@ -102,7 +102,10 @@ def test_the_first_file_is_measured_twice_and_what_is_shown_can_be_repeated(
     assert (found.seed, found.settled) == (7, False)
     lines = as_text(found).splitlines()
     assert lines[-1] == found.sentence
-    assert found.sentence.startswith(f"b.onnx takes {b.ratio.value:.2f} times as long as a.onnx [")
+    # three processes on a busy machine may show no difference
+    apart = f"b.onnx takes {b.ratio.value:.2f} times as long as a.onnx ["
+    alike = f"b.onnx and a.onnx cannot be told apart (ratio {b.ratio.text('.3f')})"
+    assert found.sentence.startswith(alike if is_same(b.ratio, abs(a.again_ratio.value - 1)) else apart)
     assert found.sentence.endswith(f"1 thread, {condition.runtime}, on {found.machine['cpu']}")
     assert any(line.startswith("a.onnx, again") for line in lines)
     assert "time is up" in capsys.readouterr().err
