@@ -99,7 +99,7 @@ COMMON: dict[str, Any] = {
 def latency(**changes: Any) -> LatencyRecord:
     fields = {
         "status": "done",
-        "finished_at": "",
+        "finished_at": "2026-01-02T03:04:05+00:00",
         "condition": "onnxruntime-1.16.0-host-threads-1",
         "threads": 1,
         "latency_ms": Interval(value=1.2344, low=1.2, high=1.3),
@@ -131,7 +131,11 @@ def test_the_summary_says_where_there_is_no_interval() -> None:
 def test_the_summary_shows_how_far_the_teacher_differs_from_itself() -> None:
     teacher = latency(**TEACHER, control_ratio=Interval(value=1.004, low=0.99, high=1.012))
     good = AccuracyRecord(
-        **COMMON | {"cell": "teacher-s0"}, status="done", finished_at="", accuracy_pct=76.5, correct=7650
+        **COMMON | {"cell": "teacher-s0"},
+        status="done",
+        finished_at="2026-01-02T03:04:05+00:00",
+        accuracy_pct=76.5,
+        correct=7650,
     )
     lines = summary([teacher, latency()], [good]).splitlines()
     first, again = [line for line in lines if line.startswith("ResNet50")]
@@ -149,5 +153,5 @@ def test_the_summary_gives_a_warning_once_and_says_how_many_rows_it_is_about() -
 
 def test_every_summary_names_the_engine_and_the_threads() -> None:
     two = latency(runtime="onnxruntime 1.32.0", threads=2)
-    assert summary([two], []).startswith("onnxruntime 1.32.0, 2 threads\n")
-    assert summary([latency()], []).startswith("onnxruntime 1.16.0, 1 thread\n")
+    assert summary([two], []).startswith("onnxruntime 1.32.0, 2 threads, ")
+    assert summary([latency()], []).startswith("onnxruntime 1.16.0, 1 thread, ")

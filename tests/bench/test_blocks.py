@@ -186,7 +186,7 @@ def common(model: ModelFile, key: str) -> dict[str, Any]:
         "spec": {},
         "onnx_sha256": model.onnx_sha256,
         "status": "done",
-        "finished_at": "",
+        "finished_at": "2026-01-02T03:04:05+00:00",
         "seconds": 1,
         "runtime": RUNTIME,
     }

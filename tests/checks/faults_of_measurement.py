@@ -197,7 +197,7 @@ def stolen(bench: Bench) -> None:
 def in_the_whole_run(bench: Bench, **facts: Any) -> None:
     """What the machine did during a run is on all of its records."""
     for cell in EVERY:
-        for under in (HEADLINE, BESIDE):
+        for under in bench.plan.settings.bench.conditions:
             bench.environment(LatencyRecord, cell, under, **facts)
 
 
@@ -239,11 +239,6 @@ def a_teacher_measured_once(bench: Bench) -> None:
 @fault("unusable-interval", (CELL, "latency"))
 def unusable_interval(bench: Bench) -> None:
     bench.measured(bench.slowed(lambda place: 0.5 + 0.2 * (place % 3)))
-
-
-@fault("unusable-interval", (CELL, "latency"))
-def a_ratio_without_an_interval(bench: Bench) -> None:
-    bench.change(LatencyRecord, ratio_to_teacher=Interval(value=0.6))
 
 
 @fault("wide-interval", (CELL, "latency"))

@@ -18,7 +18,10 @@ observations = st.lists(st.floats(0.1, 1e3), min_size=LEAST_PROCESSES, max_size=
 
 def observed(values: list[float]) -> list[Process]:
     model = processes(PLAN, 1.0)[0]
-    return [model.model_copy(update={"block": block, "low_ms": value}) for block, value in enumerate(values)]
+    return [
+        model.model_copy(update={"block": block, "low_ms": value, "median_ms": value, "p90_ms": value})
+        for block, value in enumerate(values)
+    ]
 
 
 def write(folder: Path, values: list[float]) -> Path:
