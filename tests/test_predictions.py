@@ -119,7 +119,7 @@ def test_answers_to_fewer_images_than_the_record_has_are_refused(answered: Bench
 def test_a_write_that_fails_leaves_what_was_there(answered: Bench) -> None:
     path = folder(answered) / predictions.answers_name(CELL)
     before = path.read_bytes()
-    with no_file_beyond(1000), pytest.raises(OSError, match="File too large"):
+    with no_file_beyond(1000), pytest.raises(HarnessError, match="File too large"):
         predictions.save_classes(path, np.zeros(10_000, np.int64))
     assert path.read_bytes() == before
     assert not [one for one in path.parent.iterdir() if one.name.startswith(".")]

@@ -112,8 +112,9 @@ def how_to_read(rows: Sequence[Row]) -> list[str]:
     images = sorted({row.accuracy.images for row in rows if row.accuracy and row.accuracy.images})
     counted = f"Accuracy: of the ONNX file, on {', '.join(f'{count:,}' for count in images)} test images. "
     return [
-        f"{counted if images else ''}Latency: that of an undisturbed core ({ESTIMATOR}). Latency ratio: latency "
-        "divided by the teacher's in the same bench run, with its 95 % interval; ≈ where no difference was shown.",
+        f"{counted if images else ''}Latency: that of an undisturbed core, the {ESTIMATOR}. Latency ratio: "
+        "latency divided by the teacher's in the same bench run, with its 95 % interval; ≈ where no difference was "
+        "shown.",
         _differences(rows),
         "MACs ratio: multiply-adds divided by the teacher's.",
         *(

@@ -135,19 +135,19 @@ class Learner:
         self.right += (outputs.logits.detach().argmax(1) == labels).sum()
         self.step += 1
 
-    def end_epoch(self, steps: int, images_per_s: float) -> Epoch:
-        """Close the epoch in the log; a loss that is not finite ends the learner."""
+    def end_epoch(self, steps: int, images_per_s: float) -> Epoch | None:
+        """Close the epoch in the log and return its entry; a loss that is not finite ends the learner without one."""
         loss = self.losses.item() / steps
         accuracy = 100 * self.right.item() / max(self.seen, 1)
-        rate = self.optimizer.param_groups[0]["lr"]
-        ended = Epoch(phase=self.phase().name, loss=loss, accuracy_pct=accuracy, lr=rate, images_per_s=images_per_s)
-        if not math.isfinite(loss):
+        rate, phase, ended = self.optimizer.param_groups[0]["lr"], self.phase().name, None
+        if math.isfinite(loss):
+            ended = Epoch(phase=phase, loss=loss, accuracy_pct=accuracy, lr=rate, images_per_s=images_per_s)
+            self.log.append(ended)
+        else:
             self.failure = Failure(
                 kind="diverged",
-                message=f"loss is {loss} in epoch {self.epoch + 1} ({ended.phase}); lower the recipe's lr ({rate:g})",
+                message=f"loss is {loss} in epoch {self.epoch + 1} ({phase}); lower the recipe's lr ({rate:g})",
             )
-        else:
-            self.log.append(ended)
         self.epoch, self.step, self.seen = self.epoch + 1, 0, 0
         self.losses.zero_()
         self.right.zero_()
@@ -283,8 +283,8 @@ def _train(
         device.synchronize()
         rate = images_seen / max(time.monotonic() - started, 1e-9)
         for learner in running:
-            if learner.failure is None and learner.epoch == epoch:
-                closed = learner.end_epoch(stream.steps, rate)
+            at_its_end = learner.failure is None and learner.epoch == epoch
+            if at_its_end and (closed := learner.end_epoch(stream.steps, rate)):
                 watcher.epoch(learner.name, epoch + 1, learner.epochs, closed)
             if not learner.running:
                 ended(learner)

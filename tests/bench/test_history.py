@@ -13,7 +13,7 @@ from tests.synthetic import plan_for, records_for
 
 @pytest.fixture
 def records() -> list[LatencyRecord]:
-    """One run's: two models under four conditions."""
+    """One run's: two models under every condition."""
     plan = plan_for("full", experiments=["prune-0.3"])
     found = [record for cell in plan.cells[:2] for record in records_for(plan, cell)]
     return [record for record in found if isinstance(record, LatencyRecord)]
@@ -27,7 +27,7 @@ def test_every_run_adds_a_file_with_an_entry_per_model_and_condition(
     assert first.parent == second.parent
     assert first.is_relative_to(tmp_path / "full" / "pytest-benchmark")
     entries = json.loads(first.read_text())["benchmarks"]
-    assert len({entry["fullname"] for entry in entries}) == len(entries) == 8
+    assert len({entry["fullname"] for entry in entries}) == len(entries) == len(records)
     for entry, record in zip(entries, records, strict=True):
         assert (entry["group"], entry["name"]) == (record.condition, record.title)
         # pytest-benchmark counts in seconds; its statistics are over processes
@@ -44,5 +44,5 @@ def test_the_compare_command_of_pytest_benchmark_reads_it(tmp_path: Path, record
     command = [sys.executable, "-m", "pytest_benchmark", "--storage", str(path.parents[1]), "compare", "--group-by"]
     done = subprocess.run([*command, "group"], capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("ResNet50") == 8
+    assert done.stdout.count("ResNet50") == len(records)
     assert "onnxruntime-current-host-threads-all" in done.stdout

@@ -80,6 +80,6 @@ def test_a_name_has_to_be_in_one_file_only() -> None:
 def test_inputs_that_memory_has_no_room_for_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(HarnessError, match=r"a\.onnx: 4 sets of its inputs take 16,.* GiB, over half of the memory"):
         shapes(file(("x", "float32", (2**20, 2**20))))
-    monkeypatch.setattr(latency_inputs, "memory_bytes", lambda: 1000)
+    monkeypatch.setattr(latency_inputs, "total_bytes", lambda: 1000)
     with pytest.raises(HarnessError, match="over half of the memory"):
         shapes(IMAGES)

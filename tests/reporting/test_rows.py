@@ -75,11 +75,11 @@ def test_a_row_has_its_latencies_under_the_other_conditions_as_well(plan: Plan, 
 def test_a_latency_beside_the_headline_that_is_not_there_or_not_of_this_file_is_left_out(tmp_path: Path) -> None:
     plan = plan_for("full", experiments=["prune-0.3"])
     fill_results(plan, tmp_path)
-    first, second, third = plan.settings.bench.conditions[1:]
+    first, second, *others = plan.settings.bench.conditions[1:]
     path_of(tmp_path, plan, CELL, LatencyRecord, first).unlink()
     change(tmp_path, plan, CELL, LatencyRecord, second, onnx_sha256="f" * 64)
     row = rows_of(plan, tmp_path)[CELL]
-    assert [record.condition for record in row.beside] == [third]
+    assert [record.condition for record in row.beside] == others
     assert not row.problems
 
 

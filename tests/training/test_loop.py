@@ -89,7 +89,7 @@ def recipes(draw: st.DrawFn, /, **fixed: Any) -> Recipe:
         "lr": draw(st.floats(1e-5, 10)),
         "warmup_epochs": draw(st.sampled_from([0.0, 0.1, 0.5, 1.0, 3.0])),
         "schedule": draw(st.sampled_from(["cosine", "linear", "exponential", "constant"])),
-        "gamma": draw(st.floats(0.01, 1.0)),
+        "gamma": draw(st.floats(0.01, 0.999)),
     }
     return Recipe(**{**drawn, **fixed})
 

@@ -405,7 +405,7 @@ def test_a_run_with_one_record_that_does_not_fit_is_refused_whole(empty: Bench, 
     there.change(LatencyRecord, OTHER, onnx_sha256="f" * 64)
     merged = take(empty, there)
     assert not (empty.results / "lite/latency").exists() and not (empty.results / "lite/pytest-benchmark").exists()
-    assert len(merged.faults) == 2 * len(there.plan.cells)
+    assert len(merged.faults) == len(there.plan.settings.bench.conditions) * len(there.plan.cells)
     assert all(f"{OTHER}: the latency record is of ONNX file ffffffffffff..." in one.reason for one in merged.faults)
 
 
