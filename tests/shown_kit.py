@@ -14,7 +14,7 @@ import pytest
 from harness.host.isa.copies import LIBRARY
 from harness.host.isa.prepare import compile_library
 from harness.host.isa.shown import can_fault, obstacle
-from harness.plan.cpus import find_cpu
+from harness.plan.cpu_table import find_cpu
 from tests.documents import ROOT
 
 ENGINES = {"onnxruntime-1.16.0": "bench-1.16.0", "onnxruntime-current": "bench-current"}

@@ -10,7 +10,7 @@ import numpy as np
 from harness import predictions
 from harness.files import digest
 from harness.intervals import interval, median_process, paired_ratio
-from harness.plan.cpus import find_cpu
+from harness.plan.cpu_table import find_cpu
 from harness.plan.loading import load_settings
 from harness.plan.planning import Cell, Plan, make_plan
 from harness.plan.settings import engine_version

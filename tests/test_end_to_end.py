@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from harness.host.isa.shown import obstacle
-from harness.plan.cpus import find_cpu
+from harness.plan.cpu_table import find_cpu
 from harness.plan.loading import load_settings
 from harness.plan.planning import Plan, make_plan
 from harness.store.chain import Chain, as_measured

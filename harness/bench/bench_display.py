@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.text import Text
 from tabulate import tabulate
 
-from harness.plan.cpus import whose_instruction_set
+from harness.plan.cpu_table import whose_instruction_set
 from harness.store.records import AccuracyRecord, LatencyRecord
 
 

@@ -5,8 +5,8 @@ import sys
 
 from harness.bench.engines import Engine
 from harness.errors import HarnessError
-from harness.host.isa.evidence import disagreements
 from harness.host.isa.features import Answer, seen
+from harness.host.isa.proof import disagreements
 from harness.host.isa.shown import Shown, host_flags
 from harness.store.records import InstructionSet
 

@@ -9,7 +9,7 @@ import resource
 import signal
 import sys
 
-from harness.host.memory import machine_bytes
+from harness.host.memory_limit import machine_bytes
 
 PR_SET_PDEATHSIG = 1
 

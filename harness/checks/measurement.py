@@ -6,11 +6,11 @@ from collections.abc import Collection, Iterator
 from harness.checks import limits
 from harness.checks.evidence import Entry, Evidence
 from harness.checks.fault import Fault
-from harness.host.isa.evidence import disagreements
 from harness.host.isa.features import FEATURES
+from harness.host.isa.proof import disagreements
 from harness.host.openings import openings
 from harness.intervals import LEAST_SAMPLES, halfwidth_pct
-from harness.plan.cpus import find_cpu
+from harness.plan.cpu_table import find_cpu
 from harness.plan.settings import engine_version
 from harness.plan.specs import Latency
 from harness.store.records import AccuracyRecord, Interval, LatencyRecord

@@ -9,7 +9,7 @@ import numpy as np
 from harness.bench.feeds import FEWEST
 from harness.bench.job import DrawnInput
 from harness.errors import HarnessError
-from harness.host.memory import total_bytes
+from harness.host.memory_limit import total_bytes
 from harness.model_files.onnx_file import OnnxFacts, Tensor
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from tabulate import tabulate
 
 from harness.commands.latency_document import ConditionFound, FileFound, LatencyDocument, Timing, Verdict
-from harness.plan.cpus import whose_instruction_set
+from harness.plan.cpu_table import whose_instruction_set
 from harness.store.records import Interval
 
 SAID: dict[Verdict, str] = {

@@ -17,7 +17,7 @@ from harness.datasets import Images
 from harness.errors import HarnessError
 from harness.model_files.onnx_file import read_facts
 from harness.plan import registry
-from harness.plan.cpus import whose_instruction_set
+from harness.plan.cpu_table import whose_instruction_set
 from harness.plan.loading import load_settings
 from harness.plan.settings import Settings
 from harness.store.paths import data_root

@@ -14,7 +14,7 @@ from harness.containers.runner import Docker
 from harness.errors import HarnessError
 from harness.files import atomic_path
 from harness.host.cpus import Topology, read_topology
-from harness.host.memory import total_bytes
+from harness.host.memory_limit import total_bytes
 from harness.plan import registry
 from harness.plan.planning import Plan
 from harness.plan.settings import engine_environment

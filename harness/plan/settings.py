@@ -18,7 +18,7 @@ from pydantic import (
 
 from harness.errors import HarnessError
 from harness.plan import registry
-from harness.plan.cpus import Cpu, find_cpu
+from harness.plan.cpu_table import Cpu, find_cpu
 from harness.plan.explain import allowed_keys
 
 # How one figure follows from the processes of a run: harness.intervals computes it. Part of every latency's key.

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from harness.plan import registry
-from harness.plan.cpus import Cpu
+from harness.plan.cpu_table import Cpu
 from harness.plan.planning import Plan, Table
 from harness.plan.settings import ESTIMATOR, Recipe
 from harness.plan.specs import JointObjective, Student, Teacher

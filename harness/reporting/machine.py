@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from harness.plan.cpus import Cpu, Vectors, find_cpu, vectors
+from harness.plan.cpu_table import Cpu, Vectors, find_cpu, vectors
 from harness.store.records import AccuracyRecord, LatencyRecord
 
 # What a record says of its machine. Nothing checks it, so any value may be of any type.

@@ -8,7 +8,7 @@ from statistics import fmean, stdev
 
 from tabulate import tabulate
 
-from harness.plan.cpus import whose_instruction_set
+from harness.plan.cpu_table import whose_instruction_set
 from harness.reporting.differences import Model, ranks, to_teacher
 from harness.reporting.escaping import escaped
 from harness.reporting.published import Published

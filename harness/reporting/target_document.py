@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from harness.plan.cpus import TABLE, Cpu, cpus
+from harness.plan.cpu_table import TABLE, Cpu, cpus
 from harness.reporting.escaping import escaped
 from harness.reporting.own_figures import MARKER_PROFILE, figures_table
 from harness.reporting.readme import Marker, fill, read_document

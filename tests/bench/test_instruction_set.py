@@ -18,7 +18,7 @@ from harness.bench.process import measure
 from harness.errors import HarnessError
 from harness.host.isa.copies import LIBRARY
 from harness.host.isa.shown import HOST, Shown, host_flags, masked, show
-from harness.plan.cpus import find_cpu
+from harness.plan.cpu_table import find_cpu
 from harness.store.records import AccuracyRecord, Failure, InstructionSet, LatencyRecord, load, record_path
 from tests.bench_kit import OLD_ENGINE, SETTINGS, Workshop
 from tests.shown_kit import like_target, on_x86_64, with_compiler

@@ -29,7 +29,7 @@ from harness.containers.in_docker import bench_spec, enclosed
 from harness.containers.runner import Docker
 from harness.host.isa.shown import obstacle
 from harness.host.openings import openings
-from harness.plan.cpus import find_cpu
+from harness.plan.cpu_table import find_cpu
 from harness.store.records import AccuracyRecord, ExportRecord, LatencyRecord, TrainRecord, load, record_path
 from tests.bench_kit import Workshop, tiny_network
 from tests.command import environment, harness, real_data, tiny_matrix

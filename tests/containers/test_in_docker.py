@@ -21,7 +21,7 @@ from harness.containers.in_docker import (
 )
 from harness.containers.runner import Docker
 from harness.errors import HarnessError
-from harness.host.memory import total_bytes
+from harness.host.memory_limit import total_bytes
 from harness.store.paths import Paths
 from tests.bench_kit import machine
 from tests.checks.planted import Bench

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from harness.errors import HarnessError
 from harness.files import digest
-from harness.plan.cpus import Cpu, cpus
+from harness.plan.cpu_table import Cpu, cpus
 from harness.plan.loading import load_settings
 from harness.plan.planning import Cell, Plan, kd_label, kd_name, make_plan, objective_of, rounding
 from harness.plan.registry import names

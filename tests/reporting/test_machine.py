@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from harness.plan.cpus import Cpu, cpus
+from harness.plan.cpu_table import Cpu, cpus
 from harness.reporting.machine import bench_machine, target_differences
 from tests.synthetic import BENCH, plan_for
 

@@ -1,7 +1,7 @@
 import shutil
 from pathlib import Path
 
-from harness.plan.cpus import cpus
+from harness.plan.cpu_table import cpus
 from harness.reporting.report import check_report, write_report
 from harness.reporting.target_document import DOCUMENT, cpus_table, filled
 from tests.documents import ROOT

@@ -10,7 +10,7 @@ import torch
 from harness.containers import in_docker
 from harness.host import cgroups
 from harness.host.facts import environment
-from harness.host.memory import total_bytes
+from harness.host.memory_limit import total_bytes
 from harness.plan.specs import Choice, Network
 from harness.training import memory
 from harness.training.memory import SHARE, Footprint, fitting, free_bytes, measure, side_by_side

@@ -61,7 +61,7 @@ class Engine(ABC):
 
         Asked once per process, when nothing is left to be timed. `nchwc_block` (channels per block of its layout for
         convolutions) and `exact_byte_sums` (whether products of bytes are added without saturation, as VNNI does) are
-        compared with the instruction set (harness.host.isa.evidence); anything else is kept on record.
+        compared with the instruction set (harness.host.isa.proof); anything else is kept on record.
         """
         return {}
 

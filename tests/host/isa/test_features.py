@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from harness.host.isa.features import ALL_ONES, FEATURES, NOTHING, REGISTERS, Answer, mask, seen
 from harness.host.isa.shown import NUMPY_GROUPS
-from harness.plan.cpus import Cpu, cpus, find_cpu
+from harness.plan.cpu_table import Cpu, cpus, find_cpu
 
 some = st.sets(st.sampled_from(sorted(FEATURES)))
 

@@ -9,7 +9,7 @@ from harness.host.isa.copies import LIBRARY, SITES, copy_of, make_copy
 from harness.host.isa.features import mask
 from harness.host.isa.prepare import main as prepare
 from harness.host.isa.shown import HOST, Shown, host_flags, masked, obstacle, show
-from harness.plan.cpus import cpus, find_cpu
+from harness.plan.cpu_table import cpus, find_cpu
 from tests.shown_kit import ENGINES, like_target, on_x86_64, with_compiler
 
 TARGET = find_cpu("i9-9900K")

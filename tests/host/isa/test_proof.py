@@ -2,8 +2,8 @@ from typing import Any
 
 import pytest
 
-from harness.host.isa.evidence import disagreements
-from harness.plan.cpus import Cpu, cpus, find_cpu
+from harness.host.isa.proof import disagreements
+from harness.plan.cpu_table import Cpu, cpus, find_cpu
 from harness.store.records import InstructionSet
 
 TARGET = find_cpu("i9-9900K")
