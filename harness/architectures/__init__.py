@@ -4,6 +4,7 @@ An architecture's file defines ARCHITECTURE, an `Architecture`, and these consta
 name in tables; CHANNELS, the channels of its narrowest layer at width 1; PARAMETERS, settings of its own.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
@@ -45,7 +46,7 @@ class FeatureStage:
     last_conv: str
 
 
-class Architecture:
+class Architecture(ABC):
     """What an architecture's file brings. Subclass it, and name an instance ARCHITECTURE."""
 
     # The module that answers; pruning leaves its outputs alone.
@@ -55,13 +56,13 @@ class Architecture:
     stem_conv: str | None = None
     stages: tuple[FeatureStage, ...] = ()
 
+    @abstractmethod
     def build(self, network: Network) -> nn.Module:
         """The unpruned network, freshly initialised: images [N, 3, S, S] -> logits [N, classes].
 
         A module that has a method `tapped(images, taps) -> Outputs` hands out its features itself. From any other they
         are read by hooks, and a tap is the name of a submodule.
         """
-        raise NotImplementedError
 
     def initialise(self, model: nn.Module) -> None:
         """Give a network of whatever widths new random weights."""

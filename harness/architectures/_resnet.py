@@ -1,5 +1,6 @@
 """ResNets in torchvision's shape and with its names, at any width: He et al., "Deep Residual Learning", 2015."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -13,7 +14,7 @@ from harness.plan.specs import Network
 PLANES = (64, 128, 256, 512)
 
 
-class Block(nn.Module):
+class Block(nn.Module, ABC):
     """Convolutions with BatchNorm around a residual sum."""
 
     # channels of the output, as a multiple of the block's planes; the block's last convolution
@@ -42,9 +43,9 @@ class Block(nn.Module):
         shortcut = x if self.downsample is None else self.downsample(x)
         return first, last, self.relu(last + shortcut if keep_last else last.add_(shortcut))
 
+    @abstractmethod
     def branch(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The outputs of conv1 and of the last BatchNorm."""
-        raise NotImplementedError
 
 
 class BasicBlock(Block):

@@ -13,13 +13,19 @@ from harness.files import worded
 # What the package is installed without, unless its extra `train` is asked for.
 EXTRA = ("docker", "matplotlib", "PIL", "psutil", "safetensors", "scipy", "torch", "torch_pruning", "torchvision")
 
-app = typer.Typer(
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    help="Compressed networks from matrix.toml: train, export, measure, report.",
-)
+
+def application(about: str) -> typer.Typer:
+    """A command line without verbs yet; errors are left to `run`."""
+    return typer.Typer(
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+        help=about,
+    )
+
+
+app = application("Compressed networks from matrix.toml: train, export, measure, report.")
 
 
 def main() -> None:

@@ -5,16 +5,10 @@ from typing import Annotated
 
 import typer
 
-from harness.cli import run
+from harness.cli import application, run
 from harness.cli.latency_verb import latency
 
-app = typer.Typer(
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    help="The latency bench, in its image.",
-)
+app = application("The latency bench, in its image.")
 app.command()(latency)
 
 

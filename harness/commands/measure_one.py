@@ -68,8 +68,6 @@ def measure_one(
     # the headline condition alone
     engines, isa, threads = settings.bench.engines[:1], settings.bench.isa[:1], settings.bench.threads[:1]
     bench = settings.bench.model_copy(update={"engines": engines, "isa": isa, "threads": threads})
-    # where the target's instruction set cannot be shown the bench takes the host's
-    conditions = dict.fromkeys([*bench.conditions, *bench.as_host().conditions])
     # Its records are discarded, so nothing is ever compared with these.
     identity = Identity(key=metadata.get("key", "none"), spec={}, code={})
     with _folder() as here:
@@ -96,7 +94,7 @@ def measure_one(
                     external_sha256=dict(facts.external_sha256),
                     is_teacher=False,
                     input=assumed.input if assumed else None,
-                    latency=dict.fromkeys(conditions, identity),
+                    latency={one.name: identity for one in bench.either},
                     accuracy={"target": identity, "host": identity},
                 )
             ],
@@ -104,21 +102,21 @@ def measure_one(
         if (code := run_bench(job)) not in (0, 1):
             # it was stopped, or could not begin and has said why
             sys.exit(code)
-        paths = [record_path(job.results, profile, "latency", CELL, name) for name in conditions]
-        latency = load(next(path for path in paths if path.exists()), LatencyRecord)
+        paths = {one: record_path(job.results, profile, "latency", CELL, one.name) for one in bench.either}
+        measured = next(one for one, place in paths.items() if place.exists())
+        latency = load(paths[measured], LatencyRecord)
         accuracy = load(record_path(job.results, profile, "accuracy", CELL), AccuracyRecord)
         for record in (latency, accuracy):
             if record.failure:
                 raise HarnessError(record.failure.message)
     assert latency.latency_ms and accuracy.accuracy_pct is not None, "done records carry their figures"
-    target = "-target-" in latency.condition
     return Measured(
         params=facts.params,
         latency=latency.latency_ms,
         accuracy_pct=accuracy.accuracy_pct,
         runtime=latency.runtime,
         threads=latency.threads,
-        isa=whose_instruction_set(bench.target.name if target else "host"),
+        isa=whose_instruction_set(bench.instruction_set(measured.isa)),
         measured_on=registry.find("dataset", name).title,
         trained_on_it="data" in metadata,
         assumptions=assumed.assumptions if assumed else (),

@@ -8,6 +8,7 @@ parameter `classes` takes the place of CLASSES).
 
 import os
 import socket
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -56,23 +57,23 @@ class Images:
         return Images(self.pixels[:count], self.labels[:count], self.mean, self.std)
 
 
-class Dataset:
+class Dataset(ABC):
     """What a data set's file brings. Subclass it, and name an instance DATASET."""
 
     # What a user can do where it is not here.
     how: str = "give the folder that holds it with DATA_DIR=..."
 
+    @abstractmethod
     def find(self, root: Path, parameters: Parameters) -> bool:
         """Whether it is below `root`, whole: its hash is checked. A damaged copy raises DamagedDataError."""
-        raise NotImplementedError
 
     def fetch(self, root: Path, parameters: Parameters) -> None:
         """Download it to `root`, in place of what may be there. Raises OSError or RuntimeError where that fails."""
         raise OSError("it cannot be downloaded")
 
+    @abstractmethod
     def load(self, root: Path, parameters: Parameters, train: bool) -> Images:
         """The training or the test images. Called only after `find` has returned True."""
-        raise NotImplementedError
 
 
 def load(name: str, parameters: Parameters, root: Path, train: bool) -> Images:

@@ -87,7 +87,7 @@ def load(kind: Kind, name: str, base: type[Any] = object) -> Any:
     _path(kind, name)
     try:
         found = getattr(import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, TypeError) as error:  # TypeError: of a class that leaves a method out
         raise HarnessError(f"{kind} {name!r}: {module} does not provide {attribute}: {error}") from error
     if not isinstance(found, base):
         raise HarnessError(f"{kind} {name!r}: {attribute} in {module} is no {base.__name__}, which a plug-in has to be")

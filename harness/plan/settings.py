@@ -295,6 +295,11 @@ class Bench(Section):
         """The same under the host's instruction set alone: what is measured where the target's cannot be shown."""
         return self.model_copy(update={"isa": ["host"]})
 
+    @property
+    def either(self) -> "list[Combination]":
+        """What is asked for, and what takes its place where the target's instruction set cannot be shown."""
+        return list(dict.fromkeys([*self.combinations, *self.as_host().combinations]))
+
     def instruction_set(self, isa: Isa) -> str:
         """What stands for it in the keys of measurements: the target's name, or "host"."""
         return self.target.name if isa == "target" else isa

@@ -5,7 +5,6 @@ before left: a student from this teacher's weights, an export from the trained w
 file. One that stands may still have been made by other code than today's; then it says so.
 """
 
-import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,6 @@ from typing import Generic, Literal, TypeVar
 
 from harness.errors import HarnessError
 from harness.plan.planning import Cell, Plan
-from harness.plan.settings import Combination
 from harness.plan.specs import Stage, code_of
 from harness.store.records import (
     AccuracyRecord,
@@ -147,22 +145,18 @@ def as_measured(plan: Plan, chains: Iterable[Chain]) -> Plan:
     is the host's, until the target's is measured.
     """
     for chain in chains if "target" in plan.settings.bench.isa else ():
-        measured = {one.isa for one in _combinations(plan) if chain.latency(plan.teacher, one.name).state in TRIED}
+        measured = {
+            one.isa for one in plan.settings.bench.either if chain.latency(plan.teacher, one.name).state in TRIED
+        }
         if measured:
             return plan if "target" in measured else plan.as_host()
     return plan
 
 
-def _combinations(plan: Plan) -> list[Combination]:
-    """What is asked for, and what is measured in its place."""
-    bench = plan.settings.bench
-    return [*bench.combinations, *bench.as_host().combinations]
-
-
 def _reader(results: Path, profile: str) -> Read:
     def read(kind: type[Record], name: str, condition: str) -> Record | None:
         path = record_path(results, profile, kind.stage, name, condition)
-        return load(path, kind) if os.path.exists(path) else None  # noqa: PTH110  (a third of pathlib's time)
+        return load(path, kind) if path.exists() else None
 
     return read
 

@@ -50,7 +50,7 @@ class Place:
 
 def file_of(kind: type[Record], name: str, condition: str = "") -> str:
     """A record's file, relative to the profile's folder."""
-    return record_path(Path(), ".", kind.stage, name, condition).as_posix()
+    return record_path(Path(), "", kind.stage, name, condition).as_posix()
 
 
 def places(plan: Plan) -> list[Place]:

@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from harness.architectures import Outputs, architecture_of, build, tapped, widths_of
+from harness.architectures import Architecture, Outputs, architecture_of, build, tapped, widths_of
 from harness.compression.distillation import Method, Phase, Setup, method_of
 from harness.compression.distillation._losses import soft_targets, study_loss
 from harness.errors import HarnessError
 from harness.plan import registry
-from harness.plan.specs import JointObjective, Objective, StagedObjective
+from harness.plan.specs import JointObjective, Network, Objective, StagedObjective
 from tests.drop_in import METHOD, imported
 from tests.training_kit import network, outputs, thin
 
@@ -301,14 +301,19 @@ def test_kept_layers_are_those_that_the_losses_compare(architecture: str) -> Non
         assert set(kept) <= set(layers) and len(set(kept)) == count
 
 
+class WithoutTaps(Architecture):
+    """Names no features."""
+
+    def build(self, network: Network) -> nn.Module:
+        return nn.Linear(1, network.classes)
+
+
 @pytest.mark.parametrize("method", ["fmse", "gram"])
 def test_a_method_that_reads_features_says_so_where_the_architecture_names_none(method: str) -> None:
-    from harness.architectures import Architecture
-
-    given = Setup(Architecture(), STAGED, 1, registry.resolve("method", method, {}), {})
+    given = Setup(WithoutTaps(), STAGED, 1, registry.resolve("method", method, {}), {})
     with pytest.raises(HarnessError, match=r"reads the .*features.*the architecture names n"):
         method_of(method).phases(given)
-    assert list(method_of(method).kept(Architecture())) == []
+    assert list(method_of(method).kept(WithoutTaps())) == []
 
 
 # --- Phases ----------------------------------------------------------------------------------------------------------

@@ -424,6 +424,12 @@ def test_a_module_without_the_object_is_named(external: External) -> None:
         registry.load("method", name)
 
 
+def test_a_plug_in_that_leaves_a_method_out_is_named_before_it_is_used(external: External) -> None:
+    name = external("mine", "from harness.datasets import Dataset\nclass Half(Dataset):\n    pass\nPLUGIN = Half()")
+    with pytest.raises(HarnessError, match=r"PLUGIN: Can't instantiate abstract class Half .*find"):
+        registry.load("dataset", name)
+
+
 def test_an_object_of_another_type_is_named(external: External) -> None:
     name = external("mine", "PLUGIN = 'text'")
     assert registry.load("method", name, str) == "text"
