@@ -20,17 +20,8 @@ from harness.bench.environments import find_python
 from harness.bench.job import Assignment
 from harness.bench.latency import Run, Series
 from harness.commands.latency_document import LatencyDocument
-from harness.commands.latency_files import (
-    GATE,
-    LEAST_BLOCKS,
-    OWN,
-    PROCESS_S,
-    USUAL,
-    Request,
-    bench_settings,
-    measure_files,
-    verdict,
-)
+from harness.commands.latency_files import LEAST_BLOCKS, OWN, PROCESS_S, USUAL, Request, bench_settings, measure_files
+from harness.commands.latency_gate import GATE, verdict
 from harness.commands.latency_inputs import Wanted
 from harness.errors import HarnessError
 from harness.host.cpus import read_topology

@@ -22,12 +22,11 @@ from harness.bench.remarks import remarks
 from harness.commands.latency_document import (
     ConditionFound,
     FileFound,
-    Gate,
     LatencyDocument,
     Timing,
-    Verdict,
     read_baseline,
 )
+from harness.commands.latency_gate import GATE, change, judge, require_comparable
 from harness.commands.latency_inputs import Wanted, drawn_inputs
 from harness.commands.latency_words import sentence
 from harness.errors import HarnessError
@@ -39,7 +38,7 @@ from harness.model_files.onnx_file import OnnxFacts, read_facts
 from harness.plan import registry
 from harness.plan.cpu_table import find_cpu
 from harness.plan.settings import ESTIMATOR, HERE, Bench, Target, engine_names
-from harness.store.records import Failure, Interval, now
+from harness.store.records import Failure, now
 from harness.store.revision import revision
 
 # The reference study's engine, where its environment has been made; else whichever this Python has.
@@ -51,7 +50,6 @@ LEAST_BLOCKS = 3
 PROCESS_S = 600.0
 # Set in the image: measure only in a container that is closed as `make bench` closes its own.
 IN_IMAGE = "HARNESS_IN_IMAGE"
-GATE = 1.05
 DEFAULT_TARGET = "i9-9900K"
 
 
@@ -95,8 +93,16 @@ def measure_files(request: Request) -> LatencyDocument:
     shown = _shown(settings, found, pythons)
     engines = {name: ask_engine(name, pythons[name], counts) for name in settings.engines}
     machine = {**environment(found[0].cpus), "enclosure": enclosed}
-    if baseline:
-        _require_comparable(baseline, request, titles, inputs, machine, engines[found[0].engine], found[0])
+    if baseline and request.baseline:
+        require_comparable(
+            baseline,
+            request.baseline,
+            dict(zip(titles, inputs, strict=True)),
+            cpu=machine["cpu"],
+            engine=engines[found[0].engine].runtime,
+            threads=found[0].threads,
+            target=settings.target.name if request.target else None,
+        )
     before = activity()
     with tempfile.TemporaryDirectory(prefix="harness-latency-") as scratch:
         run = _prepared(request, facts, titles, inputs, settings, found, pythons, shown, Path(scratch))
@@ -135,7 +141,9 @@ def measure_files(request: Request) -> LatencyDocument:
         files=files,
         warnings=list(dict.fromkeys([*warnings, *(text for one in found for text in one.warnings)])),
         machine={**machine, **happened},
-        gate=_gate(request, files),
+        gate=judge(files, request.max_ratio or GATE, request.precision_pct, by_baseline=baseline is not None)
+        if request.max_ratio or baseline
+        else None,
     )
     return document.model_copy(update={"sentence": sentence(document)})
 
@@ -311,89 +319,9 @@ def _timing(run: Run, name: str, condition: Condition, baseline: LatencyDocument
         median_ms=intervals.median_process(process.median_ms for process in one.processes),
         p90_ms=intervals.median_process(process.p90_ms for process in one.processes),
         ratio=run.ratio(subject),
-        change=_change(baseline, title, one, reference) if baseline and headline else None,
+        change=change(baseline, title, one, reference) if baseline and headline else None,
         again_ratio=run.ratio(Subject(name, condition.name, control=True)) if again and not again.failure else None,
         processes=one.processes,
         again=again.processes if again else [],
         warnings=[*intervals.instability(observed), *remarks(one.said)],
     )
-
-
-# --- The gate --------------------------------------------------------------------------------------------------------
-
-
-def _require_comparable(
-    baseline: LatencyDocument,
-    request: Request,
-    titles: Sequence[str],
-    inputs: Sequence[list[DrawnInput]],
-    machine: dict[str, Any],
-    engine: EngineAnswer,
-    headline: Condition,
-) -> None:
-    """HarnessError where a change since the baseline would be another machine's, engine's or input's."""
-    target = find_cpu(request.target).name if request.target else "the machine's own"
-    before, first = {one.title: one for one in baseline.files}, baseline.conditions[0]
-    for what, now_is, was in (
-        ("CPU", machine["cpu"], baseline.machine.get("cpu")),
-        ("engine", engine.runtime, first.runtime),
-        ("number of threads", headline.threads, first.threads),
-        ("instruction set", target, first.target or "the machine's own"),
-    ):
-        if now_is != was:
-            raise HarnessError(f"{request.baseline}: its {what} is {was}, and here it is {now_is}: not comparable")
-    for title, drawn in zip(titles, inputs, strict=True):
-        if title not in before:
-            raise HarnessError(f"{request.baseline}: has no file {title}; it has {', '.join(before)}")
-        if before[title].inputs != drawn:
-            raise HarnessError(f"{request.baseline}: {title} had other inputs: {_spelled(before[title].inputs)}")
-
-
-def _spelled(inputs: Sequence[DrawnInput]) -> str:
-    return ", ".join(f"{one.name}: {one.dtype} {one.shape}" for one in inputs)
-
-
-def _change(baseline: LatencyDocument, title: str, one: Series, reference: Series | None) -> Interval | None:
-    """What became of a file since the baseline."""
-    before = next(file for file in baseline.files if file.title == title).timings[0]
-    anchor = baseline.files[0].timings[0]
-    if not before.processes:
-        return None
-    if reference and reference is not one and len(baseline.files) > 1 and anchor.processes:
-        was, is_ = (before.observations, anchor.observations), (one.observations, reference.observations)
-        return intervals.change_of_ratios(was, is_)
-    return intervals.change_of_estimates(list(before.observations.values()), list(one.observations.values()))
-
-
-def _gate(request: Request, files: Sequence[FileFound]) -> Gate | None:
-    if request.max_ratio is None and request.baseline is None:
-        return None
-    most = request.max_ratio or GATE
-    noise = files[0].timings[0].again_ratio
-    verdicts = {}
-    for number, one in enumerate(files):
-        timing = one.timings[0]
-        judged = timing.change if request.baseline else timing.ratio if number else None
-        if judged:
-            verdicts[one.title] = verdict(judged, most, request.precision_pct, noise)
-        elif request.baseline:
-            verdicts[one.title] = "unclear"
-    return Gate(against="baseline" if request.baseline else "reference", max_ratio=most, verdicts=verdicts)
-
-
-def verdict(found: Interval, most: float, precision_pct: float, noise: Interval | None) -> Verdict:
-    """Whether a ratio lies beyond what is allowed.
-
-    It does only where all of its interval does, by more than the first file is off itself in the A/A control. An
-    interval that holds the limit says that no such thing was shown, provided that it is as narrow as was wanted.
-    """
-    off = abs(noise.value - 1) if noise else 0.0
-    if not found.bounds:
-        return "unclear"
-    low, high = found.bounds
-    if low > most * (1 + off):
-        return "beyond"
-    if low > most:
-        return "unclear"
-    narrow = intervals.halfwidth_pct(found) <= precision_pct
-    return "within" if high <= most or narrow else "unclear"

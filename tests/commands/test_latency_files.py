@@ -15,7 +15,8 @@ from harness.bench import latency
 from harness.bench.job import Assignment
 from harness.commands import latency_files
 from harness.commands.latency_document import LatencyDocument, read_baseline
-from harness.commands.latency_files import Request, measure_files, verdict
+from harness.commands.latency_files import Request, measure_files
+from harness.commands.latency_gate import GATE, verdict
 from harness.commands.latency_inputs import Wanted
 from harness.commands.latency_words import as_text, is_same
 from harness.errors import HarnessError
@@ -311,7 +312,7 @@ def test_a_baseline_is_compared_by_what_the_first_file_took_both_times(tmp_path:
     assert found.gate is not None
     # of the first file there is nothing but its latency to compare
     assert found.gate.verdicts == {"a.onnx": "beyond", "b.onnx": "beyond"}
-    assert found.gate.max_ratio == latency_files.GATE
+    assert found.gate.max_ratio == GATE
     assert "Since baseline" in as_text(found)
 
 
