@@ -26,7 +26,7 @@ from harness.commands.latency_inputs import Wanted
 from harness.errors import HarnessError
 from harness.host.cpus import read_topology
 from harness.intervals import halfwidth_pct
-from harness.plan.settings import Bench
+from harness.plan.bench_settings import Bench
 from harness.store.records import Process
 from tests.onnx_zoo import DIMS, write_all
 

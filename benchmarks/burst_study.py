@@ -13,7 +13,7 @@ from tabulate import tabulate
 
 from benchmarks import Figures
 from harness.intervals import OVER_PCT, undisturbed
-from harness.plan.settings import Bench
+from harness.plan.bench_settings import Bench
 
 Floats = npt.NDArray[np.float64]
 SAMPLING_S, ROUNDS, WARMUP_ROUNDS, WARMUP_S = (

@@ -31,9 +31,9 @@ from harness.host.cpus import choose_cpus, read_topology
 from harness.host.isa.shown import HOST, Shown, can_fault, masked, obstacle, show
 from harness.intervals import paired_ratio
 from harness.model_files.onnx_export import export
+from harness.plan.bench_settings import Bench
 from harness.plan.cpu_table import cpus, whose_instruction_set
 from harness.plan.loading import load_settings
-from harness.plan.settings import Bench
 from harness.plan.specs import Choice, Network
 from harness.store.records import Failure, InstructionSet, Interval
 

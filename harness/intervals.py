@@ -7,7 +7,8 @@ Which figure makes a good observation: on a virtual machine the other half of a 
 While that guest works, everything here takes 1.4 to 1.9 times as long, for tens of milliseconds or for seconds, and a
 median measures the neighbour. The speed between such bursts is what a second run reproduces: the first percentile of a
 process, and the lower quartile over processes, since some processes see nothing but bursts.
-benchmarks.estimator_study compares estimators; harness.plan.settings.ESTIMATOR names this one in every latency's key.
+benchmarks.estimator_study compares estimators. harness.plan.bench_settings.ESTIMATOR names this one in every latency's
+key.
 """
 
 import math

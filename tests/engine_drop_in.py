@@ -10,7 +10,7 @@ from typing import Any
 import onnx
 
 from harness.bench.job import Job
-from harness.plan.settings import Combination
+from harness.plan.bench_settings import Combination
 from harness.reporting.tables import ABSENT
 from harness.store.records import AccuracyRecord, LatencyRecord, load, record_path
 from tests.bench_kit import SETTINGS, Workshop, model_file

@@ -10,10 +10,10 @@ import numpy as np
 from harness import predictions
 from harness.files import digest
 from harness.intervals import interval, median_process, paired_ratio
+from harness.plan.bench_settings import engine_version
 from harness.plan.cpu_table import find_cpu
 from harness.plan.loading import load_settings
 from harness.plan.planning import Cell, Plan, make_plan
-from harness.plan.settings import engine_version
 from harness.plan.specs import Sparse, Stage
 from harness.store.records import (
     AccuracyRecord,

@@ -28,7 +28,7 @@ from harness.intervals import (
     power_for,
     undisturbed,
 )
-from harness.plan.settings import ESTIMATOR
+from harness.plan.bench_settings import ESTIMATOR
 from harness.store.records import Interval
 
 times = st.floats(1e-3, 1e4)

@@ -27,7 +27,7 @@ from harness.host import enclosure
 from harness.host.cpus import read_topology
 from harness.host.facts import environment
 from harness.host.isa.shown import HOST, Shown, show
-from harness.plan.settings import Isa
+from harness.plan.bench_settings import Isa
 from harness.store.records import now, record_path
 
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from harness.bench.job import ModelFile
 from harness.host.cpus import ChosenCpus, Topology, choose_cpus
 from harness.intervals import halfwidth_pct
-from harness.plan.settings import Bench, Isa
+from harness.plan.bench_settings import Bench, Isa
 from harness.store.records import AccuracyRecord, Interval, LatencyRecord
 
 CONTROL = "control"

@@ -8,7 +8,7 @@ from harness.bench.blocks import Condition
 from harness.bench.job import Assignment, Identity, Job, ModelFile, ModelInput
 from harness.bench.process import EngineAnswer
 from harness.host.isa.shown import Shown
-from harness.plan.settings import Isa
+from harness.plan.bench_settings import Isa
 from harness.store.records import AccuracyRecord, Failure, LatencyRecord, failed, find, save
 
 

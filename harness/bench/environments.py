@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from harness.errors import HarnessError
-from harness.plan.settings import engine_environment, is_here
+from harness.plan.bench_settings import engine_environment, is_here
 
 ROOT = Path(__file__).parents[2]
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from harness.errors import HarnessError
 from harness.files import file_sha256
 from harness.host.isa.shown import HOST, Shown
-from harness.plan.settings import Bench, Isa
+from harness.plan.bench_settings import Bench, Isa
 
 
 class Strict(BaseModel):

@@ -16,7 +16,7 @@ from harness.bench.blocks import Condition, Settling, Subject, block_order
 from harness.bench.job import Assignment
 from harness.bench.process import measure
 from harness.host.facts import disturbances, steal_pct
-from harness.plan.settings import Bench
+from harness.plan.bench_settings import Bench
 from harness.store.records import Failure, InstructionSet, Interval, Process
 
 NOTABLE_STEAL_PCT = 1.0

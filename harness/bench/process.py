@@ -21,7 +21,7 @@ from harness.errors import HarnessError
 from harness.host.cgroups import oom_kills
 from harness.host.isa.shown import HOST, REFUSED, Shown
 from harness.plan import registry
-from harness.plan.settings import engine_version, is_here
+from harness.plan.bench_settings import engine_version, is_here
 from harness.plan.specs import engine_plugin
 from harness.store.records import Failure
 

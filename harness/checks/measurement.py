@@ -10,8 +10,8 @@ from harness.host.isa.features import FEATURES
 from harness.host.isa.proof import disagreements
 from harness.host.openings import openings
 from harness.intervals import LEAST_SAMPLES, halfwidth_pct
+from harness.plan.bench_settings import engine_version
 from harness.plan.cpu_table import find_cpu
-from harness.plan.settings import engine_version
 from harness.plan.specs import Latency
 from harness.store.records import AccuracyRecord, Interval, LatencyRecord
 

@@ -36,8 +36,8 @@ from harness.host.facts import activity, environment
 from harness.host.isa.shown import Shown, show
 from harness.model_files.onnx_file import OnnxFacts, read_facts
 from harness.plan import registry
+from harness.plan.bench_settings import ESTIMATOR, HERE, Bench, Target, engine_names
 from harness.plan.cpu_table import find_cpu
-from harness.plan.settings import ESTIMATOR, HERE, Bench, Target, engine_names
 from harness.store.records import Failure, now
 from harness.store.revision import revision
 

@@ -16,8 +16,8 @@ from harness.files import atomic_path
 from harness.host.cpus import Topology, read_topology
 from harness.host.memory_limit import total_bytes
 from harness.plan import registry
+from harness.plan.bench_settings import engine_environment
 from harness.plan.planning import Plan
-from harness.plan.settings import engine_environment
 from harness.plan.specs import engine_plugin
 from harness.store.paths import Paths
 from harness.store.revision import revision

@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 from harness.errors import HarnessError
 from harness.files import file_sha256
 from harness.plan import registry
-from harness.plan.settings import BASIC_AXES, ESTIMATOR, Combination, Experiment, Point, Protocol, Recipe, Settings
+from harness.plan.bench_settings import ESTIMATOR, Combination
+from harness.plan.settings import BASIC_AXES, Experiment, Point, Protocol, Recipe, Settings
 from harness.plan.specs import (
     Accuracy,
     Choice,

@@ -17,8 +17,9 @@ from typing import Any, ClassVar, Literal
 
 from harness.files import digest
 from harness.plan import registry
+from harness.plan.bench_settings import Bench
 from harness.plan.registry import Kind
-from harness.plan.settings import Bench, Calibration, Recipe, SparseRecipe
+from harness.plan.settings import Calibration, Recipe, SparseRecipe
 
 SCHEME = 2
 SCALARS = (str, int, float, type(None))

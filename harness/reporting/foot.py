@@ -4,9 +4,10 @@ import re
 from collections.abc import Iterable, Sequence
 
 from harness.plan import registry
+from harness.plan.bench_settings import ESTIMATOR
 from harness.plan.cpu_table import Cpu
 from harness.plan.planning import Plan, Table
-from harness.plan.settings import ESTIMATOR, Recipe
+from harness.plan.settings import Recipe
 from harness.plan.specs import JointObjective, Student, Teacher
 from harness.reporting.escaping import escaped, one_line
 from harness.reporting.machine import bench_machine, shown_cpu, target_differences

@@ -16,7 +16,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from harness.errors import HarnessError
 from harness.files import write_text
-from harness.plan.settings import Count, NonNegative, Positive
+from harness.plan.sections import Count, NonNegative, Positive
 from harness.plan.specs import Stage, code_of
 
 SCHEMA: Literal[2] = 2

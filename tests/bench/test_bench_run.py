@@ -24,7 +24,7 @@ from harness.bench.testset import load_testset
 from harness.errors import HarnessError
 from harness.host.cpus import read_topology
 from harness.intervals import estimate
-from harness.plan.settings import engine_version
+from harness.plan.bench_settings import engine_version
 from harness.predictions import encoded, read
 from harness.store.records import AccuracyRecord, Failure, LatencyRecord, load, record_path, save
 from tests.bench_kit import ENGINES, HEADLINE, OLD, OLD_ENGINE, OLD_PYTHON, SETTINGS, Workshop

@@ -17,7 +17,7 @@ from harness.bench.blocks import (
 from harness.bench.job import ModelFile
 from harness.errors import HarnessError
 from harness.host.cpus import Topology
-from harness.plan.settings import Bench
+from harness.plan.bench_settings import Bench
 from harness.store.records import AccuracyRecord, Failure, Interval, LatencyRecord
 from tests.bench_kit import HEADLINE, SETTINGS, machine, model_file
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from harness.bench.feeds import DISTINCT, FEWEST, MOST_BYTES, distinct, drawn, feeds
 from harness.bench.job import Assignment, DrawnInput, ModelInput, OnnxFile
-from harness.plan.settings import Bench
+from harness.plan.bench_settings import Bench
 from tests.bench_kit import SETTINGS, Workshop
 
 FLOATS = ("float16", "float32", "float64")

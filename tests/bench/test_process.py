@@ -17,7 +17,7 @@ from harness.bench.process import EngineAnswer, ask_engine, describe, measure, o
 from harness.errors import HarnessError
 from harness.files import file_sha256
 from harness.host.memory_limit import machine_bytes
-from harness.plan.settings import Bench
+from harness.plan.bench_settings import Bench
 from harness.store.records import Failure
 from tests.bench_kit import OLD_ENGINE, OLD_PYTHON, SETTINGS, Workshop
 

@@ -8,8 +8,8 @@ from harness.bench.environments import bench_python, bench_pythons
 from harness.bench.job import Identity, Job
 from harness.commands.bench_job import matrix_job, not_exported, run_bench, with_those_measured
 from harness.errors import HarnessError
+from harness.plan.bench_settings import engine_environment
 from harness.plan.planning import Plan
-from harness.plan.settings import engine_environment
 from harness.plan.specs import Stage
 from harness.store.chain import Chain
 from harness.store.paths import Paths

@@ -20,7 +20,7 @@ from harness.commands.latency_gate import GATE, verdict
 from harness.commands.latency_inputs import Wanted
 from harness.commands.latency_words import as_text, is_same
 from harness.errors import HarnessError
-from harness.plan.settings import engine_version
+from harness.plan.bench_settings import engine_version
 from harness.store.records import Failure, Interval
 from tests.bench_kit import OLD_ENGINE, OLD_PYTHON, machine
 from tests.onnx_zoo import DIMS, TOO_NEW, network, two_inputs, with_weights_as_inputs, write_all

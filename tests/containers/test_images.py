@@ -10,7 +10,7 @@ import pytest
 
 from harness.containers.images import CPU, GPU, ImageSpec, copied
 from harness.errors import HarnessError
-from harness.plan.settings import engine_environment, engine_names
+from harness.plan.bench_settings import engine_environment, engine_names
 from harness.store.records import AccuracyRecord, load, record_path
 from tests.bench_kit import OLD_ENGINE, OLD_PYTHON, SETTINGS, Workshop
 from tests.documents import ROOT

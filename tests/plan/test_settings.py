@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from harness.errors import HarnessError
 from harness.plan import registry
+from harness.plan.bench_settings import engine_environment, engine_names, engine_version
 from harness.plan.planning import make_plan
-from harness.plan.settings import Settings, engine_environment, engine_names, engine_version
+from harness.plan.settings import Settings
 from tests.documents import DOCUMENT, ROOT, Load, put
 
 

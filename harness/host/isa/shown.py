@@ -16,8 +16,8 @@ from typing import Literal
 from harness.errors import HarnessError
 from harness.host.isa.copies import LIBRARY, SITES, copy_of, libraries
 from harness.host.isa.features import FEATURES, mask
+from harness.plan.bench_settings import Isa
 from harness.plan.cpu_table import Cpu
-from harness.plan.settings import Isa
 from harness.plan.specs import engine_plugin
 
 # none: the process sees the host as it is

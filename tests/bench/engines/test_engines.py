@@ -10,7 +10,7 @@ from harness.bench.bench_run import run
 from harness.bench.engines import Engine, load_engine, open_model, runtime_of
 from harness.errors import HarnessError
 from harness.files import file_sha256
-from harness.plan.settings import engine_environment, engine_names, engine_version
+from harness.plan.bench_settings import engine_environment, engine_names, engine_version
 from tests.bench_kit import OLD_PYTHON, SETTINGS, Workshop, model_file
 from tests.documents import ROOT
 from tests.engine_drop_in import CONDITION, REFERENCE, check_records, reference_job, walk

@@ -1,0 +1,23 @@
+"""What every table of matrix.toml has in common: how it is checked, and kinds of numbers."""
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Section(BaseModel):
+    """A table of matrix.toml: unknown keys are refused, values are not coerced, and nothing changes afterwards."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+Count = Annotated[int, Field(ge=1)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+def distinct(values: list[Any]) -> list[Any]:
+    """The values; ValueError where one is named twice."""
+    if any(value in values[:place] for place, value in enumerate(values)):
+        raise ValueError("a value is named twice")
+    return values
