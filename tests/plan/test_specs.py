@@ -215,6 +215,13 @@ def test_a_setting_changes_the_keys_of_the_stages_that_it_decides_and_of_what_co
     assert found or decides is nothing
 
 
+def coherent(recipe: dict[str, Any]) -> dict[str, Any]:
+    """The recipe with what its schedule needs, and without what its momentum has no use for."""
+    schedule = {"gamma": 0.9} if recipe.get("schedule") == "exponential" else {}
+    momentum = {} if recipe.get("momentum", 0.9) else {"nesterov": False}
+    return {**recipe, **schedule, **momentum}
+
+
 RECIPES = st.fixed_dictionaries(
     {},
     optional={
@@ -227,7 +234,7 @@ RECIPES = st.fixed_dictionaries(
         "schedule": st.sampled_from(["cosine", "linear", "exponential", "constant"]),
         "clip_norm": st.floats(0, 10),
     },
-)
+).map(coherent)
 SAMPLING = st.fixed_dictionaries(
     {},
     optional={
