@@ -11,11 +11,22 @@ from typing import Any
 
 from harness.errors import HarnessError
 
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+
+
+def canonical(value: Any) -> str:
+    """The value as JSON: one text for equal values whatever their order, on every machine."""
+    return _CANONICAL.encode(value)
+
 
 def digest(value: Any, length: int = 64) -> str:
-    """SHA-256 over canonical JSON: the same for equal values whatever their order, on every machine."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:length]
+    """SHA-256 over canonical JSON."""
+    return text_sha256(canonical(value))[:length]
+
+
+def text_sha256(text: str) -> str:
+    """SHA-256 of a text in UTF-8."""
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def file_sha256(path: Path) -> str:

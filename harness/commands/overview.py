@@ -24,7 +24,7 @@ MEANING = {
 
 
 def as_document(plan: Plan, states: Sequence[CellState]) -> dict[str, Any]:
-    """Everything that `as_text` shows, and the keys and settings behind it."""
+    """Everything that `as_text` shows, where each cell stands on the axes, and its keys. Settings are in records."""
     return {
         "profile": plan.profile,
         "dataset": plan.dataset,
@@ -34,11 +34,12 @@ def as_document(plan: Plan, states: Sequence[CellState]) -> dict[str, Any]:
             {
                 "id": state.cell.id,
                 "title": state.cell.title,
+                "protocol": state.cell.protocol,
+                "point": state.cell.point,
                 "keys": {stage.kind: stage.key for stage in state.cell.spec.lineage},
                 "training": state.training,
                 "benching": state.benching,
                 "reason": state.reason,
-                "settings": state.cell.spec.document,
             }
             for state in states
         ],

@@ -15,6 +15,7 @@ from pydantic import (
 )
 
 from harness.errors import HarnessError
+from harness.files import canonical
 from harness.plan import registry
 from harness.plan.bench_settings import Bench, engine_names, is_here
 from harness.plan.explain import allowed_keys
@@ -124,6 +125,11 @@ class Recipe(Section):
     def document(self) -> dict[str, Any]:
         """The recipe as JSON has it, less a gamma that its schedule has no use for."""
         return self.model_dump(mode="json", exclude=None if self.schedule == "exponential" else {"gamma"})
+
+    @cached_property
+    def canonical(self) -> str:
+        """The document as canonical JSON."""
+        return canonical(self.document)
 
 
 class TeacherRecipe(Recipe):

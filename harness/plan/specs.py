@@ -12,10 +12,10 @@ of records to harness.store.migrations, so that no trained model is lost to the 
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, ClassVar, Literal
 
-from harness.files import digest
+from harness.files import canonical, text_sha256
 from harness.plan import registry
 from harness.plan.bench_settings import Bench
 from harness.plan.registry import Kind
@@ -33,6 +33,11 @@ class Part:
     def document(self) -> Document:
         """The part as plain JSON values."""
         return {one.name: plain(getattr(self, one.name)) for one in fields(self)}  # type: ignore[arg-type]
+
+    @cached_property
+    def canonical(self) -> str:
+        """The part as canonical JSON."""
+        return canonical(self.document)
 
 
 @dataclass(frozen=True)
@@ -100,16 +105,22 @@ class Stage:
         """The stage that this one starts from."""
         return None
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The stage's own settings; the parent is not among them."""
+        own = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "start"}
+        return {"kind": self.kind, **own}
+
     @cached_property
     def own(self) -> Document:
-        """The stage's own settings as plain JSON values; the parent is not among them."""
-        values = {one.name: plain(getattr(self, one.name)) for one in fields(self) if one.name != "start"}
-        return {"kind": self.kind, **values}
+        """The stage's own settings as plain JSON values."""
+        return {name: plain(value) for name, value in self.settings.items()}
 
     @cached_property
     def key(self) -> str:
         """The stage's identity, like v2-0123456789abcdef."""
-        return _key(self.own, self.parent.key if self.parent else None)
+        own = {name: _canonical(value) for name, value in self.settings.items()}
+        return _key(own, self.parent.key if self.parent else None)
 
     @cached_property
     def document(self) -> Document:
@@ -307,12 +318,30 @@ def sampling_of(bench: Bench) -> Document:
 def key_of(document: Mapping[str, Any]) -> str:
     """The key that a stage's settings give, as a record holds them: nested, or with the key of the parent."""
     parent = document.get("parent")
-    own = {name: value for name, value in document.items() if name != "parent"}
+    own = {name: canonical(value) for name, value in document.items() if name != "parent"}
     return _key(own, key_of(parent) if isinstance(parent, Mapping) else parent)
 
 
-def _key(own: Mapping[str, Any], parent: str | None) -> str:
-    return f"v{SCHEME}-{digest({'scheme': SCHEME, **own, 'parent': parent}, 16)}"
+def _key(own: Mapping[str, str], parent: str | None) -> str:
+    """The key by a stage's settings, each in canonical JSON, and its parent's key: a hash of one JSON object of all."""
+    members = {**own, "scheme": _scalar(SCHEME), "parent": canonical(parent)}
+    text = ",".join(f'"{name}":{members[name]}' for name in sorted(members))
+    return f"v{SCHEME}-{text_sha256('{' + text + '}')[:16]}"
+
+
+def _canonical(value: Any) -> str:
+    """A setting in canonical JSON. What many stages share is put into JSON once: a plan may have 10,000 cells."""
+    if isinstance(value, SCALARS):
+        return _scalar(value)
+    if isinstance(value, Part | Recipe):
+        return value.canonical
+    if isinstance(value, tuple):
+        return f"[{','.join(map(_canonical, value))}]"
+    return canonical(plain(value))
+
+
+# typed: 1 and 1.0 are equal and have different texts
+_scalar = lru_cache(maxsize=10_000, typed=True)(canonical)
 
 
 def plain(value: Any) -> Any:

@@ -330,7 +330,7 @@ def now() -> str:
 
 def record_path(results: Path, profile: str, stage: StageName, cell: str, condition: str = "") -> Path:
     """Where the record of one cell and stage lies; latencies have a folder per condition."""
-    return results / profile / stage / condition / f"{cell}.json"
+    return results.joinpath(profile, stage, condition, f"{cell}.json")
 
 
 def save(results: Path, record: Record) -> Path:

@@ -5,7 +5,6 @@ import pytest
 
 from harness.commands.overview import CHOOSE, MOST_REASONS, as_document
 from harness.plan.planning import make_plan
-from harness.plan.specs import key_of
 from harness.store.records import AccuracyRecord, ExportRecord, Failure, LatencyRecord, TrainRecord
 from tests.checks.faults_of_the_chain import OLD_KEY, fail
 from tests.checks.planted import CELL, OTHER, TEACHER, Bench
@@ -153,8 +152,10 @@ def test_the_document_is_json_with_states_reasons_and_keys(bench: Bench) -> None
     (failed,) = [entry for entry in document["cells"] if entry["reason"]]
     assert (failed["id"], failed["training"], failed["benching"]) == (CELL, "failed", "missing")
     assert failed["reason"] == DIVERGED.message
-    # The settings are what the keys are hashes of.
-    assert all(key_of(entry["settings"]) == entry["keys"]["export"] for entry in document["cells"])
+    assert (failed["protocol"], failed["point"]) == (
+        "study",
+        {"prune_amount": 0.3, "prune_method": "bn", "kd_method": "gram", "seed": 0},
+    )
 
 
 def test_the_document_has_the_key_of_every_stage_up_to_the_model_file(bench: Bench) -> None:

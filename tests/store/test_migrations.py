@@ -42,10 +42,10 @@ def upgrade(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """Makes this a harness of the next scheme, which has a migration from the present one."""
 
     def upgrade() -> None:
-        before = Stage.__dict__["own"].func
+        before = Stage.__dict__["settings"].fget
         monkeypatch.setitem(MIGRATIONS, specs.SCHEME, add_label_smoothing)
         monkeypatch.setattr(specs, "SCHEME", specs.SCHEME + 1)
-        monkeypatch.setattr(Stage, "own", property(lambda stage: add_label_smoothing(before(stage))))
+        monkeypatch.setattr(Stage, "settings", property(lambda stage: add_label_smoothing(before(stage))))
 
     return upgrade
 
