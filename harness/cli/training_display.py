@@ -86,7 +86,8 @@ class Display:
         """A learner finished an epoch."""
         self._said = time.monotonic()
         right = "" if epoch.accuracy_pct is None else f"  training accuracy {epoch.accuracy_pct:.1f} %"
-        self.say(f"  {learner:<24} {epoch.phase:<8} epoch {number} of {of}  loss {epoch.loss:.3f}{right}")
+        tested = "" if epoch.test_accuracy_pct is None else f"  test accuracy {epoch.test_accuracy_pct:.1f} %"
+        self.say(f"  {learner:<24} {epoch.phase:<8} epoch {number} of {of}  loss {epoch.loss:.3f}{right}{tested}")
 
     def cell(self, cell: Cell, record: TrainRecord) -> None:
         """A cell is done or has failed."""

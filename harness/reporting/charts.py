@@ -1,4 +1,6 @@
-"""Rows -> a chart. A table over several seeds gets the study's chart, any other accuracy against latency.
+"""Rows -> charts. A table over several seeds gets the study's chart, any other accuracy against latency.
+
+Every table whose students were tested while they trained gets one of their recovery beside it.
 
 The same rows give the same bytes: neither dates nor versions are written into the file. A stamp in it says what the
 chart shows, so that one whose rows have changed since can be told from one that is current, on any machine and without
@@ -10,14 +12,17 @@ import os
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from harness.files import digest
-from harness.reporting import seeds_chart, trade_off_chart
-from harness.reporting.chart_style import LEGEND_LINE, STUDY, STYLE, place_legend
+from harness.reporting import recovery_chart, seeds_chart, trade_off_chart
+from harness.reporting.chart_style import LEGEND_LINE, STUDY, STYLE, Below, place_legend
 from harness.reporting.escaping import one_line
 from harness.reporting.rows import Row
 from harness.reporting.tables import over_seeds
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # Inches. WIDTH x HEIGHT is a chart with two lines of legend.
 WIDTH, HEIGHT, HEAD, FOOT = 10.0, 5.3, 1.11, 1.14
@@ -25,15 +30,30 @@ DPI = 150
 STAMP = "Source"
 
 
-def drawable(rows: Sequence[Row]) -> bool:
-    """Whether there is a student to show."""
-    if over_seeds(rows):
-        return any(row.accuracy_pct is not None and not row.cell.is_teacher for row in rows)
-    return any(trade_off_chart.plottable(row) and not row.cell.is_teacher for row in rows)
+class Chart(Protocol):
+    """A kind of chart: a module of this package."""
+
+    def drawable(self, rows: Sequence[Row]) -> bool:
+        """Whether there is a student to show."""
+
+    def shown(self, rows: Sequence[Row]) -> list[Any]:
+        """All that the chart shows of the rows, as plain JSON values."""
+
+    def draw(self, figure: "Figure", rows: Sequence[Row]) -> Below:
+        """Draw the axes; returns what belongs below them."""
 
 
-def draw(rows: Sequence[Row], title: str, subtitle: str) -> bytes:
-    """The table's chart as PNG; the subtitle may have two lines."""
+# What the file names of a table's charts end in, after the name of its experiment.
+MAIN, RECOVERY = "", "-recovery"
+
+
+def charts_of(rows: Sequence[Row]) -> dict[str, Chart]:
+    """The charts of a table, whether or not there is anything to draw yet."""
+    return {MAIN: seeds_chart if over_seeds(rows) else trade_off_chart, RECOVERY: recovery_chart}
+
+
+def draw(chart: Chart, rows: Sequence[Row], title: str, subtitle: str) -> bytes:
+    """A chart as PNG; the subtitle may have two lines."""
     # A notebook or shell may name a backend that is not installed here, which matplotlib refuses; none is used.
     os.environ["MPLBACKEND"] = "agg"
     # This takes half a second, which no other verb should have to wait for.
@@ -47,7 +67,6 @@ def draw(rows: Sequence[Row], title: str, subtitle: str) -> bytes:
     with context({**STYLE, "text.parse_math": False}, after_reset=True):
         figure = Figure(figsize=(WIDTH, HEIGHT), dpi=DPI)
         canvas = FigureCanvasAgg(figure)
-        chart = seeds_chart if over_seeds(rows) else trade_off_chart
         below = chart.draw(figure, rows)
         foot = FOOT + below.inches + LEGEND_LINE * (len(below.legend) - 2)
         height = HEIGHT + foot - FOOT
@@ -60,22 +79,21 @@ def draw(rows: Sequence[Row], title: str, subtitle: str) -> bytes:
     size, pixels = canvas.get_width_height(), bytes(canvas.buffer_rgba())
     image = Image.frombytes("RGBA", size, pixels).convert("RGB")
     about, png = PngInfo(), BytesIO()
-    about.add_text(STAMP, _stamp(rows, title, subtitle, image.tobytes()))
+    about.add_text(STAMP, _stamp(chart, rows, title, subtitle, image.tobytes()))
     image.save(png, format="PNG", dpi=(DPI, DPI), pnginfo=about)
     return png.getvalue()
 
 
-def is_current(figure: Path, rows: Sequence[Row], title: str, subtitle: str) -> bool:
+def is_current(figure: Path, chart: Chart, rows: Sequence[Row], title: str, subtitle: str) -> bool:
     """Whether a file is the chart of these rows, as it was drawn."""
     from PIL import Image
 
     try:
         with Image.open(figure, formats=["PNG"]) as image:
-            return image.info.get(STAMP) == _stamp(rows, title, subtitle, image.tobytes())
+            return image.info.get(STAMP) == _stamp(chart, rows, title, subtitle, image.tobytes())
     except (OSError, SyntaxError, ValueError):
         return False
 
 
-def _stamp(rows: Sequence[Row], title: str, subtitle: str, pixels: bytes) -> str:
-    shown: list[Any] = (seeds_chart if over_seeds(rows) else trade_off_chart).shown(rows)
-    return digest([title, subtitle, shown, hashlib.sha256(pixels).hexdigest()])
+def _stamp(chart: Chart, rows: Sequence[Row], title: str, subtitle: str, pixels: bytes) -> str:
+    return digest([title, subtitle, chart.shown(rows), hashlib.sha256(pixels).hexdigest()])

@@ -22,6 +22,7 @@ from harness.reporting.tables import columns, conditions, markdown, seed_means, 
 from harness.reporting.target_document import DOCUMENT, filled
 
 MODELS = "## The models"
+RECOVERED = "## How the students came back, from pruning to their last epoch"
 
 
 @dataclass(frozen=True)
@@ -50,11 +51,13 @@ def write_report(plan: Plan, results: Path, readme: Path | None, profiles: Colle
             written[document] = bool(changed) and _write(document, text.encode())
     texts: list[str] = []
     for table in plan.tables:
-        own, figure = rows[table.name], figure_path(results, plan, table)
-        if charts.drawable(own):
-            written[figure] = _write(figure, charts.draw(own, table.title, _subtitle(plan, table)))
-        else:
-            figure.unlink(missing_ok=True)
+        own = rows[table.name]
+        for which, chart in charts.charts_of(own).items():
+            figure = figure_path(results, plan, table, which)
+            if chart.drawable(own):
+                written[figure] = _write(figure, charts.draw(chart, own, table.title, _subtitle(plan, table)))
+            else:
+                figure.unlink(missing_ok=True)
         place = table_path(results, plan, table)
         written[place] = _write(place, _file(plan, table, own, results).encode())
         texts.append(_text(plan, table, own, place))
@@ -124,19 +127,21 @@ def _stale_files(plan: Plan, table: Table, results: Path, shown: bool) -> Iterat
     rows = read_rows(plan, table, results)
     if place.is_file() and place.read_bytes() != _file(plan, table, rows, results).encode():
         yield f"{place} is stale; run: {_again(plan.profile)}"
-    if not charts.drawable(rows):
-        if figure.is_file():
-            yield f"{figure} shows models that have no figures now; run: {_again(plan.profile)}"
-    elif not figure.is_file():
-        yield f"{figure} is missing; run: {_again(plan.profile)}"
-    elif not charts.is_current(figure, rows, table.title, _subtitle(plan, table)):
-        yield f"{figure} is stale; run: {_again(plan.profile)}"
+    for which, chart in charts.charts_of(rows).items():
+        figure = figure_path(results, plan, table, which)
+        if not chart.drawable(rows):
+            if figure.is_file():
+                yield f"{figure} shows models that have no figures now; run: {_again(plan.profile)}"
+        elif not figure.is_file():
+            yield f"{figure} is missing; run: {_again(plan.profile)}"
+        elif not charts.is_current(figure, chart, rows, table.title, _subtitle(plan, table)):
+            yield f"{figure} is stale; run: {_again(plan.profile)}"
 
 
 def _orphans(plan: Plan, results: Path) -> Iterator[Path]:
-    owned = {
-        place(results, plan, experiment.name) for experiment in plan.settings.experiment for place in (_table, _figure)
-    }
+    names = [experiment.name for experiment in plan.settings.experiment]
+    owned = {_table(results, plan, name) for name in names}
+    owned |= {_figure(results, plan, name + which) for name in names for which in (charts.MAIN, charts.RECOVERY)}
     for folder in {path.parent for path in owned}:
         files = sorted(folder.iterdir()) if folder.is_dir() else []
         yield from (path for path in files if path not in owned and not path.name.startswith("."))
@@ -145,7 +150,16 @@ def _orphans(plan: Plan, results: Path) -> Iterator[Path]:
 def _file(plan: Plan, table: Table, rows: list[Row], results: Path) -> str:
     """A table's own file."""
     folder = table_path(results, plan, table).parent
-    return f"{_document(plan, table, rows, results, folder, '#')}\n{MODELS}\n\n{markdown(model_facts(rows))}\n"
+    parts = [_document(plan, table, rows, results, folder, "#"), f"{MODELS}\n\n{markdown(model_facts(rows))}\n"]
+    if charts.charts_of(rows)[charts.RECOVERY].drawable(rows):
+        parts.append(f"{RECOVERED}\n\n{_picture(plan, table, results, folder, charts.RECOVERY)}\n")
+    return "\n".join(parts)
+
+
+def _picture(plan: Plan, table: Table, results: Path, folder: Path, which: str = charts.MAIN) -> str:
+    """A table's chart in a document that lies in `folder`."""
+    figure = Path(os.path.relpath(figure_path(results, plan, table, which), folder)).as_posix()
+    return f"![{escaped(table.title)}, profile {escaped(plan.profile)}]({quote(figure)})"
 
 
 def table_path(results: Path, plan: Plan, table: Table) -> Path:
@@ -153,17 +167,17 @@ def table_path(results: Path, plan: Plan, table: Table) -> Path:
     return _table(results, plan, table.name)
 
 
-def figure_path(results: Path, plan: Plan, table: Table) -> Path:
-    """Where a table's chart is drawn."""
-    return _figure(results, plan, table.name)
+def figure_path(results: Path, plan: Plan, table: Table, which: str = charts.MAIN) -> Path:
+    """Where one of a table's charts is drawn."""
+    return _figure(results, plan, table.name + which)
 
 
 def _table(results: Path, plan: Plan, experiment: str) -> Path:
     return results / plan.profile / "tables" / f"{experiment}.md"
 
 
-def _figure(results: Path, plan: Plan, experiment: str) -> Path:
-    return results / plan.profile / "figures" / f"{experiment}.png"
+def _figure(results: Path, plan: Plan, name: str) -> Path:
+    return results / plan.profile / "figures" / f"{name}.png"
 
 
 def _write(path: Path, content: bytes) -> bool:
@@ -213,9 +227,8 @@ def _document(plan: Plan, table: Table, rows: list[Row], results: Path, folder: 
     title, profile = escaped(table.title), escaped(plan.profile)
     parts = [f"{heading} {title} (profile {profile})", escaped(stands_for(plan, rows)), markdown(columns(rows))]
     parts += [markdown(more) for more in (seed_means(rows), conditions(rows)) if more]
-    if charts.drawable(rows):
-        figure = Path(os.path.relpath(figure_path(results, plan, table), folder)).as_posix()
-        parts.append(f"![{title}, profile {profile}]({quote(figure)})")
+    if charts.charts_of(rows)[charts.MAIN].drawable(rows):
+        parts.append(_picture(plan, table, results, folder))
     parts.append(foot(plan, table, rows))
     return "\n\n".join(part for part in parts if part) + "\n"
 

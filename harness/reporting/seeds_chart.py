@@ -32,6 +32,11 @@ Measure = Callable[[Row], int | None]
 MEASURES: dict[str, Measure] = {"parameters": lambda row: row.params, "MACs": lambda row: row.macs}
 
 
+def drawable(rows: Sequence[Row]) -> bool:
+    """Whether there is a student to show."""
+    return any(row.accuracy_pct is not None and not row.cell.is_teacher for row in rows)
+
+
 def shown(rows: Sequence[Row]) -> list[Any]:
     """All that the chart shows of the rows, as plain JSON values."""
     return [

@@ -26,6 +26,11 @@ def plottable(row: Row) -> bool:
     return row.accuracy_pct is not None and row.ratio is not None
 
 
+def drawable(rows: Sequence[Row]) -> bool:
+    """Whether there is a student to show."""
+    return any(plottable(row) and not row.cell.is_teacher for row in rows)
+
+
 def shown(rows: Sequence[Row]) -> list[Any]:
     """All that the chart shows of the rows, as plain JSON values."""
     return [

@@ -86,12 +86,15 @@ class Epoch(BaseModel):
     """One epoch as the training log keeps it. `phase` is teacher, sparse, feature, base or joint.
 
     `accuracy_pct` is on the training images as augmented, each answered before the step it was for: no result.
+    `test_accuracy_pct` is a student's on all test images after the epoch, at the size and precision that it trained at.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     phase: str
     loss: Finite
     accuracy_pct: Percent | None = None
+    image_size: Count | None = None
+    test_accuracy_pct: Percent | None = None
     lr: NonNegative
     images_per_s: NonNegative
 

@@ -113,6 +113,10 @@ class Ledger:
         """Accuracy (%) on the test images."""
         return accuracy_pct(self._answers(model), self.test)
 
+    def test_while_training(self, model: nn.Module, image_size: int) -> float:
+        """Accuracy (%) on the test images at a size, at the precision of training."""
+        return accuracy_pct(answers(model, self.test, image_size, self.device, autocast=True), self.test)
+
     def _answers(self, model: nn.Module) -> Tensor:
         return answers(model, self.test, self.image_size, self.device)
 

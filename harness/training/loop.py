@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -33,6 +34,8 @@ EVALUATION_BATCH = 250
 COUNTERS = ("epoch", "step", "losses", "seen", "right", "seconds")
 
 Batches = Iterator[tuple[Tensor, Tensor]]
+# (model, height and width) -> accuracy on the test images in percent
+Test = Callable[[nn.Module, int], float]
 Lesson = tuple[Tensor, Tensor, Outputs | None]
 
 
@@ -135,13 +138,25 @@ class Learner:
         self.right += (outputs.logits.detach().argmax(1) == labels).sum()
         self.step += 1
 
-    def end_epoch(self, steps: int, images_per_s: float) -> Epoch | None:
-        """Close the epoch in the log and return its entry; a loss that is not finite ends the learner without one."""
+    def end_epoch(self, steps: int, images_per_s: float, image_size: int, test: Test | None) -> Epoch | None:
+        """Close the epoch in the log and return its entry; a loss that is not finite ends the learner without one.
+
+        The epoch trained at `image_size`, and is tested at it.
+        """
         loss = self.losses.item() / steps
         accuracy = 100 * self.right.item() / max(self.seen, 1)
         rate, phase, ended = self.optimizer.param_groups[0]["lr"], self.phase().name, None
         if math.isfinite(loss):
-            ended = Epoch(phase=phase, loss=loss, accuracy_pct=accuracy, lr=rate, images_per_s=images_per_s)
+            ended = Epoch(
+                phase=phase,
+                loss=loss,
+                accuracy_pct=accuracy,
+                image_size=image_size,
+                test_accuracy_pct=test(self.model, image_size) if test else None,
+                lr=rate,
+                images_per_s=images_per_s,
+            )
+            self.model.train()
             self.log.append(ended)
         else:
             self.failure = Failure(
@@ -218,18 +233,20 @@ def train(
     teacher: nn.Module | None = None,
     keep_going: Callable[[], bool] = lambda: True,
     alone: bool = False,
+    test: Test | None = None,
 ) -> bool:
     """Train all learners; True when all have come to their end, False when `keep_going` said stop (all is saved then).
 
     `ended` is called with each learner once, when it is done or has failed. Learners that have come to different places
     (after a stop, say) are trained from the one furthest behind on, each joining when its place comes. A learner that
-    never trains beside others is trained `alone`, on every core of a CPU; its bits depend on how many there are.
+    never trains beside others is trained `alone`, on every core of a CPU; its bits depend on how many there are. With
+    `test`, every learner is tested after every epoch.
     """
     for learner in learners:
         if not learner.running:
             ended(learner)
     with step_executor(device, alone) as executor:
-        return _train(learners, stream, device, watcher, ended, teacher, keep_going, executor)
+        return _train(learners, stream, device, watcher, ended, teacher, keep_going, executor, test)
 
 
 def _train(
@@ -241,6 +258,7 @@ def _train(
     teacher: nn.Module | None,
     keep_going: Callable[[], bool],
     executor: Executor,
+    test: Test | None,
 ) -> bool:
     saved = time.monotonic()
     while running := [learner for learner in learners if learner.running]:
@@ -284,7 +302,7 @@ def _train(
         rate = images_seen / max(time.monotonic() - started, 1e-9)
         for learner in running:
             at_its_end = learner.failure is None and learner.epoch == epoch
-            if at_its_end and (closed := learner.end_epoch(stream.steps, rate)):
+            if at_its_end and (closed := learner.end_epoch(stream.steps, rate, stream.image_size(epoch), test)):
                 watcher.epoch(learner.name, epoch + 1, learner.epochs, closed)
             if not learner.running:
                 ended(learner)
@@ -321,15 +339,18 @@ def _save(learners: Sequence[Learner]) -> None:
             learner.save()
 
 
-def answers(model: nn.Module, images: Images, image_size: int, device: Device) -> Tensor:
-    """The class that the model gives each image, int64 [N] on the CPU; computed in fp32 on the device."""
+def answers(model: nn.Module, images: Images, image_size: int, device: Device, autocast: bool = False) -> Tensor:
+    """The class that the model gives each image, int64 [N] on the CPU; computed on the device.
+
+    In fp32; with `autocast`, at the precision that the device trains at. The model is left in evaluation mode.
+    """
     model.eval()
 
     def answer(start: int) -> Tensor:
         pixels = images.pixels[start : start + EVALUATION_BATCH].to(device.torch)
         batch = normalise(resize(pixels, image_size), images.mean, images.std)
-        # no_grad holds for the thread that says it
-        with torch.no_grad():
+        # both hold for the thread that says it
+        with torch.no_grad(), device.autocast() if autocast else nullcontext():
             return tapped(model, batch.contiguous(memory_format=device.layout)).logits.argmax(1)
 
     with step_executor(device, alone=False) as executor:

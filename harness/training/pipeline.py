@@ -348,6 +348,7 @@ class Maker:
             ended,
             teacher=self.teacher,
             keep_going=self.keep_going,
+            test=self.ledger.test_while_training,
         )
 
     def _student(self, cell: Cell, model: nn.Module) -> Learner:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pytest
 
 from harness.plan.planning import Plan
+from harness.reporting import charts
 from harness.reporting.chart_style import (
     KD_COLOURS,
     LEGEND_CHARACTERS,
@@ -20,7 +21,6 @@ from harness.reporting.chart_style import (
     legend_mark,
     pruning_marks,
 )
-from harness.reporting.charts import draw, drawable, is_current
 from harness.reporting.rows import Row, read_rows
 from harness.store.records import AccuracyRecord, Interval, LatencyRecord
 from tests.documents import Load
@@ -43,6 +43,22 @@ EYES = {
         [-0.003882, -0.048116, 1.051998],
     ],
 }
+
+
+def main_chart(rows: list[Row]) -> charts.Chart:
+    return charts.charts_of(rows)[charts.MAIN]
+
+
+def drawable(rows: list[Row]) -> bool:
+    return main_chart(rows).drawable(rows)
+
+
+def draw(rows: list[Row], title: str, subtitle: str) -> bytes:
+    return charts.draw(main_chart(rows), rows, title, subtitle)
+
+
+def is_current(path: Path, rows: list[Row], title: str, subtitle: str) -> bool:
+    return charts.is_current(path, main_chart(rows), rows, title, subtitle)
 
 
 def rows_of(plan: Plan, results: Path) -> list[Row]:
@@ -173,13 +189,14 @@ def test_a_legend_is_broken_into_lines_that_fit() -> None:
 
 DRAW = """
 from pathlib import Path
-from harness.reporting.charts import draw
+from harness.reporting.charts import MAIN, charts_of, draw
 from harness.reporting.rows import read_rows
 from tests.synthetic import fill_results, plan_for
 
 plan = plan_for("lite", experiments=["prune-0.3"])
 fill_results(plan, Path("results"))
-Path("chart.png").write_bytes(draw(read_rows(plan, plan.tables[0], Path("results")), "Title", "subtitle"))
+rows = read_rows(plan, plan.tables[0], Path("results"))
+Path("chart.png").write_bytes(draw(charts_of(rows)[MAIN], rows, "Title", "subtitle"))
 """
 
 

@@ -224,6 +224,34 @@ def test_the_sizes_of_images_follow_the_schedule_of_the_recipe(tmp_path: Path, i
     assert sizes == [8, 8, 16, 16] * 2
 
 
+def test_every_epoch_is_tested_at_its_own_size_and_training_ends_with_the_same_bits(
+    tmp_path: Path, images: Images
+) -> None:
+    def one(name: str) -> Learner:
+        return learner(tmp_path, name, [Phase("labels", 3, cross_entropy)], epochs=3, image_sizes=[8, 16])
+
+    def accuracy(model: nn.Module, image_size: int) -> float:
+        return accuracy_pct(loop.answers(model, images, image_size, CPU, autocast=True), images)
+
+    stream = Stream(images.first(32), one("x").recipe, ("crop",), "student", seed=0)
+    tested, untested = one("a"), one("b")
+    assert train([tested], stream, CPU, Told(), Ended(), test=accuracy)
+    assert run([untested], stream)
+    assert same_weights(tested.model, untested.model)
+    assert [epoch.image_size for epoch in tested.log] == [epoch.image_size for epoch in untested.log] == [8, 16, 16]
+    assert [epoch.test_accuracy_pct for epoch in untested.log] == [None] * 3
+    assert tested.log[-1].test_accuracy_pct == accuracy(tested.model, 16)
+
+
+def test_a_learner_that_diverges_is_not_tested(tmp_path: Path, stream: Stream) -> None:
+    def never(model: nn.Module, image_size: int) -> float:
+        raise AssertionError
+
+    one = learner(tmp_path, phases=[Phase("broken", 2, nan)])
+    assert train([one], stream, CPU, Told(), Ended(), test=never)
+    assert one.failure is not None and one.failure.kind == "diverged" and one.log == []
+
+
 # --- Modules of a method's own ---------------------------------------------------------------------------------------
 
 

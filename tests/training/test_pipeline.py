@@ -167,6 +167,17 @@ def test_the_log_has_every_epoch_from_sparse_training_on(plan: Plan, made: Paths
     assert logs == {TEACHER: ["teacher"], BASE: ["sparse", "base"], FMSE: ["sparse", "feature", "base"]}
 
 
+def test_students_are_tested_after_every_epoch_of_their_own_and_last_as_the_model_that_is_kept(
+    plan: Plan, made: Paths
+) -> None:
+    assert [epoch.test_accuracy_pct for epoch in trained(plan, made, TEACHER).epochs] == [None]
+    for name in (BASE, FMSE):
+        sparse, *own = [epoch.test_accuracy_pct for epoch in trained(plan, made, name).epochs]
+        assert sparse is None and None not in own
+        # trained in fp32 and at the size of the file, so it is the very same figure
+        assert own[-1] == trained(plan, made, name).accuracy_pct
+
+
 def test_the_answers_on_file_are_those_that_the_accuracy_counts(plan: Plan, made: Paths) -> None:
     with np.load(made.testset("quick", "stand_in")) as file:
         labels = file["labels"]

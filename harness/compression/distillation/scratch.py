@@ -7,5 +7,6 @@ from harness.compression.distillation import Method, by_labels
 
 TITLE = "None (from scratch)"
 TEACHER = False
+FRESH_WEIGHTS = True
 
-METHOD = Method(by_labels, fresh_weights=True)
+METHOD = Method(by_labels, fresh_weights=FRESH_WEIGHTS)
