@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from harness import datasets
-from harness.architectures import architecture_of, build, fresh, network_of, tapped, widths_of
+from harness.architectures import build, network_of, widths_of
 from harness.compression.calibration import calibrate, sample
-from harness.compression.distillation import Phase, Setup, cross_entropy, method_of
+from harness.compression.distillation import Phase, cross_entropy
 from harness.compression.pruning import Batches, prune, regulariser
 from harness.datasets import Images, normalise, resize
 from harness.errors import HarnessError
@@ -25,7 +25,7 @@ from harness.model_files.weights import load_weights, read_metadata, save_weight
 from harness.plan import registry
 from harness.plan.planning import Cell, Plan
 from harness.plan.settings import Calibration, Recipe
-from harness.plan.specs import Pruned, Sparse, Stage, Student, Teacher, code_of
+from harness.plan.specs import Pruned, Sparse, Stage, Teacher, code_of
 from harness.store.chain import hashes
 from harness.store.lock import alone
 from harness.store.paths import Paths
@@ -35,6 +35,7 @@ from harness.training.device import Device
 from harness.training.finishing import Ledger, Reporter
 from harness.training.loop import Learner, train
 from harness.training.memory import side_by_side
+from harness.training.preparation import prepare
 
 T = TypeVar("T")
 # Batches that a pruning criterion may ask for.
@@ -353,50 +354,16 @@ class Maker:
 
     def _student(self, cell: Cell, model: nn.Module) -> Learner:
         spec = cell.student
-        method = method_of(spec.method.name)
-        if method.fresh_weights:
-            model = fresh(model, spec.seed)
-        setup = self._setup(spec, model)
-        modules = nn.ModuleDict()
-        if method.modules:
-            torch.manual_seed(spec.seed)
-            modules = method.modules(setup).to(self.device.torch)
-            setup = self._setup(spec, model, modules)
-        pruned = file_sha256(self._stage_file(spec.start))
+        prepared = prepare(spec, model, self.teacher, self.ledger.example, self.device)
         origin = {
             "key": spec.key,
             "teacher_sha256": self.teacher_sha256,
-            "pruned_sha256": pruned,
+            "pruned_sha256": file_sha256(self._stage_file(spec.start)),
             **code_of(spec),
         }
-        phases = method.phases(setup)
-        return self._learner(cell.id, model, spec.recipe, phases, self._checkpoint(cell), origin, modules)
-
-    def _setup(self, spec: Student, model: nn.Module, modules: nn.ModuleDict | None = None) -> Setup:
-        own, *used = spec.methods
-
-        def channels(tap: str) -> tuple[int, int]:
-            one, two = (self._channels(network, tap) for network in (model, self.teacher))
-            return one, two
-
-        return Setup(
-            architecture_of(network_of(model)),
-            spec.objective,
-            spec.recipe.epochs,
-            own.parameters,
-            {choice.name: choice.parameters for choice in used},
-            channels,
-            nn.ModuleDict() if modules is None else modules,
+        return self._learner(
+            cell.id, prepared.model, spec.recipe, prepared.phases, self._checkpoint(cell), origin, prepared.modules
         )
-
-    def _channels(self, model: nn.Module, tap: str) -> int:
-        """Channels of the features at a tap, tried on one image."""
-        device = next(model.parameters()).device
-        training = model.training
-        with torch.no_grad():
-            found = tapped(model.eval(), self.ledger.example.to(device), frozenset([tap])).features[tap]
-        model.train(training)
-        return found.shape[1]
 
     def _end(
         self,
