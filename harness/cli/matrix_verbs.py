@@ -305,7 +305,7 @@ def report_check(matrix: Matrix = MATRIX, results: Results = RESULTS, document: 
     scope = Scope.of(matrix, "", results, ARTIFACTS)
     documents = documents_of(document, results)
     if not documents:
-        raise HarnessError("there is no README.md for these results; run from the project's folder, or name a --document")
+        raise HarnessError("no README.md belongs to these results; run from the project's folder, or name a --document")
     stale = check_report(documents, results, lambda profile: scope.of_profile(profile).whole_plan())
     for line in stale:
         print(line, file=sys.stderr)

@@ -114,7 +114,8 @@ def test_a_short_table_has_six_columns_and_says_where_the_others_are(
     _, table, below, _ = readme.read_text().split("\n\n")
     header, _, teacher, *students = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()]
     assert header == ["Model Name", "Latency (ms)", "Accuracy (%)", "Parameters (M)", "Pruning", "KD"]
-    assert "(" not in teacher[1] and all(re.fullmatch(r"[\d.]+ \([\d.]+ \[[\d.]+, [\d.]+\]\)", row[1]) for row in students)
+    figures = re.compile(r"[\d.]+ \([\d.]+ \[[\d.]+, [\d.]+\]\)")
+    assert "(" not in teacher[1] and all(figures.fullmatch(row[1]) for row in students)
     assert below.count("\n") == 0 and "1/8 width" in below and "Measured on Some CPU" in below
     assert "[All columns](results/lite/tables/prune-0.3.md)." in below
     (results / "lite/figures/prune-0.3.png").unlink()
