@@ -128,8 +128,8 @@ def test_what_a_command_gets_wrong_is_noticed() -> None:
         "X=1 bin/harness pack --halve": "--halve",
     }.items():
         assert wrong(line.split()) == found
-    assert wrong("make train-matrix bench PROFILE=lite".split()) is None
-    assert wrong("bin/harness --version".split()) is None
+    assert wrong(["make", "train-matrix", "bench", "PROFILE=lite"]) is None
+    assert wrong(["bin/harness", "--version"]) is None
 
 
 def test_the_readme_is_a_front_door() -> None:

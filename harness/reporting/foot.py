@@ -79,12 +79,8 @@ def measured_lines(plan: Plan, rows: Sequence[Row]) -> list[str]:
 def _measured_on(benched: Sequence[LatencyRecord]) -> str:
     machines = "; ".join(sorted({bench_machine(record.environment) for record in benched}))
     runtimes = ", ".join(sorted({record.runtime for record in benched}))
-    threads = ", ".join(
-        sorted({f"{record.threads} thread{'' if record.threads == 1 else 's'}" for record in benched})
-    )
-    return (
-        f"Measured on {machines}, {runtimes}, {threads}, batch 1, {_dates(benched)}, harness {_revisions(benched)}."
-    )
+    threads = ", ".join(sorted({f"{record.threads} thread{'' if record.threads == 1 else 's'}" for record in benched}))
+    return f"Measured on {machines}, {runtimes}, {threads}, batch 1, {_dates(benched)}, harness {_revisions(benched)}."
 
 
 def in_short(plan: Plan, rows: Sequence[Row]) -> str:

@@ -9,7 +9,6 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from harness.errors import HarnessError
-from harness.plan.loading import load_settings
 from harness.plan.planning import Plan, make_plan
 from harness.reporting.report import check_files, check_report, figure_path, table_path, write_report
 from harness.reporting.rows import width_text
@@ -106,9 +105,7 @@ def test_a_readme_without_this_profiles_tables_is_unchanged(plan: Plan, results:
     assert readme.read_bytes() == b"<!-- table: full seeds -->\n<!-- end -->\r\n"
 
 
-def test_a_short_table_has_six_columns_and_says_where_the_others_are(
-    plan: Plan, results: Path, readme: Path
-) -> None:
+def test_a_short_table_has_six_columns_and_says_where_the_others_are(plan: Plan, results: Path, readme: Path) -> None:
     readme.write_text("<!-- table: lite prune-0.3 short -->\n<!-- end -->\n")
     write_report(plan, results, [readme], PROFILES)
     _, table, below, _ = readme.read_text().split("\n\n")
@@ -310,7 +307,7 @@ def test_where_the_results_lie_makes_no_difference(
     text = readme.read_text()
     assert "lite/train/p0.3-bn-gram-s0.json: not a train record" in text
     assert str(results) not in text
-    assert check_report(readme, Path("results"), plan_for) == []
+    assert check_report([readme], Path("results"), plan_for) == []
 
 
 HOSTILE = "a $x_1$ and $y | <!-- end --> <b>*bold*</b> `code` [link](http://x) \\ _it_\nsecond"
@@ -340,7 +337,7 @@ def test_a_folder_with_blanks_and_brackets_is_linked(plan: Plan, tmp_path: Path,
 
 def test_a_missing_readme_is_named(plan: Plan, results: Path, tmp_path: Path) -> None:
     with pytest.raises(HarnessError, match=r"none\.md: not found"):
-        write_report(plan, results, tmp_path / "none.md", PROFILES)
+        write_report(plan, results, [tmp_path / "none.md"], PROFILES)
 
 
 def test_the_text_for_the_terminal_has_the_warnings_and_the_place(results: Path) -> None:
