@@ -96,7 +96,7 @@ BAD = {
     "an unknown key": (edited("width = 1.0", "widht = 1.0"), ["matrix.toml", "model.widht", "width"]),
     "an unknown value": (edited('stem = "cifar"', 'stem = "tiny"'), ["model.stem", "'cifar' or 'imagenet'"]),
     "an impossible ratio": (edited("prune_amount = [0.4]", "prune_amount = [1.4]"), ["prune_amount", "1.4"]),
-    "an unknown profile": (lambda _: ["plan", "--profile", "huge"], ["'huge'", "quick, lite, full, reference"]),
+    "an unknown profile": (lambda _: ["plan", "--profile", "huge"], ["'huge'", "quick, lite, overnight, full, long, reference"]),
     "an unknown experiment": (
         lambda _: ["plan", "--profile", "quick", "--experiment", "none"],
         ["'none'", "prune-0.3"],

@@ -143,7 +143,7 @@ def test_values_of_a_point_are_judged_together(load: Load, document: dict[str, A
 
 def test_an_axis_has_to_suit_the_profiles_that_run_it(load: Load, document: dict[str, Any]) -> None:
     put(document, "experiment.2.student.warmup_epochs", [0.5, 3])
-    assert load(document, "full").experiment[2].more == {"student.warmup_epochs": [0.5, 3]}
+    assert load(document, "long").experiment[2].more == {"student.warmup_epochs": [0.5, 3]}
     # one epoch for a student, but none of its experiments has the axis
     quick = load(document, "quick")
     with pytest.raises(HarnessError, match=r"student\.warmup_epochs = 3: warmup_epochs: must be below epochs \(1\)"):
@@ -204,7 +204,7 @@ BAD: list[tuple[str, Any, list[str]]] = [
     ("teacher.lr", float("inf"), ["teacher.lr", "finite"]),
     ("teacher.seed", True, ["teacher.seed", "integer"]),
     ("teacher.epochs", 1.5, ["teacher.epochs", "integer"]),
-    ("profile.full.teacher.warmup_epochs", 150, ["teacher: warmup_epochs: must be below epochs (150)"]),
+    ("profile.long.teacher.warmup_epochs", 150, ["teacher: warmup_epochs: must be below epochs (150)"]),
     ("profile.lite.student.warmup_epochs", 1, ["profile.lite.student: warmup_epochs: must be below epochs (1)"]),
     ("profile.lite.student.image_sizes", [16, 24], ["student: image_sizes: names 2 epochs of 1"]),
     ("teacher.momentum", 0.0, ["teacher: nesterov: has no effect without momentum; set nesterov = false"]),
