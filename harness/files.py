@@ -93,6 +93,9 @@ def worded(error: OSError) -> str:
 
 
 def _reason(error: OSError) -> str:
+    # urllib wraps what the network said
+    if isinstance(inner := getattr(error, "reason", None), OSError):
+        return _reason(inner)
     return error.strerror or " ".join(str(error).split()) or type(error).__name__
 
 

@@ -3,6 +3,7 @@ import resource
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.error import URLError
 
 import numpy as np
 import pytest
@@ -87,6 +88,7 @@ def test_a_fault_of_the_harness_keeps_its_traceback(tmp_path: Path) -> None:
         (OSError(37, "No locks available"), "No locks available"),
         (OSError("two\nlines"), "two lines"),
         (TimeoutError(), "TimeoutError"),
+        (URLError(OSError(-2, "Name or service not known")), "Name or service not known"),
     ],
 )
 def test_what_the_machine_refuses_is_a_line(error: OSError, said: str) -> None:

@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from harness.errors import HarnessError
-from harness.files import atomic_path
+from harness.files import atomic_path, worded
 from harness.plan import registry
 from harness.plan.settings import Settings
 from harness.store.paths import Paths
@@ -113,7 +113,7 @@ def provide(settings: Settings, root: Path, given_by: str = "") -> str:
             dataset.fetch(root, parameters)
         return data.dataset
     except (OSError, RuntimeError) as error:
-        reason = f"download failed: {error}"
+        reason = f"download failed: {worded(error) if isinstance(error, OSError) else error}"
     if damage:
         raise DamagedDataError(f"{damage} ({reason})")
     if data.fallback:

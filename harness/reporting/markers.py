@@ -3,6 +3,8 @@
 <!-- table: PROFILE EXPERIMENT -->
 (filled by the harness)
 <!-- end -->
+
+`<!-- table: PROFILE EXPERIMENT short -->` asks for the columns that a first look needs.
 """
 
 import re
@@ -13,6 +15,7 @@ from pathlib import Path
 from harness.errors import HarnessError
 
 END = "<!-- end -->"
+SHORT = "short"
 MARKER = re.compile(r"<!--\s*table:(?P<what>.*?)-->")
 
 
@@ -22,6 +25,7 @@ class Marker:
 
     profile: str
     experiment: str
+    short: bool
     line: int
     start: int
     end: int
@@ -40,12 +44,15 @@ def find_markers(text: str, name: str) -> list[Marker]:
             continue
         where = f"{name}:{index + 1}"
         words = found["what"].split()
-        if len(words) != 2:
-            raise HarnessError(f"{where}: a marker names a profile and an experiment: <!-- table: lite prune-0.3 -->")
+        if len(words) < 2 or words[2:] not in ([], [SHORT]):
+            raise HarnessError(
+                f"{where}: a marker names a profile and an experiment, and may ask for a short table: "
+                f"<!-- table: lite prune-0.3 {SHORT} -->"
+            )
         end = next((later for later in range(index + 1, len(lines)) if lines[later].strip() == END), None)
         if end is None or any(MARKER.fullmatch(between.strip()) for between in lines[index + 1 : end]):
             raise HarnessError(f"{where}: the table has no end; close it with a line {END}")
-        markers.append(Marker(words[0], words[1], line=index + 1, start=index + 1, end=end))
+        markers.append(Marker(words[0], words[1], words[2:] == [SHORT], line=index + 1, start=index + 1, end=end))
     return markers
 
 

@@ -1,30 +1,13 @@
-"""docs/target.md: its table of CPUs, from cpus.toml, and its figures, from results/benchmarks."""
+"""The CPUs of cpus.toml as a table for docs/target.md."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 from harness.plan.cpu_table import TABLE, Cpu, cpus
 from harness.reporting.escaping import escaped
-from harness.reporting.own_figures import MARKER_PROFILE, figures_table
-from harness.reporting.readme import Marker, fill, read_document
 from harness.reporting.tables import Column, markdown
 
-# Where it lies, beside the README.
-DOCUMENT = "docs/target.md"
-# What its marker has in the profile's place: <!-- table: cpus all -->
+# What a marker has in the profile's place: <!-- table: cpus all -->
 CPUS = "cpus"
-
-
-def filled(document: Path, results: Path) -> tuple[str, list[Marker]]:
-    """The document as it should be, and the markers whose text differs. Figures not yet measured stay as they are."""
-
-    def table_of(marker: Marker) -> str | None:
-        if marker.profile == CPUS:
-            return cpus_table()
-        measured = (results / MARKER_PROFILE / f"{marker.experiment}.json").is_file()
-        return figures_table(results, marker.experiment) if marker.profile == MARKER_PROFILE and measured else None
-
-    return fill(read_document(document), document.name, table_of)
 
 
 def cpus_table() -> str:

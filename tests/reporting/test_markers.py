@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.errors import HarnessError
-from harness.reporting.readme import Marker, fill, find_markers
+from harness.reporting.markers import Marker, fill, find_markers
 
 DOCUMENT = """# Title
 
@@ -13,14 +13,14 @@ old
 
 between
 
-<!-- table: full seeds -->
+<!-- table: long seeds -->
 <!-- end -->
 after"""
 
 
 def test_markers_are_found_with_their_lines() -> None:
     found = [(marker.profile, marker.experiment, marker.line) for marker in find_markers(DOCUMENT, "README.md")]
-    assert found == [("lite", "prune-0.3", 3), ("full", "seeds", 9)]
+    assert found == [("lite", "prune-0.3", 3), ("long", "seeds", 9)]
 
 
 def test_tables_are_filled_in_place_and_the_rest_is_kept() -> None:
@@ -29,6 +29,11 @@ def test_tables_are_filled_in_place_and_the_rest_is_kept() -> None:
     assert text == DOCUMENT.replace("old", "\ntable of prune-0.3\nsecond line\n").replace(
         "full seeds -->\n", "full seeds -->\n\ntable of seeds\nsecond line\n\n"
     )
+
+
+def test_a_marker_may_ask_for_a_short_table() -> None:
+    text = "<!-- table: lite prune-0.3 short -->\n<!-- end -->\n<!-- table: lite prune-0.3 -->\n<!-- end -->"
+    assert [marker.short for marker in find_markers(text, "README.md")] == [True, False]
 
 
 def test_a_table_that_is_not_given_stays() -> None:
