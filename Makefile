@@ -60,8 +60,8 @@ quickstart: $(HAVE_MAIN) $(HAVE_BENCH)  ## everything in small: set up, fetch da
 
 setup: $(HAVE_MAIN) $(HAVE_BENCHES)  ## make the environments: .venvs/main, and one per version of an engine
 
-plan: $(HAVE_MAIN)  ## the cells, and what would run
-	@$(HARNESS) plan $(OPTIONS)
+plan: $(HAVE_MAIN)  ## the cells, and what would run [TIME=1: and how long training will take here]
+	@$(HARNESS) plan $(OPTIONS) $(if $(TIME),--time)
 
 status: $(HAVE_MAIN)  ## how far the matrix has come: done, missing, failed
 	@$(HARNESS) status $(OPTIONS)

@@ -31,7 +31,6 @@ def finished_matrix(tmp_path_factory: pytest.TempPathFactory) -> Scope:
         pytest.skip("no .venvs/bench-current: `make setup` makes it")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(stand_in, "TRAIN_IMAGES", 300)
-        patch.setattr(stand_in, "TEST_IMAGES", 300)
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         try:

@@ -13,6 +13,7 @@ from tests.documents import DOCUMENT, ROOT, as_toml, put
 CIFAR = "cifar-100-python"
 TINY = {
     "precision": "fp32",
+    "dataset.stand_in.test_images": 500,
     "profile.quick.data.dataset": "stand_in",
     "profile.quick.data.train_images": 300,
     "profile.quick.data.image_size": 16,

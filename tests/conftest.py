@@ -35,7 +35,7 @@ def load(tmp_path_factory: pytest.TempPathFactory) -> Load:
     """Loads a document, by way of a file, as one of its profiles."""
     folder = tmp_path_factory.mktemp("matrix")
 
-    def load(document: dict[str, Any], profile: str = "full") -> Settings:
+    def load(document: dict[str, Any], profile: str = "long") -> Settings:
         path = folder / "matrix.toml"
         path.write_text(as_toml(document), encoding="utf-8")
         return load_settings(path, profile)

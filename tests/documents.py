@@ -10,7 +10,7 @@ from harness.plan.settings import Settings
 
 ROOT = Path(__file__).parent.parent
 DOCUMENT: dict[str, Any] = tomllib.loads((ROOT / "matrix.toml").read_text(encoding="utf-8"))
-PROFILES = ["quick", "lite", "full", "reference"]
+PROFILES = ["quick", "lite", "overnight", "full", "long", "reference"]
 Load = Callable[..., Settings]
 
 

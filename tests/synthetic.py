@@ -92,7 +92,7 @@ LEFT = {"base": 0.49, "fmse": 0.64, "gram": 0.66, "none": 0.55, "scratch": 0.55}
 ACCURACY = {"base": 73.0, "fmse": 74.6, "gram": 75.2, "none": 72.0, "scratch": 70.0}
 
 
-def plan_for(profile: str = "full", dataset: str = "cifar100", experiments: list[str] | None = None) -> Plan:
+def plan_for(profile: str = "long", dataset: str = "cifar100", experiments: list[str] | None = None) -> Plan:
     """The project's own matrix."""
     return make_plan(load_settings(MATRIX, profile), profile, dataset, experiments)
 

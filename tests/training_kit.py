@@ -125,6 +125,7 @@ def tiny_document() -> dict[str, Any]:
     """matrix.toml with a quick profile of seconds: 200 images of 16 pixels, one epoch of four steps for everything."""
     document = deepcopy(DOCUMENT)
     for place, value in {
+        "dataset.stand_in.test_images": 300,
         "profile.quick.model.width": WIDTH,
         "profile.quick.data.train_images": 200,
         "profile.quick.data.image_size": 16,
@@ -212,5 +213,4 @@ def few_images() -> Iterator[None]:
     """Stand-in data sets of 300 images in place of thousands."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(stand_in, "TRAIN_IMAGES", 300)
-        patch.setattr(stand_in, "TEST_IMAGES", 300)
         yield

@@ -29,7 +29,11 @@ from harness.cli.stopping import STOPPED, until_interrupted
 from harness.errors import HarnessError
 
 if TYPE_CHECKING:
+    from harness.commands.scope import Scope
     from harness.commands.train_matrix import Outcome
+    from harness.commands.training_time import TrainingTime
+    from harness.plan.planning import Plan
+    from harness.store.states import CellState
 
 
 def plan(
@@ -39,9 +43,10 @@ def plan(
     results: Results = RESULTS,
     artifacts: Artifacts = ARTIFACTS,
     as_json: Json = False,
+    time: Annotated[bool, typer.Option("--time", help="Also how long training will take here: times steps.")] = False,
 ) -> None:
     """Show the cells, what is done, missing or failed, and what would run. Runs nothing."""
-    _show(profile, experiment, matrix, results, artifacts, as_json, only_counts=False)
+    _show(profile, experiment, matrix, results, artifacts, as_json, only_counts=False, time=time)
 
 
 def status(
@@ -64,6 +69,7 @@ def _show(
     artifacts: Path,
     as_json: bool,
     only_counts: bool,
+    time: bool = False,
 ) -> None:
     from harness.commands.overview import as_document, as_text
     from harness.commands.scope import Scope
@@ -73,10 +79,19 @@ def _show(
     planned = scope.plan()
     found = states(scope.paths, planned)
     if as_json:
+        more = _training_time(scope, planned, found).document if time else {}
         # without indentation, which would take longer than all the rest for thousands of cells
-        print(json.dumps(as_document(planned, found)))
-    else:
-        print(as_text(planned, found, only_counts))
+        print(json.dumps(as_document(planned, found) | more))
+        return
+    print(as_text(planned, found, only_counts))
+    if time:
+        print(f"\n{_training_time(scope, planned, found).text}")
+
+
+def _training_time(scope: "Scope", planned: "Plan", found: "list[CellState]") -> "TrainingTime":
+    from harness.commands.training_time import training_time
+
+    return training_time(scope, planned, found, lambda what: print(f"timing {what}", file=sys.stderr))
 
 
 def data(profile: Profile = "full", matrix: Matrix = MATRIX) -> None:

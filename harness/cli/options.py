@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 Matrix = Annotated[Path, typer.Option(help="The matrix file.")]
-Profile = Annotated[str, typer.Option(help="quick, lite, overnight, full or reference.")]
+Profile = Annotated[str, typer.Option(help="quick, lite, overnight, full, long or reference.")]
 Experiment = Annotated[list[str] | None, typer.Option(help="Only this experiment; may be repeated.")]
 Results = Annotated[Path, typer.Option(help="Where records and tables are written.")]
 Artifacts = Annotated[Path, typer.Option(help="Where weights, ONNX files and checkpoints are written.")]

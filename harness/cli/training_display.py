@@ -7,19 +7,12 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from harness.commands.budget import clock
 from harness.plan.planning import Cell
 from harness.store.records import Epoch, TrainRecord
 
 # Without a terminal a line at most this often, in seconds.
 PLAIN_EVERY_S = 30.0
-
-
-def clock(seconds: float) -> str:
-    """A duration as people read it: 48 s, 12 min, 1 h 05 min."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 class Display:

@@ -1,4 +1,4 @@
-"""A time box for training: stop cleanly before the time is up."""
+"""Durations as people write and read them, and a time box for training: stop cleanly before the time is up."""
 
 import re
 import time
@@ -18,6 +18,14 @@ def seconds(text: str) -> float:
         raise HarnessError(f"--budget {text!r}: not a duration; write 90s, 9m or 1h30m")
     hours, minutes, rest = (int(part or 0) for part in found.groups())
     return 3600.0 * hours + 60.0 * minutes + rest
+
+
+def clock(seconds: float) -> str:
+    """A duration as people read it: 48 s, 12 min, 1 h 05 min."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 class Budget:

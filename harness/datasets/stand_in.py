@@ -13,7 +13,7 @@ from harness.datasets import Dataset, Images, Parameters
 TITLE = "stand-in images"
 CLASSES = 100
 TRAIN_IMAGES = 5_000
-TEST_IMAGES = 10_000
+PARAMETERS = {"test_images": 10_000}
 # CIFAR-100's: the drawn images stand in for it
 MEAN = (0.5071, 0.4865, 0.4409)
 STD = (0.2673, 0.2564, 0.2762)
@@ -28,7 +28,7 @@ class StandIn(Dataset):
 
     def load(self, root: Path, parameters: Parameters, train: bool) -> Images:
         """See the base class."""
-        return draw(TRAIN_IMAGES if train else TEST_IMAGES, seed=1 if train else 2)
+        return draw(TRAIN_IMAGES, seed=1) if train else draw(int(parameters["test_images"]), seed=2)
 
 
 def draw(count: int, seed: int) -> Images:

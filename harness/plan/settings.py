@@ -121,6 +121,10 @@ class Recipe(Section):
             raise ValueError('gamma: an exponential schedule needs one below 1; else set schedule = "constant"')
         return self
 
+    def image_size(self, epoch: int) -> int:
+        """Height and width in an epoch, counted from 0. The schedule of sizes starts anew with every stage."""
+        return self.image_sizes[min(epoch % self.epochs, len(self.image_sizes) - 1)]
+
     @cached_property
     def document(self) -> dict[str, Any]:
         """The recipe as JSON has it, less a gamma that its schedule has no use for."""

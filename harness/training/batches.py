@@ -38,9 +38,8 @@ class Stream:
         return max(1, len(self.images.labels) // self.batch_size)
 
     def image_size(self, epoch: int) -> int:
-        """Height and width in this epoch. The recipe's schedule of sizes starts anew with every stage of training."""
-        sizes = self.recipe.image_sizes
-        return sizes[min(epoch % self.recipe.epochs, len(sizes) - 1)]
+        """Height and width in this epoch."""
+        return self.recipe.image_size(epoch)
 
     def batches(self, epoch: int, first: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches of one epoch from step `first` on."""

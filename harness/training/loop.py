@@ -270,7 +270,7 @@ def _train(
         def lesson(batches: Batches = batches, together: Sequence[Learner] = together) -> Lesson:
             """The next batch with the teacher's answers: prepared while the learners are busy with the one before."""
             images, labels = next(batches)
-            return images, labels, _teach(teacher, images, together, device)
+            return images, labels, teach(teacher, images, together, device)
 
         # A learner that was stopped after an epoch's last step has none left in it.
         coming = deque([executor.submit(lesson)] if first < stream.steps else [])
@@ -309,7 +309,7 @@ def _train(
     return True
 
 
-def _teach(teacher: nn.Module | None, images: Tensor, learners: Sequence[Learner], device: Device) -> Outputs | None:
+def teach(teacher: nn.Module | None, images: Tensor, learners: Sequence[Learner], device: Device) -> Outputs | None:
     """The teacher's outputs with every tap that one of the learners asks for; None when nobody asks."""
     wanting = [learner.phase() for learner in learners if learner.phase().needs_teacher]
     if not wanting or teacher is None:

@@ -14,7 +14,7 @@ from tests.synthetic import plan_for, records_for
 @pytest.fixture
 def records() -> list[LatencyRecord]:
     """One run's: two models under every condition."""
-    plan = plan_for("full", experiments=["prune-0.3"])
+    plan = plan_for("long", experiments=["prune-0.3"])
     found = [record for cell in plan.cells[:2] for record in records_for(plan, cell)]
     return [record for record in found if isinstance(record, LatencyRecord)]
 
@@ -25,7 +25,7 @@ def test_every_run_adds_a_file_with_an_entry_per_model_and_condition(
     first, second = keep(tmp_path, records), keep(tmp_path, records)
     assert [path.name for path in (first, second)] == ["0001_2026-01-02.json", "0002_2026-01-02.json"]
     assert first.parent == second.parent
-    assert first.is_relative_to(tmp_path / "full" / "pytest-benchmark")
+    assert first.is_relative_to(tmp_path / "long" / "pytest-benchmark")
     entries = json.loads(first.read_text())["benchmarks"]
     assert len({entry["fullname"] for entry in entries}) == len(entries) == len(records)
     for entry, record in zip(entries, records, strict=True):

@@ -14,7 +14,7 @@ from harness.cli import VERBS, app
 from harness.errors import HarnessError
 from harness.store.revision import revision
 from tests.command import environment, harness, tiny_matrix
-from tests.documents import ROOT
+from tests.documents import PROFILES, ROOT
 
 MODULES_THAT_HELP_NEEDS_NOT = ("torch", "numpy", "pydantic", "rich", "onnx")
 
@@ -118,7 +118,10 @@ BAD = {
     "an unknown key": (edited("width = 1.0", "widht = 1.0"), ["matrix.toml", "model.widht", "width"]),
     "an unknown value": (edited('stem = "cifar"', 'stem = "tiny"'), ["model.stem", "'cifar' or 'imagenet'"]),
     "an impossible ratio": (edited("prune_amount = [0.4]", "prune_amount = [1.4]"), ["prune_amount", "1.4"]),
-    "an unknown profile": (lambda _: ["plan", "--profile", "huge"], ["'huge'", "quick, lite, full, reference"]),
+    "an unknown profile": (
+        lambda _: ["plan", "--profile", "huge"],
+        ["'huge'", ", ".join(PROFILES)],
+    ),
     "an unknown experiment": (
         lambda _: ["plan", "--profile", "quick", "--experiment", "none"],
         ["'none'", "prune-0.3"],

@@ -1,6 +1,7 @@
 import pytest
 
-from harness.cli.training_display import Display, clock
+from harness.cli.training_display import Display
+from harness.commands.budget import clock
 
 
 @pytest.mark.parametrize(

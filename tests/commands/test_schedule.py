@@ -23,7 +23,7 @@ BN = ["p0.3-bn-base-s0", "p0.3-bn-fmse-s0", "p0.3-bn-gram-s0"]
 
 @pytest.fixture(scope="module")
 def plan() -> Plan:
-    return plan_for("full")
+    return plan_for("long")
 
 
 def standing(plan: Plan, others: Training = "missing", **training: Training) -> list[CellState]:
@@ -124,7 +124,7 @@ def test_an_accuracy_costs_what_it_did_or_what_the_multiply_adds_say(plan: Plan)
 
 
 @pytest.mark.parametrize(
-    ("profile", "macs"), [("full", 1.308e9), ("reference", 4.09e9), ("lite", 1.308e9 / 64 * (24 / 32) ** 2)]
+    ("profile", "macs"), [("long", 1.308e9), ("reference", 4.09e9), ("lite", 1.308e9 / 64 * (24 / 32) ** 2)]
 )
 def test_multiply_adds_are_guessed_from_the_settings(profile: str, macs: float) -> None:
     plan = plan_for(profile)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from harness.datasets import Images, load, stand_in
-from harness.datasets.stand_in import CLASSES, TEST_IMAGES, TRAIN_IMAGES, draw
+from harness.datasets.stand_in import CLASSES, PARAMETERS, TRAIN_IMAGES, draw
 
 
 def test_its_classes_are_balanced(images: Images) -> None:
@@ -22,10 +22,9 @@ def test_it_is_the_same_every_time_and_another_one_for_another_seed() -> None:
 def test_training_and_test_images_have_their_numbers_and_differ(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    assert (TRAIN_IMAGES, TEST_IMAGES) == (5_000, 10_000)
-    for name, count in (("TRAIN_IMAGES", 50), ("TEST_IMAGES", 100)):
-        monkeypatch.setattr(stand_in, name, count)
-    train, test = (load("stand_in", {}, tmp_path, train=train) for train in (True, False))
+    assert (TRAIN_IMAGES, PARAMETERS) == (5_000, {"test_images": 10_000})
+    monkeypatch.setattr(stand_in, "TRAIN_IMAGES", 50)
+    train, test = (load("stand_in", {"test_images": 100}, tmp_path, train=train) for train in (True, False))
     assert (len(train.labels), len(test.labels)) == (50, 100)
     assert not torch.equal(train.pixels, test.pixels[:50])
 

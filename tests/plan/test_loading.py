@@ -21,7 +21,7 @@ def test_the_profiles_are_those_of_the_file(tmp_path: Path) -> None:
 
 def test_a_profile_overlays_key_by_key(load: Load, document: dict[str, Any]) -> None:
     put(document, "profile.quick.teacher", {"epochs": 7})
-    quick, full = load(document, "quick"), load(document, "full")
+    quick, full = load(document, "quick"), load(document, "long")
     assert quick.teacher.epochs == 7
     assert quick.teacher.lr == full.teacher.lr
     assert full.teacher.epochs == document["teacher"]["epochs"]
@@ -48,7 +48,7 @@ def test_every_profile_is_checked_whichever_is_asked_for(load: Load, document: d
 
 
 def test_an_unknown_profile_is_an_error_that_lists_the_known_ones(load: Load, document: dict[str, Any]) -> None:
-    with pytest.raises(HarnessError, match="profile 'tiny' does not exist; allowed: quick, lite, full, reference"):
+    with pytest.raises(HarnessError, match=f"profile 'tiny' does not exist; allowed: {', '.join(PROFILES)}"):
         load(document, "tiny")
 
 

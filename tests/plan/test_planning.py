@@ -19,7 +19,7 @@ from tests.documents import DOCUMENT, PROFILES, ROOT, Load, put
 EVERYTHING = ["prune-0.3", "prune-0.4", "seeds", "controlled"]
 
 
-def planned(load: Load, document: dict[str, Any], profile: str = "full", experiments: list[str] | None = None) -> Plan:
+def planned(load: Load, document: dict[str, Any], profile: str = "long", experiments: list[str] | None = None) -> Plan:
     return make_plan(load(document, profile), profile, experiments=experiments)
 
 
@@ -38,7 +38,7 @@ def own(cell: Cell, kind: str) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def plan() -> Plan:
-    return make_plan(load_settings(ROOT / "matrix.toml", "full"), "full", experiments=EVERYTHING)
+    return make_plan(load_settings(ROOT / "matrix.toml", "long"), "long", experiments=EVERYTHING)
 
 
 # --- What there is ---------------------------------------------------------------------------------------------------
@@ -84,8 +84,8 @@ def test_cells_shared_by_experiments_are_made_once(plan: Plan) -> None:
 
 
 def test_artifacts_lie_under_profile_id_and_key(plan: Plan) -> None:
-    folder = plan.teacher.artifacts(Path("artifacts"), "full")
-    assert folder == Path("artifacts/full") / f"teacher-s0-{plan.teacher.trained.key.removeprefix('v2-')[:8]}"
+    folder = plan.teacher.artifacts(Path("artifacts"), "long")
+    assert folder == Path("artifacts/long") / f"teacher-s0-{plan.teacher.trained.key.removeprefix('v2-')[:8]}"
 
 
 def test_exclude_removes_cells_and_include_adds_them(load: Load, document: dict[str, Any]) -> None:
@@ -310,7 +310,7 @@ def test_other_forms_of_a_trained_model_share_its_record_and_its_folder(load: Lo
     assert (cell.model_id, plan.teacher.model_id) == (cell.id, "teacher-s0")
     int8 = replace(cell, id=f"{cell.id}-int8", spec=replace(cell.spec, form="int8"))
     assert int8.model_id == cell.id
-    assert int8.artifacts(Path("a"), "full") == cell.artifacts(Path("a"), "full")
+    assert int8.artifacts(Path("a"), "long") == cell.artifacts(Path("a"), "long")
 
 
 # --- Data and teacher ------------------------------------------------------------------------------------------------
@@ -395,7 +395,9 @@ def test_a_given_rounding_is_used_as_given(load: Load, narrowest: int, given_mul
 
 
 @pytest.mark.parametrize(
-    ("profile", "multiple"), [("quick", 4), ("lite", 4), ("full", 8), ("reference", 8)], ids=PROFILES
+    ("profile", "multiple"),
+    [("quick", 4), ("lite", 4), ("overnight", 8), ("full", 8), ("long", 8), ("reference", 8)],
+    ids=PROFILES,
 )
 def test_rounding_of_the_projects_own_profiles(profile: str, multiple: int) -> None:
     assert rounding(load_settings(ROOT / "matrix.toml", profile)) == multiple
@@ -452,5 +454,5 @@ def test_groups_have_every_student_once_and_one_seed_each(plan: Plan) -> None:
 def test_cells_are_named_by_their_ids(plan: Plan) -> None:
     assert plan.named([]) == list(plan.cells)
     assert [cell.id for cell in plan.named(["p0.3-bn-gram-s0", "teacher-s0"])] == ["teacher-s0", "p0.3-bn-gram-s0"]
-    with pytest.raises(HarnessError, match=r"profile full has no cell 'p0\.9'"):
+    with pytest.raises(HarnessError, match=r"profile long has no cell 'p0\.9'"):
         plan.named(["p0.9"])

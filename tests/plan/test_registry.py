@@ -108,7 +108,7 @@ def test_a_plug_in_that_cannot_even_be_imported_is_planned(
 ) -> None:
     name = external("broken", 'TITLE = "Broken"\nFEATURES = True\nraise RuntimeError("not in this environment")')
     put(document, "experiment.0.kd_method", [name])
-    cells = make_plan(load(document), "full", experiments=["prune-0.3"]).cells[1:]
+    cells = make_plan(load(document), "long", experiments=["prune-0.3"]).cells[1:]
     assert [cell.id for cell in cells] == ["p0.3-l1-plugin-s0", "p0.3-bn-plugin-s0", "p0.3-gn-plugin-s0"]
     assert all(cell.student.objective.features == "sum" for cell in cells)
     with pytest.raises(RuntimeError, match="not in this environment"):

@@ -137,13 +137,15 @@ def test_axes_change_just_their_keys(load: Load, document: dict[str, Any]) -> No
 
 def test_values_of_a_point_are_judged_together(load: Load, document: dict[str, Any]) -> None:
     """One epoch would be too few for the recipe's own warm-up."""
+    # whose sizes of images are for more than one epoch
+    del document["profile"]["full"]["student"]
     settings = axes(load, document, student={"epochs": [1], "warmup_epochs": [0]})
     assert settings.with_axes({"student.epochs": 1, "student.warmup_epochs": 0}).student.epochs == 1
 
 
 def test_an_axis_has_to_suit_the_profiles_that_run_it(load: Load, document: dict[str, Any]) -> None:
     put(document, "experiment.2.student.warmup_epochs", [0.5, 3])
-    assert load(document, "full").experiment[2].more == {"student.warmup_epochs": [0.5, 3]}
+    assert load(document, "long").experiment[2].more == {"student.warmup_epochs": [0.5, 3]}
     # one epoch for a student, but none of its experiments has the axis
     quick = load(document, "quick")
     with pytest.raises(HarnessError, match=r"student\.warmup_epochs = 3: warmup_epochs: must be below epochs \(1\)"):
@@ -191,7 +193,7 @@ BAD: list[tuple[str, Any, list[str]]] = [
     ("model.width", 5.0, ["model: width: 64 x width", "at most 4"]),
     ("model.width", "thin", ["model.width", "number", "'thin'"]),
     ("model.stem", "resnet", ["model.stem", "'cifar' or 'imagenet'"]),
-    ("data.dataset", "mnist", ["data.dataset: unknown dataset 'mnist'; allowed: cifar100, image_folder, stand_in, or"]),
+    ("data.dataset", "mnist", ["data.dataset: unknown dataset 'mnist'; allowed: cifar100, cifar100_ten, image_folder, stand_in, or"]),
     ("data.fallback", "mnist", ["data.fallback: unknown dataset 'mnist'; allowed: cifar100"]),
     ("data.augment", ["mixup"], ["data.augment[0]", "'crop'", "'mixup'"]),
     ("data.augment", ["study", "cutout"], ['data: augment: "study" is a whole pipeline and stands alone']),
@@ -204,7 +206,7 @@ BAD: list[tuple[str, Any, list[str]]] = [
     ("teacher.lr", float("inf"), ["teacher.lr", "finite"]),
     ("teacher.seed", True, ["teacher.seed", "integer"]),
     ("teacher.epochs", 1.5, ["teacher.epochs", "integer"]),
-    ("profile.full.teacher.warmup_epochs", 150, ["teacher: warmup_epochs: must be below epochs (150)"]),
+    ("profile.long.teacher.warmup_epochs", 150, ["teacher: warmup_epochs: must be below epochs (150)"]),
     ("profile.lite.student.warmup_epochs", 1, ["profile.lite.student: warmup_epochs: must be below epochs (1)"]),
     ("profile.lite.student.image_sizes", [16, 24], ["student: image_sizes: names 2 epochs of 1"]),
     ("teacher.momentum", 0.0, ["teacher: nesterov: has no effect without momentum; set nesterov = false"]),

@@ -39,7 +39,7 @@ Place = tuple[str, str]
 Decides = Callable[[Cell, Stage], bool]
 
 
-def planned(load: Load, document: dict[str, Any], profile: str = "full") -> Plan:
+def planned(load: Load, document: dict[str, Any], profile: str = "long") -> Plan:
     return make_plan(load(document, profile), profile, experiments=EVERYTHING)
 
 
@@ -75,7 +75,7 @@ few = hypothesis_settings(max_examples=25)
 
 @pytest.fixture(scope="module")
 def plan() -> Plan:
-    return make_plan(load_settings(ROOT / "matrix.toml", "full"), "full", experiments=EVERYTHING)
+    return make_plan(load_settings(ROOT / "matrix.toml", "long"), "long", experiments=EVERYTHING)
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +139,7 @@ CHANGES: list[tuple[str, Any, Decides]] = [
     ("student.lr", 0.123, in_stage(Student)),
     ("student.schedule", "constant", in_stage(Student)),
     ("student.nesterov", False, in_stage(Student)),
-    ("profile.full.student.image_sizes", [16, 32], in_stage(Student)),
+    ("profile.long.student.image_sizes", [16, 32], in_stage(Student)),
     ("pruning.round_to", 4, in_stage(Pruned)),
     ("pruning.calibration.images", 100, in_stage(Pruned)),
     ("pruning.sparse.epochs", 2, in_stage(Sparse)),
@@ -184,7 +184,7 @@ CHANGES: list[tuple[str, Any, Decides]] = [
     ("dataset.image_folder.classes", 7, nothing),
     ("method.logit_std.weight", 1.0, nothing),
     ("student.gamma", 0.5, nothing),
-    ("profile.full.student.image_sizes", [32, 32, 32], nothing),
+    ("profile.long.student.image_sizes", [32, 32, 32], nothing),
     ("experiment.0.title", "another", nothing),
     ("experiment.0.first", [{"prune_method": "l1"}], nothing),
     ("experiment.2.seed", [4, 3, 2, 1, 0], nothing),
@@ -285,7 +285,7 @@ def test_image_sizes_mean_what_is_trained_and_not_how_it_is_written(
     settings, written = plan.settings, []
     for image_sizes in (sizes, [*sizes, *sizes[-1:] * repeats]):
         recipe = settings.student.model_copy(update={"image_sizes": image_sizes})
-        other = make_plan(settings.model_copy(update={"student": recipe}), "full", experiments=EVERYTHING)
+        other = make_plan(settings.model_copy(update={"student": recipe}), "long", experiments=EVERYTHING)
         written.append(keys(other))
     assert written[0] == written[1]
     assert (written[0] == before) == (set(sizes) <= {32})
@@ -297,9 +297,9 @@ def test_another_size_at_the_end_of_training_has_the_teachers_statistics_estimat
     assert plan.teacher.teacher.calibration is None
     put(document, "teacher.image_sizes", [32, 24])
     settings = load(document)
-    assert make_plan(settings, "full").teacher.teacher.calibration == settings.pruning.calibration
+    assert make_plan(settings, "long").teacher.teacher.calibration == settings.pruning.calibration
     put(document, "pruning.calibration.images", 100)
-    assert make_plan(load(document), "full").teacher.trained.key != make_plan(settings, "full").teacher.trained.key
+    assert make_plan(load(document), "long").teacher.trained.key != make_plan(settings, "long").teacher.trained.key
 
 
 def test_only_criteria_that_draw_have_the_seed_in_the_key_of_the_pruned_network(
@@ -307,7 +307,7 @@ def test_only_criteria_that_draw_have_the_seed_in_the_key_of_the_pruned_network(
 ) -> None:
     put(document, "experiment.0.prune_method", ["l1", "random"])
     put(document, "experiment.0.seed", [0, 1])
-    cells = make_plan(load(document), "full", experiments=["prune-0.3"]).cells[1:]
+    cells = make_plan(load(document), "long", experiments=["prune-0.3"]).cells[1:]
     for method, pruned in (("l1", 1), ("random", 2)):
         found = [cell for cell in cells if cell.prune_method == method and cell.kd_method == "base"]
         assert len({cell.student.parent.key for cell in found}) == pruned
@@ -403,14 +403,14 @@ def test_keys_are_the_same_in_another_process(plan: Plan, hash_seed: str) -> Non
         "from pathlib import Path\n"
         "from harness.plan.loading import load_settings\n"
         "from harness.plan.planning import make_plan\n"
-        "plan = make_plan(load_settings(Path('matrix.toml'), 'full'), 'full')\n"
+        "plan = make_plan(load_settings(Path('matrix.toml'), 'long'), 'long')\n"
         "print(*(plan.latency(cell, plan.settings.bench.conditions[0]).key for cell in plan.cells))\n"
     )
     environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
     )
-    here = make_plan(plan.settings, "full")
+    here = make_plan(plan.settings, "long")
     headline = plan.settings.bench.conditions[0]
     assert done.stdout.split() == [here.latency(cell, headline).key for cell in here.cells]
 

@@ -19,12 +19,12 @@ EXPERIMENT = {
 
 
 def own_plan(load: Load, experiment: dict[str, Any], changes: dict[str, Any] | None = None) -> Plan:
-    """A plan of profile full with this experiment alone; `changes` are laid over whole tables of matrix.toml."""
+    """A plan of profile long with this experiment alone; `changes` are laid over whole tables of matrix.toml."""
     document = deepcopy(DOCUMENT)
     document["experiment"].append({**EXPERIMENT, **experiment})
     for table, values in (changes or {}).items():
         document.setdefault(table, {}).update(values)
-    return make_plan(load(document), "full", experiments=["own"])
+    return make_plan(load(document), "long", experiments=["own"])
 
 
 def write_methods(folder: Path, titles: list[str]) -> list[str]:

@@ -67,7 +67,7 @@ def rows_of(plan: Plan, results: Path) -> list[Row]:
 
 @pytest.mark.parametrize("experiment", ["seeds", "prune-0.3", "controlled"])
 def test_the_same_rows_give_the_same_bytes(experiment: str, tmp_path: Path) -> None:
-    plan = plan_for("full", experiments=[experiment])
+    plan = plan_for("long", experiments=[experiment])
     fill_results(plan, tmp_path)
     rows = rows_of(plan, tmp_path)
     assert drawable(rows)
@@ -80,7 +80,7 @@ def test_the_same_rows_give_the_same_bytes(experiment: str, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("experiment", ["seeds", "prune-0.3"])
 def test_a_file_is_known_by_what_it_shows(experiment: str, tmp_path: Path) -> None:
-    plan = plan_for("full", experiments=[experiment])
+    plan = plan_for("long", experiments=[experiment])
     fill_results(plan, tmp_path)
     rows, path = rows_of(plan, tmp_path), tmp_path / "chart.png"
     path.write_bytes(draw(rows, "Title", "subtitle"))

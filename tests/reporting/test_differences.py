@@ -160,7 +160,7 @@ def test_equal_models_are_rarely_put_in_an_order(rows: list[Row]) -> None:
 
 
 def test_means_over_seeds_are_compared_over_seeds_and_images(tmp_path: Path) -> None:
-    plan = plan_for("full", experiments=["seeds"])
+    plan = plan_for("long", experiments=["seeds"])
     rows = filled(plan, tmp_path)
     means = {column.header: column.cells for column in seed_means(rows)}
     assert means["KD"] == ["GRAM+Base", "FMSE+Base", "Base"]
@@ -175,7 +175,7 @@ def test_means_over_seeds_are_compared_over_seeds_and_images(tmp_path: Path) -> 
 
 
 def test_seeds_that_both_have_are_compared_with_one_another(tmp_path: Path) -> None:
-    plan = plan_for("full", experiments=["seeds"])
+    plan = plan_for("long", experiments=["seeds"])
     rows = filled(plan, tmp_path)
     gram, base = ([row for row in rows if row.kd == kd and row.predictions] for kd in ("GRAM+Base", "Base"))
     all_five, three = difference(base, gram), difference(base, [row for row in gram if row.cell.seed < 3])
@@ -186,7 +186,7 @@ def test_seeds_that_both_have_are_compared_with_one_another(tmp_path: Path) -> N
 
 
 def test_a_mean_of_which_one_seeds_answers_are_missing_has_no_interval(tmp_path: Path) -> None:
-    plan = plan_for("full", experiments=["seeds"])
+    plan = plan_for("long", experiments=["seeds"])
     filled(plan, tmp_path)
     change(tmp_path, plan, "p0.3-bn-gram-s3", AccuracyRecord, predictions_sha256=None, labels_sha256=None)
     means = {column.header: column.cells for column in seed_means(read_rows(plan, plan.tables[0], tmp_path))}

@@ -52,12 +52,12 @@ def test_rows_of_one_run_may_have_different_numbers_of_processes(tmp_path: Path)
 def test_stand_in_images_and_a_part_of_a_data_set_are_named() -> None:
     plan = plan_for("quick", "stand_in")
     text = foot(plan, plan.tables[0], [])
-    assert "Stand-in images, not CIFAR-100, the first 4,000 training images" in text
+    assert "Stand-in images, not ten classes of CIFAR-100, all 5,000 training images" in text
     assert "Measured on" not in text
 
 
 def test_joint_training_is_given_as_a_whole() -> None:
-    plan = plan_for("full", experiments=["controlled"])
+    plan = plan_for("long", experiments=["controlled"])
     stages = plan.settings.protocol["controlled"].stages
     assert f"students {plan.settings.student.epochs * stages} epochs. Protocol controlled." in recipe_line(
         plan, plan.tables[0]
@@ -69,7 +69,7 @@ def test_the_network_and_the_data_set_are_named_by_their_titles(load: Load) -> N
     changes = {"model": {"architecture": "resnet18"}, "data": data, "dataset": {"image_folder": {"classes": 10}}}
     line = network_line(own_plan(load, {}, changes))
     assert line == (
-        "Profile full: ResNet18 at full width, cifar stem, 32 px. Image folder, the first 1,000 training images."
+        "Profile long: ResNet18 at full width, cifar stem, 32 px. Image folder, the first 1,000 training images."
     )
 
 
@@ -89,7 +89,7 @@ def test_a_teacher_that_was_given_is_not_said_to_be_trained(load: Load, tmp_path
 
 def test_the_study_is_named_where_its_figures_are_shown(tmp_path: Path) -> None:
     for experiment, named in (("prune-0.3", True), ("controlled", False)):
-        plan = plan_for("full", experiments=[experiment])
+        plan = plan_for("long", experiments=[experiment])
         fill_results(plan, tmp_path)
         assert ("Study: as published" in foot_of(plan, tmp_path)) == named
 

@@ -16,7 +16,7 @@ TARGET_MACHINE = {
 
 @pytest.fixture
 def target() -> Cpu:
-    return plan_for("full").settings.bench.target.cpu
+    return plan_for("long").settings.bench.target.cpu
 
 
 def test_the_target_itself_has_no_differences(target: Cpu) -> None:

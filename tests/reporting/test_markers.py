@@ -13,14 +13,14 @@ old
 
 between
 
-<!-- table: full seeds -->
+<!-- table: long seeds -->
 <!-- end -->
 after"""
 
 
 def test_markers_are_found_with_their_lines() -> None:
     found = [(marker.profile, marker.experiment, marker.line) for marker in find_markers(DOCUMENT, "README.md")]
-    assert found == [("lite", "prune-0.3", 3), ("full", "seeds", 9)]
+    assert found == [("lite", "prune-0.3", 3), ("long", "seeds", 9)]
 
 
 def test_tables_are_filled_in_place_and_the_rest_is_kept() -> None:

@@ -56,7 +56,7 @@ def test_a_student_comes_back_from_pruning_to_its_last_epoch(plan: Plan, tmp_pat
 
 
 def test_new_weights_come_back_from_nothing(tmp_path: Path) -> None:
-    plan = plan_for("full", experiments=["controlled"])
+    plan = plan_for("long", experiments=["controlled"])
     fill_results(plan, tmp_path)
     with_tests(plan, tmp_path, 30.0, 40.0)
     rows = rows_of(plan, tmp_path)
@@ -75,10 +75,10 @@ def test_without_tests_while_training_there_is_no_chart(plan: Plan, tmp_path: Pa
     ("experiment", "tested"), [("prune-0.3", [60.0]), ("seeds", [60.0] * 12), ("controlled", [60.0, 61.0])]
 )
 def test_every_experiment_has_one_beside_its_main_chart(experiment: str, tested: list[float], tmp_path: Path) -> None:
-    plan = plan_for("full", experiments=[experiment])
+    plan = plan_for("long", experiments=[experiment])
     fill_results(plan, tmp_path)
     with_tests(plan, tmp_path, *tested)
-    write_report(plan, tmp_path, [], ["full"])
+    write_report(plan, tmp_path, [], ["long"])
     table, figure = plan.tables[0], figure_path(tmp_path, plan, plan.tables[0], charts.RECOVERY)
     assert f"(../figures/{experiment}-recovery.png)" in table_path(tmp_path, plan, table).read_text()
     with Image.open(BytesIO(figure.read_bytes())) as image:

@@ -17,7 +17,7 @@ from tests.documents import Load
 from tests.synthetic import change, fill_results, path_of, plan_for
 
 AGAIN = "run: make report PROFILE=lite"
-PROFILES = ["quick", "lite", "full", "reference"]
+PROFILES = ["quick", "lite", "long", "reference"]
 MARKERS = """# Harness
 
 <!-- table: lite prune-0.3 -->
@@ -26,7 +26,7 @@ MARKERS = """# Harness
 <!-- table: lite prune-0.4 -->
 <!-- end -->
 
-<!-- table: full prune-0.3 -->
+<!-- table: long prune-0.3 -->
 <!-- end -->
 """
 
@@ -66,7 +66,7 @@ def test_it_fills_the_markers_of_its_profile_only(plan: Plan, results: Path, rea
     text = readme.read_text()
     assert text.count("### Experiment") == 2
     assert "(results/lite/figures/prune-0.4.png)" in text
-    assert "<!-- table: full prune-0.3 -->\n<!-- end -->" in text
+    assert "<!-- table: long prune-0.3 -->\n<!-- end -->" in text
 
 
 def test_a_report_of_one_experiment_leaves_the_other_table(plan: Plan, results: Path, readme: Path) -> None:
@@ -99,10 +99,10 @@ def test_only_what_changed_is_written(plan: Plan, results: Path, readme: Path) -
 
 
 def test_a_readme_without_this_profiles_tables_is_unchanged(plan: Plan, results: Path, readme: Path) -> None:
-    readme.write_bytes(b"<!-- table: full seeds -->\n<!-- end -->\r\n")
+    readme.write_bytes(b"<!-- table: long seeds -->\n<!-- end -->\r\n")
     report = write_report(plan, results, [readme], PROFILES)
     assert report.unchanged == (readme,)
-    assert readme.read_bytes() == b"<!-- table: full seeds -->\n<!-- end -->\r\n"
+    assert readme.read_bytes() == b"<!-- table: long seeds -->\n<!-- end -->\r\n"
 
 
 def test_a_short_table_has_six_columns_and_says_where_the_others_are(plan: Plan, results: Path, readme: Path) -> None:
@@ -125,13 +125,13 @@ def full_check(readme: Path, results: Path) -> list[str]:
 
 def test_check_finds_nothing_after_a_report(plan: Plan, results: Path, readme: Path) -> None:
     write_report(plan, results, [readme], PROFILES)
-    full = plan_for("full", experiments=["prune-0.3"])
+    full = plan_for("long", experiments=["prune-0.3"])
     write_report(full, results, [readme], PROFILES)
     assert full_check(readme, results) == []
 
 
 def test_check_catches_a_changed_digit(plan: Plan, results: Path, readme: Path) -> None:
-    readme.write_text(MARKERS.split("<!-- table: full")[0])
+    readme.write_text(MARKERS.split("<!-- table: long")[0])
     write_report(plan, results, [readme], PROFILES)
     text = readme.read_text()
     assert "76.50" in text
@@ -142,7 +142,7 @@ def test_check_catches_a_changed_digit(plan: Plan, results: Path, readme: Path) 
 
 
 def test_check_catches_a_record_that_changed(plan: Plan, results: Path, readme: Path) -> None:
-    readme.write_text(MARKERS.split("<!-- table: full")[0])
+    readme.write_text(MARKERS.split("<!-- table: long")[0])
     write_report(plan, results, [readme], PROFILES)
     interval = Interval(value=0.5, low=0.4, high=0.6)
     change(results, plan, "p0.4-bn-gram-s0", LatencyRecord, ratio_to_teacher=interval)
@@ -277,7 +277,7 @@ def test_a_chart_goes_when_there_is_nothing_left_to_draw(plan: Plan, results: Pa
 
 
 def test_a_chart_that_the_readme_shows_has_to_be_there(plan: Plan, results: Path, readme: Path) -> None:
-    readme.write_text(MARKERS.split("<!-- table: full")[0])
+    readme.write_text(MARKERS.split("<!-- table: long")[0])
     write_report(plan, results, [readme], PROFILES)
     assert full_check(readme, results) == []
     for folder in ("tables", "figures"):
@@ -301,7 +301,7 @@ def test_where_the_results_lie_makes_no_difference(
     plan: Plan, results: Path, readme: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(readme.parent)
-    readme.write_text(MARKERS.split("<!-- table: full")[0])
+    readme.write_text(MARKERS.split("<!-- table: long")[0])
     path_of(results, plan, "p0.3-bn-gram-s0", TrainRecord).write_text("{")
     write_report(plan, results, [readme], PROFILES)
     text = readme.read_text()

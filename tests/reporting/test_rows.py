@@ -73,7 +73,7 @@ def test_a_row_has_its_latencies_under_the_other_conditions_as_well(plan: Plan, 
 
 
 def test_a_latency_beside_the_headline_that_is_not_there_or_not_of_this_file_is_left_out(tmp_path: Path) -> None:
-    plan = plan_for("full", experiments=["prune-0.3"])
+    plan = plan_for("long", experiments=["prune-0.3"])
     fill_results(plan, tmp_path)
     first, second, *others = plan.settings.bench.conditions[1:]
     path_of(tmp_path, plan, CELL, LatencyRecord, first).unlink()
@@ -149,14 +149,15 @@ def test_a_warning_does_not_fail_a_row(plan: Plan, tmp_path: Path) -> None:
     assert not rows_of(plan, tmp_path)[CELL].problems
 
 
-def test_labels_name_a_thin_model_and_stand_in_images() -> None:
+def test_labels_name_a_thin_model_and_other_images() -> None:
     def labels(profile: str, dataset: str) -> list[str]:
         plan = plan_for(profile, dataset)
         return Row(plan.cells[-1], None, None, None, None, ()).labels
 
-    assert labels("full", "cifar100") == []
+    assert labels("long", "cifar100") == []
     assert labels("lite", "cifar100") == ["1/8 width"]
     assert labels("quick", "stand_in") == ["1/8 width", "stand-in images"]
+    assert labels("quick", "cifar100_ten") == ["1/8 width", "ten classes of CIFAR-100"]
 
 
 def test_a_row_of_rounded_weights_says_so_and_keeps_its_figures(plan: Plan, tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ def table_of(plan: Plan, results: Path, number: int = 0) -> dict[str, list[str]]
 
 
 def test_the_studys_six_columns_come_first_and_verbatim(tmp_path: Path) -> None:
-    plan = plan_for("full", experiments=["prune-0.3"])
+    plan = plan_for("long", experiments=["prune-0.3"])
     fill_results(plan, tmp_path)
     assert list(table_of(plan, tmp_path))[:6] == SIX
     header = markdown(columns(read_rows(plan, plan.tables[0], tmp_path))).splitlines()[0]
@@ -40,7 +40,7 @@ def test_the_studys_six_columns_come_first_and_verbatim(tmp_path: Path) -> None:
 
 
 def test_figures_are_the_records(tmp_path: Path) -> None:
-    plan = plan_for("full", experiments=["prune-0.3"])
+    plan = plan_for("long", experiments=["prune-0.3"])
     fill_results(plan, tmp_path)
     cell = "p0.3-bn-gram-s0"
     change(tmp_path, plan, cell, AccuracyRecord, accuracy_pct=99.88, correct=9_988)
@@ -56,7 +56,7 @@ def test_figures_are_the_records(tmp_path: Path) -> None:
 
 
 def test_the_published_figures_stand_beside_each_row(tmp_path: Path) -> None:
-    plan = plan_for("full", experiments=["prune-0.4"])
+    plan = plan_for("long", experiments=["prune-0.4"])
     fill_results(plan, tmp_path)
     table = table_of(plan, tmp_path)
     by_title = dict(
@@ -79,7 +79,7 @@ def test_the_published_figures_stand_beside_each_row(tmp_path: Path) -> None:
 
 
 def test_a_protocol_that_the_study_did_not_run_has_no_published_columns(tmp_path: Path) -> None:
-    plan = plan_for("full", experiments=["controlled"])
+    plan = plan_for("long", experiments=["controlled"])
     fill_results(plan, tmp_path)
     assert not [header for header in table_of(plan, tmp_path) if header.startswith("Study")]
 
@@ -100,7 +100,7 @@ def test_stand_in_images_are_named_in_every_row(tmp_path: Path) -> None:
 
 
 def test_a_row_without_figures_stays_and_says_why(tmp_path: Path) -> None:
-    plan = plan_for("full", experiments=["prune-0.3"])
+    plan = plan_for("long", experiments=["prune-0.3"])
     fill_results(plan, tmp_path, skip={"p0.3-l1-base-s0"})
     change(tmp_path, plan, "p0.3-gn-base-s0", LatencyRecord, onnx_sha256="0" * 64)
     table = table_of(plan, tmp_path)
@@ -115,7 +115,7 @@ def test_a_row_without_figures_stays_and_says_why(tmp_path: Path) -> None:
 
 
 def test_a_table_without_any_record_can_be_shown(tmp_path: Path) -> None:
-    plan = plan_for("full", experiments=["prune-0.3"])
+    plan = plan_for("long", experiments=["prune-0.3"])
     rows = read_rows(plan, plan.tables[0], tmp_path)
     assert markdown(columns(rows)).count("\n") == len(rows) + 1
     assert terminal(columns(rows)).count("no train record") == len(rows)
@@ -131,7 +131,7 @@ def test_the_mark_is_there_exactly_where_no_difference_was_shown(
 
 
 def test_what_the_teacher_differs_from_itself_by_is_no_difference(tmp_path: Path) -> None:
-    plan = plan_for("full", experiments=["prune-0.3"])
+    plan = plan_for("long", experiments=["prune-0.3"])
     fill_results(plan, tmp_path)
     cell = "p0.3-bn-gram-s0"
     measure(tmp_path, plan, cell, 0.985)
@@ -146,7 +146,7 @@ def conditions_of(plan: Plan, results: Path) -> dict[str, list[str]]:
 
 
 def test_the_other_conditions_are_a_table_of_their_own(tmp_path: Path) -> None:
-    plan = plan_for("full", experiments=["prune-0.3"])
+    plan = plan_for("long", experiments=["prune-0.3"])
     fill_results(plan, tmp_path)
     table = conditions_of(plan, tmp_path)
     target, host = "instruction set of the i9-9900K", "the machine's own instruction set"
@@ -165,7 +165,7 @@ def test_the_other_conditions_are_a_table_of_their_own(tmp_path: Path) -> None:
 
 
 def test_a_condition_that_some_rows_lack_has_gaps(tmp_path: Path) -> None:
-    plan = plan_for("full", experiments=["prune-0.3"])
+    plan = plan_for("long", experiments=["prune-0.3"])
     fill_results(plan, tmp_path)
     path_of(tmp_path, plan, plan.cells[1].id, LatencyRecord, "onnxruntime-current-target-threads-1").unlink()
     table = conditions_of(plan, tmp_path)
@@ -180,13 +180,13 @@ def test_one_condition_alone_has_no_table_beside_it(tmp_path: Path) -> None:
 
 
 def test_the_teachers_ratio_is_one_without_an_interval(tmp_path: Path) -> None:
-    plan = plan_for("full", experiments=["prune-0.3"])
+    plan = plan_for("long", experiments=["prune-0.3"])
     fill_results(plan, tmp_path)
     assert table_of(plan, tmp_path)["Latency ratio"][0] == "1"
 
 
 def test_means_over_seeds_with_how_many_and_the_studys(tmp_path: Path) -> None:
-    plan = plan_for("full", experiments=["seeds"])
+    plan = plan_for("long", experiments=["seeds"])
     fill_results(plan, tmp_path, skip={"p0.3-bn-base-s4"})
     for seed, accuracy in enumerate([70.0, 71.0, 72.0, 73.0]):
         change(tmp_path, plan, f"p0.3-bn-base-s{seed}", AccuracyRecord, accuracy_pct=accuracy)
@@ -196,7 +196,7 @@ def test_means_over_seeds_with_how_many_and_the_studys(tmp_path: Path) -> None:
 
 
 def test_a_table_of_one_seed_has_no_means(tmp_path: Path) -> None:
-    plan = plan_for("full", experiments=["prune-0.3"])
+    plan = plan_for("long", experiments=["prune-0.3"])
     fill_results(plan, tmp_path)
     assert seed_means(read_rows(plan, plan.tables[0], tmp_path)) == []
 
@@ -260,7 +260,7 @@ def test_methods_of_one_title_are_groups_of_their_own(
 
 
 def test_a_group_without_an_accuracy_is_the_last(tmp_path: Path) -> None:
-    plan = plan_for("full", experiments=["seeds"])
+    plan = plan_for("long", experiments=["seeds"])
     fill_results(plan, tmp_path)
     for seed in range(5):
         path_of(tmp_path, plan, f"p0.3-bn-gram-s{seed}", AccuracyRecord).unlink()
@@ -270,7 +270,7 @@ def test_a_group_without_an_accuracy_is_the_last(tmp_path: Path) -> None:
 
 
 def test_pruning_that_is_not_what_was_asked_for_is_in_the_table(tmp_path: Path) -> None:
-    plan = plan_for("full", experiments=["prune-0.3"])
+    plan = plan_for("long", experiments=["prune-0.3"])
     fill_results(plan, tmp_path)
     cell = "p0.3-gn-base-s0"
     pruning = load_record(path_of(tmp_path, plan, cell, TrainRecord), TrainRecord).pruning

@@ -11,7 +11,7 @@ from tests.documents import DOCUMENT, as_toml
 def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
     path = tmp_path_factory.mktemp("matrix") / "matrix.toml"
     path.write_text(as_toml(DOCUMENT), encoding="utf-8")
-    return make_plan(load_settings(path, "full"), "full", "cifar100")
+    return make_plan(load_settings(path, "long"), "long", "cifar100")
 
 
 def students(plan: Plan) -> list[Cell]:

@@ -116,7 +116,7 @@ def test_no_step_makes_the_host_wait(tmp_path: Path, device: Device, on_gpu: Str
     # kernels are chosen and workspaces made in the first steps
     for stream in watched:
         for images, labels in stream.batches(0):
-            given = loop._teach(teacher, images, learners, device)
+            given = loop.teach(teacher, images, learners, device)
             for one in learners:
                 one.learn(images, labels, given, device, 3)
     for one in learners:
@@ -128,7 +128,7 @@ def test_no_step_makes_the_host_wait(tmp_path: Path, device: Device, on_gpu: Str
         torch.cuda.set_sync_debug_mode("error")
         try:
             images, labels = next(batches)
-            given = loop._teach(teacher, images, learners, device)
+            given = loop.teach(teacher, images, learners, device)
             for one in learners:
                 one.learn(images, labels, given, device, 3)
         finally:
@@ -225,7 +225,7 @@ def test_a_worker_per_gpu(tmp_path: Path) -> None:
 def test_features_in_bf16_are_what_a_loss_gets(device: Device, on_gpu: Stream) -> None:
     """A method converts what it compares: differences of bf16 numbers have two digits left."""
     images, _ = next(on_gpu.batches(0))
-    given = loop._teach(teacher_on(device), images, [learner(Path(), "a", device, STUDY)], device)
+    given = loop.teach(teacher_on(device), images, [learner(Path(), "a", device, STUDY)], device)
     assert isinstance(given, Outputs)
     expected = torch.bfloat16 if device.bf16 else torch.float32
     assert {value.dtype for value in given.features.values()} == {expected}

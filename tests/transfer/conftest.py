@@ -23,7 +23,6 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plan]:
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(stand_in, "TRAIN_IMAGES", 300)
-        patch.setattr(stand_in, "TEST_IMAGES", 300)
         yield tiny_plan(tmp_path_factory.mktemp("matrix"), ["l1"], ["base"])
     torch.set_num_threads(threads)
 

@@ -128,8 +128,8 @@ def test_two_folders_with_a_part_each_make_a_whole(empty: Bench, there: Bench, s
 
 def test_a_results_folder_and_its_profiles_folder_are_both_fine(there: Bench, tmp_path: Path) -> None:
     assert profile_folder(there.results, "lite") == profile_folder(there.results / "lite", "lite")
-    with pytest.raises(HarnessError, match=r"no records of profile full here; name a folder like"):
-        profile_folder(there.results, "full")
+    with pytest.raises(HarnessError, match=r"no records of profile long here; name a folder like"):
+        profile_folder(there.results, "long")
 
 
 def test_a_folder_says_which_data_set_its_models_were_trained_on(there: Bench, tmp_path: Path) -> None:
@@ -166,7 +166,7 @@ def not_a_number(bench: Bench) -> None:
 # Damage to the other machine's results -> the stages of the cell that are refused, and part of the reason.
 REFUSED: dict[str, tuple[Damage, set[str], str]] = {
     "cut short": (lambda b: b.path(TrainRecord).write_text("{"), {"train", "export", "accuracy"}, "not a train record"),
-    "another profile": (edit(TrainRecord, '"profile": "lite"', '"profile": "full"'), {"train"}, f"{CELL} in full"),
+    "another profile": (edit(TrainRecord, '"profile": "lite"', '"profile": "long"'), {"train"}, f"{CELL} in full"),
     "other settings": (other_settings_and_their_key, {"train"}, "made under other settings (key v2-"),
     "another key": (lambda b: b.change(TrainRecord, key=OLD_KEY), {"train"}, "its settings do not give its key"),
     "settings that do not give the key": (other_settings, {"train"}, "its settings do not give its key"),

@@ -172,7 +172,7 @@ REFUSED: dict[str, tuple[Callable[[Path, Path], object], str]] = {
     "a part lies behind a link": (part_behind_a_link, r"weights\.safetensors\.001: a link leads out of"),
     "the manifest is cut short": (lambda folder, _: (folder / MANIFEST).write_text("{"), r"not a pack's manifest"),
     "another key": (lambda folder, _: tamper(folder, key="v2-0000000000000000"), r"key v2-0000000000000000; here key"),
-    "another profile": (lambda folder, _: tamper(folder, profile="full"), r"of profile full"),
+    "another profile": (lambda folder, _: tamper(folder, profile="long"), r"of profile long"),
     "another cell": (lambda folder, _: tamper(folder, cell="p0.9-l1-base-s0"), r"here not in this matrix\.toml"),
     "other weights than the record's": (
         lambda folder, _: tamper(folder, weights_sha256="0" * 64),
