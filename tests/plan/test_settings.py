@@ -193,7 +193,11 @@ BAD: list[tuple[str, Any, list[str]]] = [
     ("model.width", 5.0, ["model: width: 64 x width", "at most 4"]),
     ("model.width", "thin", ["model.width", "number", "'thin'"]),
     ("model.stem", "resnet", ["model.stem", "'cifar' or 'imagenet'"]),
-    ("data.dataset", "mnist", ["data.dataset: unknown dataset 'mnist'; allowed: cifar100, cifar100_ten, image_folder, stand_in, or"]),
+    (
+        "data.dataset",
+        "mnist",
+        ["data.dataset: unknown dataset 'mnist'; allowed: cifar100, cifar100_ten, image_folder, stand_in, or"],
+    ),
     ("data.fallback", "mnist", ["data.fallback: unknown dataset 'mnist'; allowed: cifar100"]),
     ("data.augment", ["mixup"], ["data.augment[0]", "'crop'", "'mixup'"]),
     ("data.augment", ["study", "cutout"], ['data: augment: "study" is a whole pipeline and stands alone']),
