@@ -80,6 +80,15 @@ def test_what_is_no_number_is_a_gap_and_text_is_no_markup(tmp_path: Path) -> Non
     assert (found["`aa_ratio`"], found["`help_s`"], found["`device`"]) == ("—", "—", "a ¦ &lt;b>")
 
 
+def test_a_long_text_stands_below_the_table(tmp_path: Path) -> None:
+    kinds = "fp32, fp16, int8, " * 5
+    leave(tmp_path, {"kinds": kinds, "target": "the i9-9900K"})
+    text = figures_table(tmp_path, "main")
+    assert ["`target`", "the i9-9900K", "—"] in rows(text)
+    assert not any("fp32" in cell for row in rows(text) for cell in row)
+    assert f"`kinds`: {kinds}." in text
+
+
 def test_where_the_results_lie_makes_no_difference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     leave(tmp_path / "results")
     monkeypatch.chdir(tmp_path)
