@@ -27,7 +27,7 @@ def test_tables_are_filled_in_place_and_the_rest_is_kept() -> None:
     text, changed = fill(DOCUMENT, "README.md", lambda marker: f"table of {marker.experiment}\nsecond line\n")
     assert [marker.line for marker in changed] == [3, 9]
     assert text == DOCUMENT.replace("old", "\ntable of prune-0.3\nsecond line\n").replace(
-        "full seeds -->\n", "full seeds -->\n\ntable of seeds\nsecond line\n\n"
+        "long seeds -->\n", "long seeds -->\n\ntable of seeds\nsecond line\n\n"
     )
 
 
