@@ -16,8 +16,8 @@ from harness.reporting.chart_style import (
     legend_mark,
     seed_mark,
 )
-from harness.reporting.rows import Row
-from harness.reporting.tables import accuracies, axis_headers, seed_groups
+from harness.reporting.rows import Model, Row, accuracies
+from harness.reporting.tables import axis_headers, students
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -58,7 +58,7 @@ def shown(rows: Sequence[Row]) -> list[Any]:
 
 def draw(figure: "Figure", rows: Sequence[Row]) -> Below:
     """Two panels: accuracies, and how many of the teacher's parameters and MACs are left."""
-    groups = sorted(seed_groups(rows), key=lambda members: _place(members[0]))
+    groups = sorted(students(rows), key=lambda members: _place(members[0]))
     colours = kd_colours({members[0].kd for members in groups})
     seeds = sorted({row.cell.seed for members in groups for row in members})
     accuracy, size = figure.subplots(1, 2, width_ratios=(3, 2))
@@ -90,7 +90,7 @@ def _name(row: Row, headers: dict[str, str], between: str) -> str:
 
 
 def _accuracies(
-    axes: "Axes", rows: Sequence[Row], groups: list[list[Row]], colours: dict[str, str], seeds: list[int]
+    axes: "Axes", rows: Sequence[Row], groups: Sequence[Model], colours: dict[str, str], seeds: list[int]
 ) -> None:
     step, figures = 2 * HALF / max(len(seeds), 2), len(groups) <= UPRIGHT
     for place, members in enumerate(groups):
@@ -134,7 +134,7 @@ def _mean(axes: "Axes", place: int, mean: float, colour: str, figure: bool, dash
     )
 
 
-def _sizes(axes: "Axes", rows: Sequence[Row], groups: list[list[Row]], colours: dict[str, str]) -> None:
+def _sizes(axes: "Axes", rows: Sequence[Row], groups: Sequence[Model], colours: dict[str, str]) -> None:
     teacher = next((row for row in rows if row.cell.is_teacher), None)
     for shift, (name, measure) in zip((-0.2, 0.2), MEASURES.items(), strict=True):
         whole = measure(teacher) if teacher else None
@@ -160,7 +160,7 @@ def _sizes(axes: "Axes", rows: Sequence[Row], groups: list[list[Row]], colours: 
     axes.set_title("Compression: what is left of the teacher")
 
 
-def _legend(groups: list[list[Row]], seeds: list[int]) -> list[list[Any]]:
+def _legend(groups: Sequence[Model], seeds: list[int]) -> list[list[Any]]:
     from matplotlib.patches import Patch
 
     marks = [legend_mark(seed_mark(index), FAINT, f"seed {seed}") for index, seed in enumerate(seeds)]

@@ -14,7 +14,7 @@ from harness.reporting.chart_style import (
     pruning_marks,
 )
 from harness.reporting.rows import Row
-from harness.reporting.tables import of_study
+from harness.reporting.study_tables import of_study
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -12,6 +12,7 @@ from harness.errors import HarnessError
 from harness.plan.planning import Plan, make_plan
 from harness.reporting.report import check_files, check_report, figure_path, table_path, write_report
 from harness.reporting.rows import width_text
+from harness.reporting.table_document import KINDS
 from harness.store.records import AccuracyRecord, ExportRecord, Interval, LatencyRecord, Record, TrainRecord
 from tests.documents import Load
 from tests.synthetic import change, fill_results, path_of, plan_for
@@ -79,7 +80,7 @@ def test_a_report_of_one_experiment_leaves_the_other_table(plan: Plan, results: 
 
 def test_writing_again_changes_no_byte_and_says_so(plan: Plan, results: Path, readme: Path) -> None:
     first = write_report(plan, results, [readme], PROFILES)
-    assert (len(first.written), first.unchanged) == (5, ())
+    assert (len(first.written), first.unchanged) == (9, ())
     before = [(path.read_bytes(), path.stat().st_mtime_ns) for path in first.written]
     again = write_report(plan, results, [readme], PROFILES)
     assert (again.written, again.unchanged) == ((), first.written)
@@ -91,9 +92,9 @@ def test_only_what_changed_is_written(plan: Plan, results: Path, readme: Path) -
     change(results, plan, "p0.4-bn-gram-s0", ExportRecord, params=123_456)
     report = write_report(plan, results, [readme], PROFILES)
     # The chart does not show parameters.
-    assert report.written == (readme, table_path(results, plan, plan.tables[1]))
+    assert report.written == (readme, *(table_path(results, plan, plan.tables[1], kind) for kind in KINDS))
     assert set(report.unchanged) == {
-        table_path(results, plan, plan.tables[0]),
+        *(table_path(results, plan, plan.tables[0], kind) for kind in KINDS),
         *(figure_path(results, plan, table) for table in plan.tables),
     }
 
@@ -111,8 +112,10 @@ def test_a_short_table_has_six_columns_and_says_where_the_others_are(plan: Plan,
     _, table, below, _ = readme.read_text().split("\n\n")
     header, _, teacher, *students = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()]
     assert header == ["Model Name", "Latency (ms)", "Accuracy (%)", "Parameters (M)", "Pruning", "KD"]
-    figures = re.compile(r"[\d.]+ \([\d.]+ \[[\d.]+, [\d.]+\]\)")
+    figures = re.compile(r"[\d.]+ \([\d.]+ (± [\d.]+|\[[\d.]+, [\d.]+\])\)")
     assert "(" not in teacher[1] and all(figures.fullmatch(row[1]) for row in students)
+    assert "(" not in teacher[2] and all(re.fullmatch(r"[\d.]+ \([-+][\d.]+\)( ★)?", row[2]) for row in students)
+    assert sum("★" in row[2] for row in students) < len(students)
     assert below.count("\n") == 0 and "1/8 width" in below and "Measured on Some CPU" in below
     assert "[All columns](results/lite/tables/prune-0.3.md)." in below
     (results / "lite/figures/prune-0.3.png").unlink()
@@ -168,6 +171,18 @@ def test_unknown_names_in_markers_are_errors_with_file_and_line(plan: Plan, resu
     with pytest.raises(HarnessError, match=message):
         full_check(readme, results)
     assert not table_path(results, plan, plan.tables[0]).exists(), "nothing is written before the README is sound"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_file_of_a_table_is_compared_with_the_records(plan: Plan, results: Path, kind: str) -> None:
+    write_report(plan, results, [], PROFILES)
+    path = table_path(results, plan, plan.tables[0], kind)
+    written = path.read_bytes()
+    path.write_bytes(written.replace(b"76.5", b"76.6"))
+    assert check_files(plan, results) == [f"{path} is stale; {AGAIN}"]
+    if kind != "md":
+        path.unlink()
+        assert check_files(plan, results) == [f"{path} is missing; {AGAIN}"]
 
 
 def test_a_table_file_that_the_records_do_not_bear_out_is_stale(plan: Plan, results: Path) -> None:
@@ -352,5 +367,5 @@ def test_the_text_for_the_terminal_has_the_warnings_and_the_place(results: Path)
 def test_a_report_of_nothing_has_a_row_for_everything(results: Path) -> None:
     plan = plan_for("lite")
     report = write_report(plan, results, [], PROFILES)
-    assert [path.suffix for path in report.written] == [".md", ".md"]
+    assert [path.suffix for path in report.written] == [".md", ".csv", ".json"] * 2
     assert report.text.count("no train record") >= len(plan.cells)
