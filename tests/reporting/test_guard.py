@@ -37,7 +37,7 @@ def epochs(phase: str, count: int) -> list[Epoch]:
 def test_a_student_that_trained_longer_has_a_footnote(plan: Plan, tmp_path: Path) -> None:
     change(tmp_path, plan, CELL, TrainRecord, epochs=[*epochs("sparse", 1), *epochs("base", 3)])
     length, labels = footnotes(rows_of(plan, tmp_path))
-    assert (length.sign, length.text, length.cells) == ("¹", "trained for 3 epochs, not 2", {CELL})
+    assert (length.sign, length.text, length.cells) == ("¹", "trained for 3 epochs, not 2", frozenset({CELL}))
     assert labels.cells == {CELL}, "the study's losses use no labels"
     assert signs(rows_of(plan, tmp_path)) == {CELL: "¹ ²"}
 
@@ -52,7 +52,7 @@ def test_a_student_with_other_layers_left_whole_has_one(plan: Plan, tmp_path: Pa
     for cell, kept in others.items():
         change(tmp_path, plan, cell, TrainRecord, pruning=pruning.model_copy(update={"kept_layers": kept}))
     (found,) = footnotes(rows_of(plan, tmp_path))
-    assert (found.text, found.cells) == ("pruning left 2 other layers whole", {CELL})
+    assert (found.text, found.cells) == ("pruning left 2 other layers whole", frozenset({CELL}))
 
 
 @pytest.mark.parametrize(("factor", "text"), [(1.04, None), (1.06, "more"), (0.96, None), (0.94, "fewer")])

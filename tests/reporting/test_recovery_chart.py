@@ -7,8 +7,9 @@ from PIL import Image
 from harness.plan.planning import Plan
 from harness.reporting import charts, recovery_chart
 from harness.reporting.recovery_chart import CALIBRATED, PRUNED, recovery
-from harness.reporting.report import check_files, figure_path, table_path, write_report
+from harness.reporting.report import check_files, write_report
 from harness.reporting.rows import Row, read_rows
+from harness.reporting.table_document import figure_path, table_path
 from harness.store.records import Epoch, TrainRecord
 from tests.synthetic import change, fill_results, plan_for
 

@@ -10,9 +10,9 @@ from PIL.PngImagePlugin import PngInfo
 
 from harness.errors import HarnessError
 from harness.plan.planning import Plan, make_plan
-from harness.reporting.report import check_files, check_report, figure_path, table_path, write_report
+from harness.reporting.report import check_files, check_report, write_report
 from harness.reporting.rows import width_text
-from harness.reporting.table_document import KINDS
+from harness.reporting.table_document import KINDS, figure_path, table_path
 from harness.store.records import AccuracyRecord, ExportRecord, Interval, LatencyRecord, Record, TrainRecord
 from tests.documents import Load
 from tests.synthetic import change, fill_results, path_of, plan_for
