@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -27,6 +28,9 @@ from harness.cli.options import (
 )
 from harness.cli.stopping import STOPPED, until_interrupted
 from harness.errors import HarnessError
+
+# Of more files of one folder only the number is printed.
+MOST_NAMED = 8
 
 if TYPE_CHECKING:
     from harness.commands.train_matrix import Outcome
@@ -294,6 +298,7 @@ def report(
     results: Results = RESULTS,
     artifacts: Artifacts = ARTIFACTS,
     document: Documents = None,
+    png: Annotated[bool, typer.Option("--png", help="Draw the charts as PNG as well, light and dark.")] = False,
 ) -> None:
     """Check the records, write the tables and figures, and fill in the documents' tables of this profile."""
     from harness.checks import findings
@@ -305,11 +310,14 @@ def report(
     planned = Scope.of(matrix, profile, results, artifacts, experiment).plan()
     # A failing row is shown as failed; what else is wrong, and what to do about it, is said here.
     print(findings.as_text(planned, check_results(planned, results, artifacts)) + "\n", file=sys.stderr)
-    made = write_report(planned, results, documents_of(document, results), profile_names(matrix))
+    made = write_report(planned, results, documents_of(document, results), profile_names(matrix), png)
     print(made.text + "\n")
     for said, paths in {"Written": made.written, "Unchanged": made.unchanged}.items():
         if paths:
-            print(f"{said}: {', '.join(map(str, paths))}")
+            folders = Counter(path.parent for path in paths)
+            # the charts of a profile are dozens of files
+            many = {folder: f"{folder}/ ({count} files)" for folder, count in folders.items() if count > MOST_NAMED}
+            print(f"{said}: {', '.join(dict.fromkeys(many.get(path.parent, str(path)) for path in paths))}")
 
 
 def report_check(matrix: Matrix = MATRIX, results: Results = RESULTS, document: Documents = None) -> None:

@@ -28,12 +28,15 @@ class Report:
     text: str
 
 
-def write_report(plan: Plan, results: Path, documents: Sequence[Path], profiles: Collection[str]) -> Report:
+def write_report(
+    plan: Plan, results: Path, documents: Sequence[Path], profiles: Collection[str], png: bool = False
+) -> Report:
     """Write the plan's tables and charts under results/<profile>/, and fill in the documents' markers of this profile.
 
     Figures that belong to no profile are filled in as well. Without documents, as for results that are not this
     checkout's, none is touched. A file that would be the same is left alone. `profiles` are the names that markers may
-    have. Raises HarnessError on an unwritable folder, and on a marker of an unknown profile or experiment.
+    have. `png` draws the charts as PNG as well; those that are there are kept current in any case. Raises HarnessError
+    on an unwritable folder, and on a marker of an unknown profile or experiment.
     """
     rows = {table.name: read_rows(plan, table, results) for table in plan.tables}
 
@@ -53,11 +56,7 @@ def write_report(plan: Plan, results: Path, documents: Sequence[Path], profiles:
     for table in plan.tables:
         own = rows[table.name]
         for which, chart in charts.charts_of(own).items():
-            figure = figure_path(results, plan, table, which)
-            if chart.drawable(own):
-                written[figure] = _write(figure, charts.draw(chart, own, table.title, _subtitle(plan, table)))
-            else:
-                figure.unlink(missing_ok=True)
+            written |= _write_chart(plan, table, own, results, which, chart, png)
         for path, content in table_files(plan, table, own, results).items():
             written[path] = _write(path, content)
         texts.append(_text(plan, table, own, table_path(results, plan, table)))
@@ -125,21 +124,61 @@ def _stale_files(plan: Plan, table: Table, results: Path, shown: bool) -> Iterat
         if stale := next((path for path, content in files.items() if _differs(path, content)), None):
             yield f"{stale} is {'stale' if stale.is_file() else 'missing'}; run: {_again(plan.profile)}"
     for which, chart in charts.charts_of(rows).items():
-        figure = figure_path(results, plan, table, which)
-        if not chart.drawable(rows):
-            if figure.is_file():
-                yield f"{figure} shows models that have no figures now; run: {_again(plan.profile)}"
-        elif not figure.is_file():
-            yield f"{figure} is missing; run: {_again(plan.profile)}"
-        elif not charts.is_current(figure, chart, rows, table.title, _subtitle(plan, table)):
-            yield f"{figure} is stale; run: {_again(plan.profile)}"
+        yield from _stale_chart(plan, table, rows, results, which, chart)
+
+
+def _stale_chart(
+    plan: Plan, table: Table, rows: list[Row], results: Path, which: str, chart: charts.Chart
+) -> Iterator[str]:
+    """At most a line: the files of a chart follow from the same rows. Only SVG must be there."""
+    files = _pictures(plan, table, results, which)
+    if not chart.drawable(rows):
+        if there := next((path for path in files.values() if path.is_file()), None):
+            yield f"{there} shows models that have no figures now; run: {_again(plan.profile)}"
+        return
+    for picture, path in files.items():
+        if not path.is_file() and picture.form != charts.COMMITTED:
+            continue
+        if not charts.is_current(path, picture, chart, rows, table.title, _subtitle(plan, table)):
+            yield f"{path} is {'stale' if path.is_file() else 'missing'}; run: {_again(plan.profile)}"
+            return
+
+
+def _write_chart(
+    plan: Plan, table: Table, rows: list[Row], results: Path, which: str, chart: charts.Chart, png: bool
+) -> dict[Path, bool]:
+    """Draw those of a chart's files that are not current; returns which were written."""
+    files, about = _pictures(plan, table, results, which), (chart, rows, table.title, _subtitle(plan, table))
+    if not chart.drawable(rows):
+        for path in files.values():
+            path.unlink(missing_ok=True)
+        return {}
+    written: dict[Path, bool] = {}
+    for form in charts.FORMATS:
+        own = {picture: path for picture, path in files.items() if picture.form == form}
+        if form == charts.ON_DEMAND and not png and not any(path.is_file() for path in own.values()):
+            continue
+        if all(charts.is_current(path, picture, *about) for picture, path in own.items()):
+            written |= dict.fromkeys(own.values(), False)
+        else:
+            written |= {own[one]: _write(own[one], content) for one, content in charts.draw(*about, form).items()}
+    return written
+
+
+def _pictures(plan: Plan, table: Table, results: Path, which: str) -> dict[charts.Picture, Path]:
+    return {picture: figure_path(results, plan, table, which, picture) for picture in charts.PICTURES}
 
 
 def _orphans(plan: Plan, results: Path) -> Iterator[Path]:
     names = [experiment.name for experiment in plan.settings.experiment]
     owned = {
         "tables": {f"{name}.{kind}" for name in names for kind in KINDS},
-        "figures": {f"{name}{which}.png" for name in names for which in (charts.MAIN, charts.RECOVERY)},
+        "figures": {
+            f"{name}{which}{picture.ending}"
+            for name in names
+            for which in charts.SUFFIXES
+            for picture in charts.PICTURES
+        },
     }
     for folder, known in owned.items():
         place = results / plan.profile / folder

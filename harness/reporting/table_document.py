@@ -1,5 +1,6 @@
 """A table as Markdown, and the files that it is written to: <experiment>.md, .csv and .json."""
 
+import html
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,8 +8,9 @@ from urllib.parse import quote
 
 from harness.plan.planning import Plan, Table
 from harness.reporting import charts
+from harness.reporting.chart_style import THEMES
 from harness.reporting.data import as_csv, as_json
-from harness.reporting.escaping import escaped
+from harness.reporting.escaping import escaped, one_line
 from harness.reporting.foot import foot, in_short, stands_for
 from harness.reporting.model_facts import model_facts
 from harness.reporting.rows import Row
@@ -17,7 +19,6 @@ from harness.reporting.tables import columns, conditions, markdown, narrow, seed
 
 KINDS = ("md", "csv", "json")
 MODELS = "## The models"
-RECOVERED = "## How the students came back, from pruning to their last epoch"
 MEANS, STUDY, CONDITIONS = "Means over seeds", "What the study published", "Under other conditions"
 
 
@@ -26,9 +27,11 @@ def table_path(results: Path, plan: Plan, table: Table, kind: str = "md") -> Pat
     return results / plan.profile / "tables" / f"{table.name}.{kind}"
 
 
-def figure_path(results: Path, plan: Plan, table: Table, which: str = charts.MAIN) -> Path:
-    """Where one of a table's charts is drawn."""
-    return results / plan.profile / "figures" / f"{table.name}{which}.png"
+def figure_path(
+    results: Path, plan: Plan, table: Table, which: str = charts.MAIN, picture: charts.Picture = charts.PICTURES[0]
+) -> Path:
+    """Where one of a table's charts is drawn, in one theme and format."""
+    return results / plan.profile / "figures" / f"{table.name}{which}{picture.ending}"
 
 
 def table_files(plan: Plan, table: Table, rows: Sequence[Row], results: Path) -> dict[Path, bytes]:
@@ -45,8 +48,9 @@ def full_document(
     parts = [f"{heading} {title} (profile {profile})", escaped(stands_for(plan, rows)), markdown(narrow(columns(rows)))]
     if means := seed_means(rows):
         parts += [f"{MEANS}:", markdown(narrow(means))]
-    if charts.charts_of(rows)[charts.MAIN].drawable(rows):
-        parts.append(_picture(plan, table, results, folder))
+    chart = charts.charts_of(rows)[charts.MAIN]
+    if chart.drawable(rows):
+        parts.append(_picture(plan, table, results, folder, chart))
     parts.append(foot(plan, table, rows))
     for name, about, more in (
         (STUDY, SOURCE, [study_table(rows), study_means(rows)]),
@@ -70,17 +74,24 @@ def _own_file(plan: Plan, table: Table, rows: Sequence[Row], results: Path) -> s
         full_document(plan, table, rows, results, folder, "#"),
         f"{MODELS}\n\n{markdown([*model_facts(rows), *details])}\n",
     ]
-    if charts.charts_of(rows)[charts.RECOVERY].drawable(rows):
-        parts.append(f"{RECOVERED}\n\n{_picture(plan, table, results, folder, charts.RECOVERY)}\n")
+    for which, chart in charts.charts_of(rows).items():
+        if which != charts.MAIN and chart.drawable(rows):
+            parts.append(f"## {chart.ABOUT}\n\n{_picture(plan, table, results, folder, chart, which)}\n")
     name = quote(table.name)
     parts.append(f"The same figures unrounded, with keys and hashes: [CSV]({name}.csv), [JSON]({name}.json).\n")
     return "\n".join(parts)
 
 
-def _picture(plan: Plan, table: Table, results: Path, folder: Path, which: str = charts.MAIN) -> str:
-    """A table's chart in a document that lies in `folder`."""
-    figure = link(figure_path(results, plan, table, which), folder)
-    return f"![{escaped(table.title)}, profile {escaped(plan.profile)}]({figure})"
+def _picture(
+    plan: Plan, table: Table, results: Path, folder: Path, chart: charts.Chart, which: str = charts.MAIN
+) -> str:
+    """A table's chart in a document that lies in `folder`, for readers on a light and on a dark page."""
+    light, dark = (
+        link(figure_path(results, plan, table, which, charts.Picture(theme, "svg")), folder) for theme in THEMES
+    )
+    about = html.escape(one_line(f"{chart.ABOUT}: {table.title}, profile {plan.profile}"))
+    source = f'<source media="(prefers-color-scheme: dark)" srcset="{dark}">'
+    return f'<picture>{source}<img alt="{about}" src="{light}"></picture>'
 
 
 def link(path: Path, folder: Path) -> str:
