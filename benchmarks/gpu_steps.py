@@ -43,7 +43,7 @@ def steps(
     graphs: bool = True,
     compiled: bool = False,
 ) -> Figures:
-    """The figures of one device; a device without graphs is measured with them as well where that is asked for."""
+    """The figures of a device: kernel by kernel, and with graphs and compiled where that is asked for."""
     ways = {"kernel by kernel": device, **({"graphs": replace(device, graphs=True)} if graphs else {})}
     found: Figures = {"device": str(device.facts()["device"]), "batch": batch, "width": width}
     with tempfile.TemporaryDirectory(prefix="harness-benchmarks-") as folder:
@@ -62,9 +62,9 @@ def steps(
             taught, contestants = nine_students(width, size, batch)
             taught = device.place(taught).eval()
             for way, chosen in ways.items():
-                for one in contestants:
-                    device.place(one.model)
-                students = [one.learner(Path(folder)) for one in contestants]
+                for contestant in contestants:
+                    device.place(contestant.model)
+                students = [contestant.learner(Path(folder)) for contestant in contestants]
                 figures = _speed(students, taught, chosen, batch, size, rounds)
                 found |= _named(f"{size} px, nine students, {way}", figures)
     return found
