@@ -63,15 +63,16 @@ setup: $(HAVE_MAIN) $(HAVE_BENCHES)  ## make the environments: .venvs/main, and 
 plan: $(HAVE_MAIN)  ## the cells, and what would run [TIME=1: and how long training will take here]
 	@$(HARNESS) plan $(OPTIONS) $(if $(TIME),--time)
 
-status: $(HAVE_MAIN)  ## how far the matrix has come: done, missing, failed
-	@$(HARNESS) status $(OPTIONS)
+status: $(HAVE_MAIN)  ## how far the matrix has come: a grid per table [WATCH=1: until Ctrl-C]
+	@$(HARNESS) status $(OPTIONS) $(if $(WATCH),--watch)
 
 data: $(HAVE_MAIN)  ## the profile's data set: found, or fetched and checked
 	@$(HARNESS) data --profile '$(PROFILE)'
 
 train-matrix: $(HAVE_MAIN)  ## train and export the missing models
 	@$(HARNESS) train-matrix $(OPTIONS) $(if $(BUDGET),--budget '$(BUDGET)') $(IN_IMAGE) $(if $(GPUS),--gpus '$(GPUS)') \
-	  $(if $(TOGETHER),--together '$(TOGETHER)') $(if $(DEVICES),--devices '$(DEVICES)') $(foreach id,$(REDO),--redo '$(id)') $(if $(CODE),--code '$(CODE)')
+	  $(if $(TOGETHER),--together '$(TOGETHER)') $(if $(DEVICES),--devices '$(DEVICES)') $(foreach id,$(REDO),--redo '$(id)') $(if $(CODE),--code '$(CODE)') \
+	  $(if $(TENSORBOARD),--tensorboard '$(TENSORBOARD)')
 
 bench: $(HAVE_MAIN) $(HAVE_BENCHES)  ## measure latency and accuracy of the exported models
 	@$(HARNESS) bench $(OPTIONS) $(IN_IMAGE) $(if $(CODE),--code '$(CODE)') $(if $(AGAIN),--again)

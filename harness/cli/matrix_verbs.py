@@ -2,8 +2,10 @@
 
 import json
 import sys
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from time import sleep
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -29,11 +31,15 @@ from harness.cli.stopping import STOPPED, until_interrupted
 from harness.errors import HarnessError
 
 if TYPE_CHECKING:
+    from harness.commands.scope import Scope
     from harness.commands.train_matrix import Outcome
     from harness.commands.training_time import TrainingTime
     from harness.plan.planning import Plan
     from harness.store.paths import Paths
     from harness.store.states import CellState
+
+
+WATCH_EVERY_S = 2.0
 
 
 def plan(
@@ -46,7 +52,17 @@ def plan(
     time: Annotated[bool, typer.Option("--time", help="Also how long training will take here: times steps.")] = False,
 ) -> None:
     """Show the cells, what is done, missing or failed, and what would run. Runs nothing."""
-    _show(profile, experiment, matrix, results, artifacts, as_json, only_counts=False, time=time)
+    from harness.commands.overview import as_text
+    from harness.commands.scope import Scope
+
+    scope = Scope.of(matrix, profile, results, artifacts, experiment)
+    planned, found = _found(scope)
+    if as_json:
+        _print_document(planned, found, **(_training_time(scope.paths, planned, found).document if time else {}))
+        return
+    print(as_text(planned, found, only_counts=False))
+    if time:
+        print(f"\n{_training_time(scope.paths, planned, found).text}")
 
 
 def status(
@@ -56,36 +72,46 @@ def status(
     results: Results = RESULTS,
     artifacts: Artifacts = ARTIFACTS,
     as_json: Json = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Look again every two seconds, until Ctrl-C.")] = False,
 ) -> None:
-    """Show how far the matrix has come, and the reason of everything that failed."""
-    _show(profile, experiment, matrix, results, artifacts, as_json, only_counts=True)
-
-
-def _show(
-    profile: str,
-    experiment: list[str] | None,
-    matrix: Path,
-    results: Path,
-    artifacts: Path,
-    as_json: bool,
-    only_counts: bool,
-    time: bool = False,
-) -> None:
-    from harness.commands.overview import as_document, as_text
+    """Show how far each table has come, as a grid, and the reason of everything that failed."""
+    from harness.commands.grid import as_grid
+    from harness.commands.overview import as_text
     from harness.commands.scope import Scope
-    from harness.store.states import states
 
     scope = Scope.of(matrix, profile, results, artifacts, experiment)
-    planned = scope.plan()
-    found = states(scope.paths, planned)
     if as_json:
-        more = _training_time(scope.paths, planned, found).document if time else {}
-        # without indentation, which would take longer than all the rest for thousands of cells
-        print(json.dumps(as_document(planned, found) | more))
+        _print_document(*_found(scope))
         return
-    print(as_text(planned, found, only_counts))
-    if time:
-        print(f"\n{_training_time(scope.paths, planned, found).text}")
+
+    def text() -> str:
+        planned, found = _found(scope)
+        return f"{as_text(planned, found, only_counts=True)}\n\n{as_grid(planned, found, scope.paths)}"
+
+    if not watch:
+        print(text())
+        return
+    from rich.live import Live
+    from rich.text import Text
+
+    with Live(Text(text()), auto_refresh=False) as live, suppress(KeyboardInterrupt):
+        while True:
+            sleep(WATCH_EVERY_S)
+            live.update(Text(text()), refresh=True)
+
+
+def _found(scope: "Scope") -> "tuple[Plan, list[CellState]]":
+    from harness.store.states import states
+
+    planned = scope.plan()
+    return planned, states(scope.paths, planned)
+
+
+def _print_document(planned: "Plan", found: "list[CellState]", **more: Any) -> None:
+    from harness.commands.overview import as_document
+
+    # without indentation, which would take longer than all the rest for thousands of cells
+    print(json.dumps(as_document(planned, found) | more))
 
 
 def _training_time(paths: "Paths", planned: "Plan", found: "list[CellState]") -> "TrainingTime":
@@ -130,6 +156,7 @@ def train_matrix(
     runner: Runner = "auto",
     gpus: Annotated[str, typer.Option(help="For the image: auto, all, none, or numbers like 0,2.")] = "auto",
     memory: Memory = "",
+    tensorboard: Annotated[Path | None, typer.Option(help="Write every epoch there, for TensorBoard to show.")] = None,
 ) -> None:
     """Train, prune, distil and export every cell that is not there yet.
 
@@ -148,6 +175,8 @@ def train_matrix(
         return
     limits = {"MEMORY": memory, "GPUS": "" if gpus == "auto" else gpus}
     if docker := choose(runner, "gpu", limits):
+        if tensorboard:
+            raise HarnessError(f"--tensorboard {tensorboard}: a container writes nothing there; add RUNNER=local")
         from harness.containers.in_docker import train as train_in
         from harness.datasets import provide_for
 
@@ -158,11 +187,13 @@ def train_matrix(
         more += [f"--devices={devices}"] if devices else []
         more += [f"--code={code}"] if code != "refuse" else []
         raise typer.Exit(train_in(docker, planned, scope.paths, matrix, experiment or [], budget, gpus, memory, more))
+    from harness.cli.tensorboard import Board
     from harness.cli.training_display import Display
 
     uninterrupted = until_interrupted()
     with Display() as display:
-        outcome = train(request, display.say, display, uninterrupted)
+        reporter = Board(tensorboard, display) if tensorboard else display
+        outcome = train(request, display.say, reporter, uninterrupted, display.expect)
     _close(outcome, out_of_time=uninterrupted())
 
 
