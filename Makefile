@@ -28,6 +28,11 @@ ifdef BUILD_NETWORK
 export BUILD_NETWORK
 endif
 
+# Make would ignore a variable that is given in small letters.
+SMALL := profile experiment data_dir runner budget together devices redo code again time watch tensorboard
+SMALL := $(filter $(SMALL:%=%=%),$(MAKEOVERRIDES))
+$(if $(SMALL),$(error write the names of variables in capitals: $(SMALL)))
+
 MAKEFLAGS += --no-builtin-rules
 .DELETE_ON_ERROR:
 # `make -j4 train-matrix bench` means one after the other, too: verbs find their work on disk.
