@@ -16,6 +16,7 @@ from harness.reporting.escaping import escaped, one_line
 from harness.reporting.foot import foot, measured_lines, network_line, recipe_line, stands_for, warnings
 from harness.reporting.model_facts import model_facts
 from harness.reporting.own_figures import MARKER_PROFILE, figures_table
+from harness.reporting.page.build import page, page_path
 from harness.reporting.readme import Marker, fill, read_document
 from harness.reporting.rows import Row, read_rows
 from harness.reporting.tables import columns, conditions, markdown, seed_means, terminal
@@ -61,6 +62,7 @@ def write_report(plan: Plan, results: Path, readme: Path | None, profiles: Colle
         place = table_path(results, plan, table)
         written[place] = _write(place, _file(plan, table, own, results).encode())
         texts.append(_text(plan, table, own, place))
+    written[page_path(results, plan)] = _write(page_path(results, plan), page(plan, results))
     return Report(
         tuple(path for path, new in written.items() if new),
         tuple(path for path, new in written.items() if not new),
@@ -114,6 +116,9 @@ def check_files(plan: Plan, results: Path, shown: Collection[str] = ()) -> list[
     belongs to no experiment of matrix.toml is named as well.
     """
     stale = [line for table in plan.tables for line in _stale_files(plan, table, results, table.name in shown)]
+    place = page_path(results, plan)
+    if place.is_file() and place.read_bytes() != page(plan, results):
+        stale.append(f"{place} is stale; run: {_again(plan.profile)}")
     return stale + [
         f"{path}: no experiment has this name; delete the file if the experiment was renamed or removed"
         for path in _orphans(plan, results)

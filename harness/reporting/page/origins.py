@@ -1,0 +1,65 @@
+"""Where a row's figures come from: its records, the hashes that join them, and the settings that their keys stand for."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from harness.files import digest
+from harness.plan.planning import Plan
+from harness.plan.specs import Stage
+from harness.reporting.rows import Row
+from harness.store.records import LatencyRecord, Record
+
+JSON = dict[str, Any]
+# What a record says beside its figures, where it says it; its hashes, key and code are told of every record.
+TOLD = ("runtime", "threads", "session", "instruction_set", "warnings", "pruning", "rounded_from", "code_kept")
+# Digits of the hash by which the page knows an environment.
+SHORT = 12
+
+
+def records_of(row: Row) -> dict[str, Record]:
+    """The standing records behind a row: train, export, latency (the headline), accuracy, and those under the other
+    conditions, by the condition's name."""
+    found = {"train": row.train, "export": row.export, "latency": row.latency, "accuracy": row.accuracy}
+    return {name: one for name, one in found.items() if one} | {one.condition: one for one in row.beside}
+
+
+def origins(plan: Plan, rows: Sequence[Row]) -> JSON:
+    """What stands behind the rows, each thing once.
+
+    `models`: by cell id, its title, key and records. `settings`: by key, those of a stage with the key of its parent;
+    the key of every record is among them, and so are all before it, up to the teacher's. `environments`: machines and
+    libraries, by a hash.
+    """
+    models: JSON = {}
+    settings: JSON = {}
+    environments: JSON = {}
+    for row in rows:
+        records: JSON = {}
+        for name, record in records_of(row).items():
+            place = digest(record.environment, SHORT)
+            environments[place] = record.environment
+            records[name] = {**_told(record), "environment": place}
+        models[row.cell.id] = {"title": row.cell.title, "key": row.cell.spec.key, "records": records}
+        settings |= {stage.key: stage.brief for stage in _stages(plan, row)}
+    return {"models": models, "settings": settings, "environments": environments}
+
+
+def _stages(plan: Plan, row: Row) -> Iterator[Stage]:
+    yield from row.cell.spec.lineage
+    yield plan.accuracy(row.cell)
+    yield from (plan.latency(row.cell, record.condition) for record in (row.latency, *row.beside) if record)
+
+
+def _told(record: Record) -> JSON:
+    document = record.model_dump(mode="json", exclude_none=True)
+    folder = f"{record.stage}/{record.condition}" if isinstance(record, LatencyRecord) else record.stage
+    return {
+        # below the folder that the page lies in
+        "file": f"{folder}/{record.cell}.json",
+        "key": record.key,
+        "finished_at": record.finished_at,
+        "seconds": record.seconds,
+        "hashes": {name: value for name, value in document.items() if name.endswith("_sha256")},
+        "code": record.code,
+        **{name: document[name] for name in TOLD if document.get(name)},
+    }
