@@ -97,11 +97,12 @@ def _breaks(document: dict[str, Any], model: str, name: str) -> Iterator[str]:
     records = document["models"][model]["records"]
     key = records[name]["key"]
     while key:
-        settings = document["settings"].get(key)
-        if settings is None or key_of(settings) != key:
+        settings = document["settings"].get(key, {})
+        parent = settings.get("parent")
+        if key_of({**document["shared"].get(settings.get("own"), {}), **({"parent": parent} if parent else {})}) != key:
             yield f"has settings that are not those of the key {key}"
             return
-        key = settings.get("parent")
+        key = parent
     train, export, own = (_hashes(document, model, stage) for stage in ("train", "export", name))
     teachers = _hashes(document, document["teacher"], "train")
     if name not in ("train", "export") and own.get("onnx_sha256") not in export.values():

@@ -117,7 +117,8 @@ def check_files(plan: Plan, results: Path, shown: Collection[str] = ()) -> list[
     """
     stale = [line for table in plan.tables for line in _stale_files(plan, table, results, table.name in shown)]
     place = page_path(results, plan)
-    if place.is_file() and place.read_bytes() != page(plan, results):
+    # It shows all of the tables, so it is named only where it alone is stale.
+    if not stale and place.is_file() and place.read_bytes() != page(plan, results):
         stale.append(f"{place} is stale; run: {_again(plan.profile)}")
     return stale + [
         f"{path}: no experiment has this name; delete the file if the experiment was renamed or removed"

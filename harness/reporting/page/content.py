@@ -27,8 +27,8 @@ FRONT = (
 def content(plan: Plan, results: Path) -> JSON:
     """The document of a profile: all experiments of its own, whichever the plan is of.
 
-    `experiments` are the tables with what stands around them; `teacher`, `models`, `settings` and `environments` say
-    where their figures come from (harness.reporting.page.origins); `checks` are those that every row went through.
+    `experiments` are the tables with what stands around them; `teacher`, `models`, `settings` and `shared` say where
+    their figures come from (harness.reporting.page.origins); `checks` are those that every row went through.
     """
     plan = make_plan(plan.settings, plan.profile, plan.dataset)
     rows = {table.name: read_rows(plan, table, results) for table in plan.tables}

@@ -12,7 +12,8 @@ from harness.store.records import LatencyRecord, Record
 JSON = dict[str, Any]
 # What a record says beside its figures, where it says it; its hashes, key and code are told of every record.
 TOLD = ("runtime", "threads", "session", "instruction_set", "warnings", "pruning", "rounded_from", "code_kept")
-# Digits of the hash by which the page knows an environment.
+# What many records have in common, and the digits of the hash that names it.
+SHARED = ("environment", "code", "session", "instruction_set")
 SHORT = 12
 
 
@@ -24,24 +25,30 @@ def records_of(row: Row) -> dict[str, Record]:
 
 
 def origins(plan: Plan, rows: Sequence[Row]) -> JSON:
-    """What stands behind the rows, each thing once.
+    """What stands behind the rows.
 
     `models`: by cell id, its title, key and records. `settings`: by key, those of a stage with the key of its parent;
-    the key of every record is among them, and so are all before it, up to the teacher's. `environments`: machines and
-    libraries, by a hash.
+    the key of every record is among them, and so are all before it, up to the teacher's. What many records or stages
+    have in common is there once, in `shared`, and named by its hash: environment, session, instruction set and code of
+    records, and the settings of a stage without its parent.
     """
     models: JSON = {}
     settings: JSON = {}
-    environments: JSON = {}
+    shared: JSON = {}
+
+    def name(value: JSON) -> str:
+        shared.setdefault(digest(value, SHORT), value)
+        return digest(value, SHORT)
+
     for row in rows:
-        records: JSON = {}
-        for name, record in records_of(row).items():
-            place = digest(record.environment, SHORT)
-            environments[place] = record.environment
-            records[name] = {**_told(record), "environment": place}
+        records = {}
+        for place, record in records_of(row).items():
+            told = _told(record)
+            records[place] = told | {field: name(told[field]) for field in SHARED if field in told}
         models[row.cell.id] = {"title": row.cell.title, "key": row.cell.spec.key, "records": records}
-        settings |= {stage.key: stage.brief for stage in _stages(plan, row)}
-    return {"models": models, "settings": settings, "environments": environments}
+        for stage in _stages(plan, row):
+            settings[stage.key] = {"own": name(stage.own), **({"parent": stage.parent.key} if stage.parent else {})}
+    return {"models": models, "settings": settings, "shared": shared}
 
 
 def _stages(plan: Plan, row: Row) -> Iterator[Stage]:
@@ -60,6 +67,7 @@ def _told(record: Record) -> JSON:
         "finished_at": record.finished_at,
         "seconds": record.seconds,
         "hashes": {name: value for name, value in document.items() if name.endswith("_sha256")},
+        "environment": record.environment,
         "code": record.code,
         **{name: document[name] for name in TOLD if document.get(name)},
     }

@@ -59,6 +59,7 @@ def test_a_report_writes_the_page_once_and_a_check_finds_it_stale(tmp_path: Path
     assert place in write_report(plan, tmp_path, None, ["quick"]).unchanged
     assert place.read_bytes() == page(plan, tmp_path)
     assert check_files(plan, tmp_path) == []
+    # no table shows how long anything took
     change(tmp_path, plan, "p0.3-bn-gram-s0", AccuracyRecord, seconds=2.0)
     assert check_files(plan, tmp_path) == [f"{place} is stale; run: make report PROFILE=quick"]
 

@@ -125,7 +125,7 @@ def test_a_hash_that_does_not_fit_is_a_break(document: dict[str, Any], stage: st
 
 def test_a_setting_that_is_not_the_keys_is_a_break(document: dict[str, Any]) -> None:
     spoilt = json.loads(json.dumps(document))
-    spoilt["settings"][spoilt["models"][spoilt["teacher"]]["key"]]["opset"] = 1
+    spoilt["shared"][spoilt["settings"][spoilt["models"][spoilt["teacher"]]["key"]]["own"]]["opset"] = 1
     shown = table(spoilt, "prune-0.3")
     assert any("settings" in reason for reason in breaks(spoilt, shown, shown["rows"][0]))
 
@@ -145,7 +145,7 @@ def test_a_missing_model_is_a_row_and_a_failing_one_says_what_to_do(plan: Plan, 
 def test_nothing_measured_yet_is_a_page_without_a_picture(plan: Plan, tmp_path: Path) -> None:
     document = content(plan, tmp_path)
     assert [one["picture"] for one in document["experiments"]] == [None] * 3
-    assert document["machines"] == [] and document["settings"] and document["environments"] == {}
+    assert document["machines"] == [] and document["settings"]
 
 
 def test_host_and_target_are_side_by_side(document: dict[str, Any]) -> None:

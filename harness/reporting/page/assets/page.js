@@ -98,11 +98,11 @@ function showTable() {
   });
   table.on("draw", showCount);
   applyFilters();
-  if (view.row) open(view.row);
+  if (view.row) open(view.row)?.scrollIntoView({ block: "center" });
 }
 
 function drawCell(row, cell, column, at) {
-  const properties = column.sources ? { class: "figure", "data-order": cell.value ?? "" } : {};
+  const properties = column.sources ? { class: "figure", "data-order": cell.value ?? "" } : { "data-search": cell.text };
   const mean = row.models.length > 1;
   const content = at > 0 ? cell.text : make("button", { type: "button", class: "open", "aria-expanded": "false", "data-row": rowName(row) }, cell.text);
   return make(at > 0 ? "td" : "th", { ...properties, scope: at === 0 && "row" }, content, mean && at === 0 ? ` (${row.models.length} seeds)` : null);
@@ -155,8 +155,7 @@ function open(name) {
   close();
   const line = table.row(button.closest("tr"));
   line.child(origin(name.split(" ")), "opened").show();
-  const [child] = line.child().toArray ? line.child().toArray() : line.child();
-  child.id = "opened";
+  button.closest("tr").nextElementSibling.id = "opened";
   button.setAttribute("aria-expanded", "true");
   button.setAttribute("aria-controls", "opened");
   note({ row: name });
@@ -202,20 +201,22 @@ function checks(id) {
     make("li", {}, make("strong", { class: one.severity === "error" ? "bad" : "warn" }, `${one.severity}: ${one.check}`), ` (${one.stage}): ${one.reason}. `, make("em", {}, "What to do: "), one.remedy)));
 }
 
+const settingsOf = (key) => report.shared[report.settings[key].own];
+
 function stageName(name, record) {
-  return name in STAGES ? STAGES[name] : `Latency, ${report.settings[record.key].engine}, ${instructionSet(record)}, ${record.threads} thread${record.threads === 1 ? "" : "s"}`;
+  return name in STAGES ? STAGES[name] : `Latency, ${settingsOf(record.key).engine}, ${instructionSet(record)}, ${record.threads} thread${record.threads === 1 ? "" : "s"}`;
 }
 
 function instructionSet(record) {
-  const isa = report.settings[record.key].isa;
+  const { isa } = settingsOf(record.key);
   if (!isa) return "";
-  const way = record.instruction_set?.way;
+  const way = report.shared[record.instruction_set]?.way;
   return isa === "host" ? "the host's" : `the ${isa}'s${way && way !== "none" ? ` (${way})` : ""}`;
 }
 
 function records(model) {
   const rows = Object.entries(model.records).map(([name, record]) => {
-    const where = report.environments[record.environment];
+    const where = report.shared[record.environment];
     const hashes = Object.entries(record.hashes).map(([what, hash]) => make("div", {}, `${what.replace("_sha256", "").replaceAll("_", " ")} `, make("code", { title: hash }, hash.slice(0, 12))));
     return make("tr", {},
       make("th", { scope: "row" }, stageName(name, record), make("div", {}, make("a", { href: record.file, class: "key" }, record.file))),
@@ -235,14 +236,18 @@ function settings(model) {
   for (let key = model.key; key; key = report.settings[key].parent) lineage.unshift(key);
   const measured = Object.entries(model.records).filter(([name]) => name !== "train" && name !== "export").map(([, record]) => record.key);
   return [...lineage, ...measured].map((key) => {
-    const { kind, parent, ...own } = report.settings[key];
+    const { kind, ...own } = settingsOf(key);
+    const { parent } = report.settings[key];
     return unfold(make("summary", {}, `${kind} `, make("code", {}, key)), { ...own, ...(parent && { "made from": parent }) });
   });
 }
 
 function more(name, record) {
-  const { file, environment, hashes, ...told } = record;
-  return unfold(make("summary", {}, stageName(name, record)), { ...hashes, ...told, environment: report.environments[environment] });
+  const { file, hashes, ...told } = record;
+  for (const common of ["code", "session", "instruction_set", "environment"]) {
+    if (told[common]) told[common] = report.shared[told[common]];
+  }
+  return unfold(make("summary", {}, stageName(name, record)), { ...hashes, ...told });
 }
 
 function unfold(summary, value) {
