@@ -15,8 +15,8 @@ from harness.reporting.page.content import content
 from harness.reporting.page.origins import JSON
 
 ASSETS = Path(__file__).with_name("assets")
-# What the script of the page uses of Vega; Vega-Lite comes along.
-FROM_VEGA = "window.vegaEmbed = vegaEmbed; window.vega = vega;"
+# What the script of the page uses of Vega.
+FROM_VEGA = "window.vegaEmbed = vegaEmbed;"
 
 
 def page_path(results: Path, plan: Plan) -> Path:

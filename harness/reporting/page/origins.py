@@ -10,10 +10,10 @@ from harness.reporting.rows import Row
 from harness.store.records import LatencyRecord, Record
 
 JSON = dict[str, Any]
-# What a record says beside its figures, where it says it; its hashes, key and code are told of every record.
-TOLD = ("runtime", "threads", "session", "instruction_set", "warnings", "pruning", "rounded_from", "code_kept")
+# What a record says beside its figures, where it says it.
+TOLD = ("pruning", "rounded_from", "warnings", "code_kept")
 # What many records have in common, and the digits of the hash that names it.
-SHARED = ("environment", "code", "session", "instruction_set")
+CIRCUMSTANCES = ("runtime", "threads", "session", "instruction_set", "code", "environment")
 SHORT = 12
 
 
@@ -28,9 +28,8 @@ def origins(plan: Plan, rows: Sequence[Row]) -> JSON:
     """What stands behind the rows.
 
     `models`: by cell id, its title, key and records. `settings`: by key, those of a stage with the key of its parent;
-    the key of every record is among them, and so are all before it, up to the teacher's. What many records or stages
-    have in common is there once, in `shared`, and named by its hash: environment, session, instruction set and code of
-    records, and the settings of a stage without its parent.
+    the key of every record is among them, and so are all before it, up to the teacher's. What many have in common is
+    there once, in `shared`, and named by its hash: the `circumstances` of records, and a stage's `own` settings.
     """
     models: JSON = {}
     settings: JSON = {}
@@ -43,8 +42,8 @@ def origins(plan: Plan, rows: Sequence[Row]) -> JSON:
     for row in rows:
         records = {}
         for place, record in records_of(row).items():
-            told = _told(record)
-            records[place] = told | {field: name(told[field]) for field in SHARED if field in told}
+            document = record.model_dump(mode="json", include={*CIRCUMSTANCES}, exclude_none=True)
+            records[place] = {**_told(record), "circumstances": name(document)}
         models[row.cell.id] = {"title": row.cell.title, "key": row.cell.spec.key, "records": records}
         for stage in _stages(plan, row):
             settings[stage.key] = {"own": name(stage.own), **({"parent": stage.parent.key} if stage.parent else {})}
@@ -67,7 +66,5 @@ def _told(record: Record) -> JSON:
         "finished_at": record.finished_at,
         "seconds": record.seconds,
         "hashes": {name: value for name, value in document.items() if name.endswith("_sha256")},
-        "environment": record.environment,
-        "code": record.code,
         **{name: document[name] for name in TOLD if document.get(name)},
     }

@@ -9,7 +9,7 @@ from typing import Any
 from harness.reporting.chart_style import kd_colours
 from harness.reporting.differences import Model
 from harness.reporting.page.front import best_per_latency, pareto_ranks
-from harness.reporting.page.shown_tables import compared, name_of, place_of, to_teacher
+from harness.reporting.page.shown_tables import BEST, compared, name_of, place_of, to_teacher
 from harness.reporting.rows import Row
 from harness.store.records import Interval
 
@@ -72,7 +72,7 @@ def _points(models: Sequence[Model], rows: Sequence[Row]) -> list[JSON]:
             **_made_by(first),
             "models": [row.cell.id for row in model],
             "title": name_of(model),
-            "label": TEACHER if first.cell.is_teacher else f"{first.pruning} {first.kd.removesuffix('+Base')}",
+            "label": _label(first, best=number == best),
             "teacher": first.cell.is_teacher,
             "ratio": place.ratio,
             "accuracy": place.accuracy_pct,
@@ -89,6 +89,11 @@ def _points(models: Sequence[Model], rows: Sequence[Row]) -> list[JSON]:
             point["Δ accuracy (points)"] = difference.text("+z.1f") if isinstance(difference, Interval) else ""
         points.append(point)
     return points
+
+
+def _label(row: Row, best: bool) -> str:
+    name = TEACHER if row.cell.is_teacher else f"{row.pruning} {row.kd.removesuffix('+Base')}"
+    return f"{BEST} {name}" if best else name
 
 
 def _trainings(model: Model) -> list[JSON]:
@@ -134,6 +139,7 @@ def _guides(points: Sequence[JSON]) -> list[JSON]:
 def _line_of_the_front() -> JSON:
     """The highest accuracy that is to be had at a latency."""
     return {
+        "name": "front",
         "transform": [{"filter": "datum.front"}],
         "mark": {"type": "line", "interpolate": "step-after", "color": INK, "strokeDash": [5, 4], "strokeWidth": 1.5},
         "encoding": {
@@ -148,6 +154,7 @@ def _bars(along: str, field: str, across: str) -> JSON:
     """95 % intervals along one axis, where they are known."""
     other = "y" if along == "x" else "x"
     return {
+        "name": f"bars_{along}",
         "transform": [{"filter": f"isValid(datum.{field}_low)"}],
         "mark": {"type": "rule", "strokeWidth": 1.5},
         "encoding": {
@@ -221,7 +228,7 @@ def _labels() -> JSON:
                 "size": {"signal": "[width, height]"},
                 "anchor": ["right", "left", "top", "bottom", "top-right", "bottom-right", "top-left", "bottom-left"],
                 "offset": [4],
-                "avoidMarks": ["models_marks"],
+                "avoidMarks": ["models_marks", "front_marks", "bars_x_marks", "bars_y_marks"],
                 "avoidBaseMark": True,
                 "sort": {"field": f"{mark}.front", "order": "descending"},
             }
@@ -232,10 +239,19 @@ def _labels() -> JSON:
 def _config() -> JSON:
     ink = {"labelColor": INK, "titleColor": INK, "titleFontWeight": "normal"}
     return {
-        "aria": False,
         "font": "inherit",
         "view": {"stroke": None},
         "axis": {**ink, "domainColor": INK, "tickColor": INK, "gridColor": INK, "gridOpacity": 0.12, "labelFontSize": 12},
         "axisX": {"grid": False, "tickCount": 6},
-        "legend": {**ink, "orient": "bottom", "direction": "horizontal", "columns": 3, "symbolSize": 90, "labelLimit": 200},
+        "legend": {
+            **ink,
+            "orient": "bottom",
+            "direction": "horizontal",
+            "columns": 3,
+            "labelLimit": 200,
+            "symbolSize": 90,
+            "symbolOpacity": 1,
+            "symbolFillColor": INK,
+            "layout": {"bottom": {"anchor": "start", "direction": "vertical"}},
+        },
     }

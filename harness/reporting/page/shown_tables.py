@@ -19,6 +19,8 @@ from harness.store.records import Interval, LatencyRecord
 # A figure, with its bounds where it has an interval.
 Figure = Interval | float | None
 MODEL, PARETO, BEST = "Model Name", "Pareto", "★"
+# What the page has first, in this order: a narrow screen shows no more.
+FIRST = (MODEL, PARETO, "Accuracy (%)", "Mean accuracy (%)", "Δ accuracy (points)", "Latency ratio", "Latency (ms)", "Rank")
 # Columns of text by which rows are chosen, and those of figures, in tables of each kind, that come from no record.
 OF_TEXT = (MODEL, "Note", "Seeds")
 PUBLISHED = "published"
@@ -47,16 +49,22 @@ class Shown:
     sources: Mapping[str, Source]
 
     @property
+    def ordered(self) -> list[Column]:
+        """The columns as they are shown."""
+        places = {header: place for place, header in enumerate(FIRST)}
+        return sorted(self.columns, key=lambda column: places.get(column.header, len(places)))
+
+    @property
     def document(self) -> dict[str, Any]:
         """As JSON, row by row. A cell has its `text` and, in columns of figures, the `value` with `low` and `high`."""
         return {
             "name": self.name,
             "title": self.title,
-            "columns": [self._column(column) for column in self.columns],
+            "columns": [self._column(column) for column in self.ordered],
             "rows": [
                 {
                     "models": [row.cell.id for row in model],
-                    "cells": [self._cell(column, number) for column in self.columns],
+                    "cells": [self._cell(column, number) for column in self.ordered],
                 }
                 for number, model in enumerate(self.models)
             ],
@@ -124,7 +132,8 @@ def _models(rows: Sequence[Row]) -> Shown:
     }
     # Single trainings are in no order where there are several of each model: their means are.
     if not tables.over_seeds(rows):
-        columns, sources[PARETO] = _with_pareto(models, columns)
+        column, sources[PARETO] = _pareto(models)
+        columns.append(column)
     return Shown("models", "Models", models, columns, sources)
 
 
@@ -151,7 +160,8 @@ def _means(rows: Sequence[Row]) -> Shown:
         ),
         **_compared(models, rows, columns),
     }
-    columns, sources[PARETO] = _with_pareto(models, columns)
+    column, sources[PARETO] = _pareto(models)
+    columns.append(column)
     return Shown("means", "Means over seeds", models, columns, sources)
 
 
@@ -213,13 +223,12 @@ def _compared(models: Sequence[Model], rows: Sequence[Row], columns: Sequence[Co
     }
 
 
-def _with_pareto(models: Sequence[Model], columns: Sequence[Column]) -> tuple[list[Column], Source]:
-    """The columns with one more, behind the latency ratio: which front a model is on, and which is the best."""
+def _pareto(models: Sequence[Model]) -> tuple[Column, Source]:
+    """Which front a model is on, and which of them is the best per latency."""
     places = [place_of(model) for model in models]
     ranks, best = pareto_ranks(places), best_per_latency(places)
     texts = [f"{BEST} {rank}" if number == best else str(rank or ABSENT) for number, rank in enumerate(ranks)]
-    at = 1 + next(number for number, column in enumerate(columns) if column.header == "Latency ratio")
-    return [*columns[:at], Column(PARETO, texts), *columns[at:]], Source("pareto_rank", ranks, ("accuracy", "latency"))
+    return Column(PARETO, texts), Source("pareto_rank", ranks, ("accuracy", "latency"))
 
 
 def _headline(row: Row) -> Figure:

@@ -179,14 +179,14 @@ part("scroller").addEventListener("click", (event) => {
 });
 
 function origin(models) {
-  if (models.length > 1) return make("div", { class: "origin" }, make("h4", {}, "Its trainings"), make("ul", {}, ...models.map(linkTo)));
+  if (models.length > 1) return make("div", { class: "origin" }, make("h3", {}, "Its trainings"), make("ul", {}, ...models.map(linkTo)));
   const [id] = models;
   const model = report.models[id];
   return make("div", { class: "origin" },
-    make("h4", {}, "Checks"), checks(id),
-    make("h4", {}, "Records, from the trained weights to the figures"), records(model),
-    make("h4", {}, "Settings, each stage with its key"), ...settings(model),
-    make("h4", {}, "More from the records"), ...Object.entries(model.records).map(([name, record]) => more(name, record)));
+    make("h3", {}, "Checks"), checks(id),
+    make("h3", {}, "Records, from the trained weights to the figures"), records(model),
+    make("h3", {}, "Settings, each stage with its key"), ...settings(model),
+    make("h3", {}, "More from the records"), ...Object.entries(model.records).map(([name, record]) => more(name, record)));
 }
 
 function linkTo(id) {
@@ -202,21 +202,22 @@ function checks(id) {
 }
 
 const settingsOf = (key) => report.shared[report.settings[key].own];
+const circumstances = (record) => report.shared[record.circumstances];
 
 function stageName(name, record) {
-  return name in STAGES ? STAGES[name] : `Latency, ${settingsOf(record.key).engine}, ${instructionSet(record)}, ${record.threads} thread${record.threads === 1 ? "" : "s"}`;
+  return name in STAGES ? STAGES[name] : `Latency, ${settingsOf(record.key).engine}, ${instructionSet(record)}, ${circumstances(record).threads} thread${circumstances(record).threads === 1 ? "" : "s"}`;
 }
 
 function instructionSet(record) {
   const { isa } = settingsOf(record.key);
   if (!isa) return "";
-  const way = report.shared[record.instruction_set]?.way;
+  const way = circumstances(record).instruction_set?.way;
   return isa === "host" ? "the host's" : `the ${isa}'s${way && way !== "none" ? ` (${way})` : ""}`;
 }
 
 function records(model) {
   const rows = Object.entries(model.records).map(([name, record]) => {
-    const where = report.shared[record.environment];
+    const where = circumstances(record).environment;
     const hashes = Object.entries(record.hashes).map(([what, hash]) => make("div", {}, `${what.replace("_sha256", "").replaceAll("_", " ")} `, make("code", { title: hash }, hash.slice(0, 12))));
     return make("tr", {},
       make("th", { scope: "row" }, stageName(name, record), make("div", {}, make("a", { href: record.file, class: "key" }, record.file))),
@@ -243,11 +244,8 @@ function settings(model) {
 }
 
 function more(name, record) {
-  const { file, hashes, ...told } = record;
-  for (const common of ["code", "session", "instruction_set", "environment"]) {
-    if (told[common]) told[common] = report.shared[told[common]];
-  }
-  return unfold(make("summary", {}, stageName(name, record)), { ...hashes, ...told });
+  const { file, hashes, circumstances: _, ...told } = record;
+  return unfold(make("summary", {}, stageName(name, record)), { ...hashes, ...told, ...circumstances(record) });
 }
 
 function unfold(summary, value) {
@@ -283,6 +281,8 @@ function showChart() {
   vegaEmbed(part("chart"), spec, options).then(({ view: drawn }) => {
     if (drawing !== chart) return drawn.finalize();
     chart.view = drawn;
+    // the picture is described as a whole, and its figures are in the table
+    part("chart").querySelector("svg").setAttribute("aria-hidden", "true");
     drawn.addEventListener("click", (_, item) => item?.datum?.models && openFromChart(item.datum.models));
     if (table) showCount();
     ready();
@@ -298,7 +298,7 @@ function ready() {
 function fadeChart(seen) {
   if (!chart.view) return;
   const values = chart.points.map((point) => ({ ...point, hidden: !point.models.some((model) => seen.has(model)) }));
-  chart.view.change("points", vega.changeset().remove(vega.truthy).insert(values)).runAsync();
+  chart.view.data("points", values).runAsync();
 }
 
 function openFromChart(models) {
