@@ -79,7 +79,7 @@ def breaks(document: dict[str, Any], table: dict[str, Any], row: dict[str, Any])
     shows for it and for all stages before it; and its hashes lead by way of those of file and weights to the teacher's.
     """
     for column, cell in zip(table["columns"], row["cells"], strict=True):
-        if cell.get("value") is None or not column.get("sources"):
+        if len(cell) == 1 or not column.get("sources"):
             continue
         for source in column["sources"]:
             of_teacher, name = source.startswith("teacher."), source.removeprefix("teacher.")
@@ -116,4 +116,5 @@ def _breaks(document: dict[str, Any], model: str, name: str) -> Iterator[str]:
 def _hashes(document: dict[str, Any], model: str, stage: str) -> dict[str, str]:
     """What a record says of files; a teacher's weights may have been rounded since."""
     record = document["models"][model]["records"].get(stage, {})
-    return {**record.get("hashes", {}), "rounded_from": record.get("rounded_from", {}).get("weights_sha256", "")}
+    hashes = document["shared"].get(record.get("hashes"), {})
+    return {**hashes, "rounded_from": record.get("rounded_from", {}).get("weights_sha256", "")}

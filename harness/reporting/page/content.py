@@ -1,7 +1,7 @@
 """(plan, results) -> all that the page shows, as one JSON document. The same records give the same document."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +54,7 @@ def _experiment(plan: Plan, table: Table, rows: Sequence[Row], results: Path) ->
         "says": _says(rows),
         "reading": [*how_to_read(rows), FRONT],
         "warnings": warnings(rows),
-        "findings": _by_cell(findings),
+        "findings": _by_cell(findings, results),
         "tables": [shown.document for shown in shown_tables(rows)],
         "picture": picture(rows),
     }
@@ -78,11 +78,13 @@ def _says(rows: Sequence[Row]) -> str:
     )
 
 
-def _by_cell(findings: Sequence[Finding]) -> dict[str, list[JSON]]:
+def _by_cell(findings: Sequence[Finding], results: Path) -> dict[str, list[JSON]]:
     by_cell: dict[str, list[JSON]] = {}
-    for finding in findings:
-        told = {name: value for name, value in asdict(finding).items() if name not in ("cell", "title")}
-        by_cell.setdefault(finding.cell, []).append(told)
+    for one in findings:
+        # the page must not depend on where the results folder lies
+        reason = one.reason.replace(f"{results}/", "")
+        told = {"check": one.check, "severity": one.severity, "stage": one.stage, "reason": reason, "remedy": one.remedy}
+        by_cell.setdefault(one.cell, []).append(told)
     return by_cell
 
 

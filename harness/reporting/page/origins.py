@@ -29,7 +29,7 @@ def origins(plan: Plan, rows: Sequence[Row]) -> JSON:
 
     `models`: by cell id, its title, key and records. `settings`: by key, those of a stage with the key of its parent;
     the key of every record is among them, and so are all before it, up to the teacher's. What many have in common is
-    there once, in `shared`, and named by its hash: the `circumstances` of records, and a stage's `own` settings.
+    there once, in `shared`, and named by its hash: `hashes` and `circumstances` of records, and a stage's `own` settings.
     """
     models: JSON = {}
     settings: JSON = {}
@@ -42,8 +42,8 @@ def origins(plan: Plan, rows: Sequence[Row]) -> JSON:
     for row in rows:
         records = {}
         for place, record in records_of(row).items():
-            document = record.model_dump(mode="json", include={*CIRCUMSTANCES}, exclude_none=True)
-            records[place] = {**_told(record), "circumstances": name(document)}
+            told, hashes, circumstances = _told(record)
+            records[place] = {**told, "hashes": name(hashes), "circumstances": name(circumstances)}
         models[row.cell.id] = {"title": row.cell.title, "key": row.cell.spec.key, "records": records}
         for stage in _stages(plan, row):
             settings[stage.key] = {"own": name(stage.own), **({"parent": stage.parent.key} if stage.parent else {})}
@@ -56,15 +56,17 @@ def _stages(plan: Plan, row: Row) -> Iterator[Stage]:
     yield from (plan.latency(row.cell, record.condition) for record in (row.latency, *row.beside) if record)
 
 
-def _told(record: Record) -> JSON:
+def _told(record: Record) -> tuple[JSON, JSON, JSON]:
+    """What the page tells of a record, its hashes, and the circumstances that it was made in."""
     document = record.model_dump(mode="json", exclude_none=True)
     folder = f"{record.stage}/{record.condition}" if isinstance(record, LatencyRecord) else record.stage
-    return {
+    told = {
         # below the folder that the page lies in
         "file": f"{folder}/{record.cell}.json",
         "key": record.key,
         "finished_at": record.finished_at,
         "seconds": record.seconds,
-        "hashes": {name: value for name, value in document.items() if name.endswith("_sha256")},
         **{name: document[name] for name in TOLD if document.get(name)},
     }
+    hashes = {name: value for name, value in document.items() if name.endswith("_sha256")}
+    return told, hashes, {name: document[name] for name in CIRCUMSTANCES if document.get(name)}

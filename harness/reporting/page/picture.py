@@ -20,8 +20,9 @@ TEACHER = "Teacher"
 SHAPES = {"L1": "circle", "BN": "square", "GN": "triangle-up"}
 OTHER_SHAPES = ("diamond", "cross", "triangle-down", "triangle-right", "triangle-left")
 STAR = "M0,-1L0.25,-0.34L0.95,-0.31L0.4,0.13L0.59,0.81L0,0.42L-0.59,0.81L-0.4,0.13L-0.95,-0.31L-0.25,-0.34Z"
+ANCHORS = ("right", "left", "top", "bottom", "top-right", "bottom-right", "top-left", "bottom-left")
 # Pixels
-HEIGHT, LABEL = 380, 11
+HEIGHT, LABEL = 440, 11
 
 
 def picture(rows: Sequence[Row]) -> JSON | None:
@@ -37,22 +38,23 @@ def picture(rows: Sequence[Row]) -> JSON | None:
     students = [point for point in points if not point["teacher"]]
     shapes = _shapes(sorted({point["pruning"] for point in students}))
     colours = kd_colours({point["kd"] for point in students})
+    layers = [
+        *_guides(points),
+        _line_of_the_front(),
+        _bars("x", "ratio", "accuracy"),
+        _bars("y", "accuracy", "ratio"),
+        _marks(shapes, colours),
+    ]
     return {
         "data": {"name": "points", "values": [*trainings, *points]},
         "width": "container",
         "height": HEIGHT,
         "autosize": {"type": "fit", "contains": "padding"},
         "background": None,
-        "layer": [
-            *_guides(points),
-            _line_of_the_front(),
-            _bars("x", "ratio", "accuracy"),
-            _bars("y", "accuracy", "ratio"),
-            _marks(shapes, colours),
-        ],
+        "layer": layers,
         "config": _config(),
         # not of Vega-Lite: laid over the marks once the chart is compiled
-        "usermeta": {"marks": [_labels()]},
+        "usermeta": {"marks": [_labels([f"{layer['name']}_marks" for layer in layers])]},
     }
 
 
@@ -70,7 +72,7 @@ def _points(models: Sequence[Model], rows: Sequence[Row]) -> list[JSON]:
         bounds = difference.bounds if isinstance(difference, Interval) else None
         point = {
             **_made_by(first),
-            "models": [row.cell.id for row in model],
+            "models": sorted(row.cell.id for row in model),
             "title": name_of(model),
             "label": _label(first, best=number == best),
             "teacher": first.cell.is_teacher,
@@ -131,8 +133,8 @@ def _guides(points: Sequence[JSON]) -> list[JSON]:
     line = {"type": "rule", "color": INK, "opacity": 0.35, "strokeWidth": 1}
     teacher = [point["accuracy"] for point in points if point["teacher"]]
     return [
-        {"mark": line, "data": {"values": [{}]}, "encoding": {"x": {"datum": 1}}},
-        *({"mark": line, "data": {"values": [{}]}, "encoding": {"y": {"datum": at}}} for at in teacher),
+        {"name": f"teacher_{axis}", "mark": line, "data": {"values": [{}]}, "encoding": {axis: {"datum": at}}}
+        for axis, at in [("x", 1.0), *(("y", accuracy) for accuracy in teacher)]
     ]
 
 
@@ -206,8 +208,11 @@ def _marks(shapes: dict[str, str], colours: dict[str, str]) -> JSON:
     }
 
 
-def _labels() -> JSON:
-    """Names beside the marks, where they cover neither marks nor each other; Vega's own, which Vega-Lite lacks."""
+def _labels(others: Sequence[str]) -> JSON:
+    """Names beside the models, where they cover neither other marks nor each other: a feature that Vega-Lite lacks.
+
+    Those of the front come first where there is no room for all.
+    """
     mark = "datum.datum"
     return {
         "type": "text",
@@ -226,9 +231,9 @@ def _labels() -> JSON:
             {
                 "type": "label",
                 "size": {"signal": "[width, height]"},
-                "anchor": ["right", "left", "top", "bottom", "top-right", "bottom-right", "top-left", "bottom-left"],
-                "offset": [4],
-                "avoidMarks": ["models_marks", "front_marks", "bars_x_marks", "bars_y_marks"],
+                "anchor": [*ANCHORS, *ANCHORS],
+                "offset": [*[4] * len(ANCHORS), *[14] * len(ANCHORS)],
+                "avoidMarks": others,
                 "avoidBaseMark": True,
                 "sort": {"field": f"{mark}.front", "order": "descending"},
             }
@@ -239,7 +244,7 @@ def _labels() -> JSON:
 def _config() -> JSON:
     ink = {"labelColor": INK, "titleColor": INK, "titleFontWeight": "normal"}
     return {
-        "font": "inherit",
+        "font": "system-ui, sans-serif",
         "view": {"stroke": None},
         "axis": {**ink, "domainColor": INK, "tickColor": INK, "gridColor": INK, "gridOpacity": 0.12, "labelFontSize": 12},
         "axisX": {"grid": False, "tickCount": 6},

@@ -56,14 +56,17 @@ class Shown:
 
     @property
     def document(self) -> dict[str, Any]:
-        """As JSON, row by row. A cell has its `text` and, in columns of figures, the `value` with `low` and `high`."""
+        """As JSON, row by row. A cell is its text, then in columns of figures its value, and the bounds if there are any.
+
+        The models of a row are in the order of their ids, so that a link finds a mean again whatever its seeds give.
+        """
         return {
             "name": self.name,
             "title": self.title,
             "columns": [self._column(column) for column in self.ordered],
             "rows": [
                 {
-                    "models": [row.cell.id for row in model],
+                    "models": sorted(row.cell.id for row in model),
                     "cells": [self._cell(column, number) for column in self.ordered],
                 }
                 for number, model in enumerate(self.models)
@@ -77,12 +80,12 @@ class Shown:
             return {"name": name, "header": column.header, "facet": column.header not in OF_TEXT}
         return {"name": source.name, "header": column.header, "sources": source.records}
 
-    def _cell(self, column: Column, number: int) -> dict[str, Any]:
+    def _cell(self, column: Column, number: int) -> list[Any]:
         text, source = column.cells[number], self.sources.get(column.header)
         figure = source.figures[number] if source else None
         if isinstance(figure, Interval):
-            return {"text": text, **figure.model_dump(exclude_none=True)}
-        return {"text": text} if figure is None else {"text": text, "value": figure}
+            return [text, figure.value, *(figure.bounds or ())]
+        return [text] if figure is None else [text, figure]
 
 
 def shown_tables(rows: Sequence[Row]) -> list[Shown]:

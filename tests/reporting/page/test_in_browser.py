@@ -122,13 +122,13 @@ def test_every_control_is_reached_by_the_tabulator_in_order(seen: Watched, file:
 
 def test_search_and_choices_filter_and_the_chart_follows(seen: Watched, file: Path) -> None:
     seen.open(file)
-    seen.page.get_by_label("Search").fill("gram")
+    seen.page.locator("#filters").get_by_label("Search").fill("gram")
     assert len(names(seen)) == 3
-    seen.page.get_by_label("Pruning").select_option("BN")
+    seen.page.locator("#filters").get_by_label("Pruning").select_option("BN")
     assert ids(seen) == ["p0.3-bn-gram-s0"]
     expect(seen.page.locator("#count")).to_contain_text("1 of 10 rows")
     expect(seen.page.locator('#chart svg .mark-symbol path[opacity="0.12"]')).to_have_count(9)
-    seen.page.get_by_label("Search").fill("nothing like it")
+    seen.page.locator("#filters").get_by_label("Search").fill("nothing like it")
     expect(seen.page.locator("#models")).to_contain_text("No model matches.")
 
 
@@ -155,7 +155,7 @@ def test_a_failing_row_says_which_check_and_what_to_do_and_markup_in_it_is_text(
 def test_the_address_shows_the_same_again(seen: Watched, file: Path) -> None:
     seen.open(file)
     seen.page.get_by_role("link", name="Experiment 2").click()
-    seen.page.get_by_label("KD").select_option("GRAM+Base")
+    seen.page.locator("#filters").get_by_label("KD").select_option("GRAM+Base")
     seen.page.locator("#models thead th", has_text="Latency ratio").locator(".dt-column-order").click()
     seen.page.locator(NAMES).first.click()
     before, address = ids(seen), seen.page.url
@@ -166,7 +166,7 @@ def test_the_address_shows_the_same_again(seen: Watched, file: Path) -> None:
     assert ids(seen) == before and len(before) == 3
     assert seen.page.locator("#opened").inner_text() == opened
     expect(seen.page.locator("#experiment")).to_contain_text("Experiment 2")
-    expect(seen.page.get_by_label("KD")).to_have_value("GRAM+Base")
+    expect(seen.page.locator("#filters").get_by_label("KD")).to_have_value("GRAM+Base")
 
 
 def test_back_returns_to_the_experiment_before(seen: Watched, file: Path) -> None:

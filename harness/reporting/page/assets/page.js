@@ -101,10 +101,11 @@ function showTable() {
   if (view.row) open(view.row)?.scrollIntoView({ block: "center" });
 }
 
-function drawCell(row, cell, column, at) {
-  const properties = column.sources ? { class: "figure", "data-order": cell.value ?? "" } : { "data-search": cell.text };
+// A cell is its text, its value, and the bounds of that.
+function drawCell(row, [text, value], column, at) {
+  const properties = column.sources ? { class: "figure", "data-order": value ?? "" } : { "data-search": text };
   const mean = row.models.length > 1;
-  const content = at > 0 ? cell.text : make("button", { type: "button", class: "open", "aria-expanded": "false", "data-row": rowName(row) }, cell.text);
+  const content = at > 0 ? text : make("button", { type: "button", class: "open", "aria-expanded": "false", "data-row": rowName(row) }, text);
   return make(at > 0 ? "td" : "th", { ...properties, scope: at === 0 && "row" }, content, mean && at === 0 ? ` (${row.models.length} seeds)` : null);
 }
 
@@ -115,7 +116,7 @@ const visible = () => table.rows({ search: "applied", order: "applied" }).nodes(
 function showFilters(columns, rows) {
   const search = make("input", { type: "search", value: view.search, autocomplete: "off" });
   search.addEventListener("input", () => { note({ search: search.value }); applyFilters(); });
-  const choices = columns.map((column, at) => ({ column, values: [...new Set(rows.map((row) => row.cells[at].text))].sort() }));
+  const choices = columns.map((column, at) => ({ column, values: [...new Set(rows.map((row) => row.cells[at][0]))].sort() }));
   const selects = choices.filter(({ column, values }) => column.facet && values.length > 1).map(({ column, values }) => {
     const select = make("select", {}, ...["", ...values].map((value) => make("option", { value, selected: value === (view.facets[column.name] ?? "") }, value || "all")));
     select.addEventListener("change", () => {
@@ -202,10 +203,11 @@ function checks(id) {
 }
 
 const settingsOf = (key) => report.shared[report.settings[key].own];
+const hashesOf = (record) => report.shared[record.hashes];
 const circumstances = (record) => report.shared[record.circumstances];
 
 function stageName(name, record) {
-  return name in STAGES ? STAGES[name] : `Latency, ${settingsOf(record.key).engine}, ${instructionSet(record)}, ${circumstances(record).threads} thread${circumstances(record).threads === 1 ? "" : "s"}`;
+  return name in STAGES ? STAGES[name] : `Latency, ${settingsOf(record.key).engine}, ${instructionSet(record)} instruction set, ${circumstances(record).threads} thread${circumstances(record).threads === 1 ? "" : "s"}`;
 }
 
 function instructionSet(record) {
@@ -218,7 +220,7 @@ function instructionSet(record) {
 function records(model) {
   const rows = Object.entries(model.records).map(([name, record]) => {
     const where = circumstances(record).environment;
-    const hashes = Object.entries(record.hashes).map(([what, hash]) => make("div", {}, `${what.replace("_sha256", "").replaceAll("_", " ")} `, make("code", { title: hash }, hash.slice(0, 12))));
+    const hashes = Object.entries(hashesOf(record)).map(([what, hash]) => make("div", {}, `${what.replace("_sha256", "").replaceAll("_", " ")} `, make("code", { title: hash }, hash.slice(0, 12))));
     return make("tr", {},
       make("th", { scope: "row" }, stageName(name, record), make("div", {}, make("a", { href: record.file, class: "key" }, record.file))),
       make("td", {}, make("code", {}, record.key)), make("td", {}, ...hashes),
@@ -235,17 +237,19 @@ function records(model) {
 function settings(model) {
   const lineage = [];
   for (let key = model.key; key; key = report.settings[key].parent) lineage.unshift(key);
-  const measured = Object.entries(model.records).filter(([name]) => name !== "train" && name !== "export").map(([, record]) => record.key);
-  return [...lineage, ...measured].map((key) => {
-    const { kind, ...own } = settingsOf(key);
+  const measured = Object.entries(model.records).filter(([name]) => name !== "train" && name !== "export");
+  const named = [...lineage.map((key) => [settingsOf(key).kind, key]), ...measured.map(([name, record]) => [stageName(name, record), record.key])];
+  return named.map(([name, key]) => {
+    const { kind: _, ...own } = settingsOf(key);
     const { parent } = report.settings[key];
-    return unfold(make("summary", {}, `${kind} `, make("code", {}, key)), { ...own, ...(parent && { "made from": parent }) });
+    const title = name[0].toUpperCase() + name.slice(1);
+    return unfold(make("summary", {}, `${title} `, make("code", {}, key)), { ...own, ...(parent && { "made from": parent }) });
   });
 }
 
 function more(name, record) {
-  const { file, hashes, circumstances: _, ...told } = record;
-  return unfold(make("summary", {}, stageName(name, record)), { ...hashes, ...told, ...circumstances(record) });
+  const { hashes: _, circumstances: __, ...told } = record;
+  return unfold(make("summary", {}, stageName(name, record)), { ...told, ...hashesOf(record), ...circumstances(record) });
 }
 
 function unfold(summary, value) {
@@ -312,21 +316,20 @@ function openFromChart(models) {
 
 function asCsv() {
   const { columns, rows } = shownTable();
-  const parts = columns.map((column, at) => (rows.some((row) => "low" in row.cells[at]) ? ["value", "low", "high"] : [column.sources ? "value" : "text"]));
-  const names = columns.flatMap((column, at) => parts[at].map((one) => (one === "low" || one === "high" ? `${column.name}_${one}` : column.name)));
+  const wide = columns.map((_, at) => rows.some((row) => row.cells[at].length > 2));
+  const names = columns.flatMap(({ name }, at) => (wide[at] ? [name, `${name}_low`, `${name}_high`] : [name]));
+  const parts = ([text, value, low, high], at) => (columns[at].sources ? [value, low, high].slice(0, wide[at] ? 3 : 1) : [text]);
   const quoted = (value) => (/[",\r\n]/.test(value) ? `"${value.replaceAll('"', '""')}"` : value);
-  const lines = visible().map((row) => [rowName(row), ...row.cells.flatMap((cell, at) => parts[at].map((one) => String(cell[one] ?? "")))]);
-  return [["id", ...names], ...lines].map((line) => line.map(quoted).join(",")).join("\r\n") + "\r\n";
+  const lines = visible().map((row) => [rowName(row), ...row.cells.flatMap(parts)]);
+  return [["id", ...names], ...lines].map((line) => line.map((value) => quoted(String(value ?? ""))).join(",") + "\r\n").join("");
 }
 
 function asJson() {
   const { columns } = shownTable();
+  const told = ([text, value, low, high], column) => (!column.sources ? text : low === undefined ? (value ?? null) : { value, low, high });
   const rows = visible().map((row) => ({
     models: row.models,
-    ...Object.fromEntries(columns.map((column, at) => {
-      const { text, ...figure } = row.cells[at];
-      return [column.name, column.sources ? ("low" in figure ? figure : (figure.value ?? null)) : text];
-    })),
+    ...Object.fromEntries(row.cells.map((cell, at) => [columns[at].name, told(cell, columns[at])])),
   }));
   return JSON.stringify({ profile: report.profile, experiment: view.experiment, table: view.table, rows }, null, 1) + "\n";
 }
