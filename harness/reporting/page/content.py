@@ -83,16 +83,14 @@ def _by_cell(findings: Sequence[Finding], results: Path) -> dict[str, list[JSON]
     for one in findings:
         # the page must not depend on where the results folder lies
         reason = one.reason.replace(f"{results}/", "")
-        told = {"check": one.check, "severity": one.severity, "stage": one.stage, "reason": reason, "remedy": one.remedy}
-        by_cell.setdefault(one.cell, []).append(told)
+        by_cell.setdefault(one.cell, []).append(
+            {"check": one.check, "severity": one.severity, "stage": one.stage, "reason": reason, "remedy": one.remedy}
+        )
     return by_cell
 
 
 def _machines(plan: Plan, measured: LatencyRecord | None) -> list[list[str]]:
-    """The machine that was measured on against the one that its figures are meant for: a fact, the host's, the target's.
-
-    No lines where nothing has been measured.
-    """
+    """What sets the host apart from the target: a fact, the host's, the target's; no lines before the first figure."""
     return [list(line) for line in _compared(measured, plan.settings.bench.target.cpu)] if measured else []
 
 

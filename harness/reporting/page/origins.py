@@ -1,4 +1,4 @@
-"""Where a row's figures come from: its records, the hashes that join them, and the settings that their keys stand for."""
+"""Where a row's figures come from: records, the hashes that join them, and the settings that their keys stand for."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -29,7 +29,7 @@ def origins(plan: Plan, rows: Sequence[Row]) -> JSON:
 
     `models`: by cell id, its title, key and records. `settings`: by key, those of a stage with the key of its parent;
     the key of every record is among them, and so are all before it, up to the teacher's. What many have in common is
-    there once, in `shared`, and named by its hash: `hashes` and `circumstances` of records, and a stage's `own` settings.
+    there once, in `shared`, and named by a hash: `hashes` and `circumstances` of records, and a stage's `own` settings.
     """
     models: JSON = {}
     settings: JSON = {}

@@ -56,7 +56,7 @@ class Shown:
 
     @property
     def document(self) -> dict[str, Any]:
-        """As JSON, row by row. A cell is its text, then in columns of figures its value, and the bounds if there are any.
+        """As JSON, row by row. A cell is its text and, in columns of figures, its value and the bounds that it has.
 
         The models of a row are in the order of their ids, so that a link finds a mean again whatever its seeds give.
         """
