@@ -67,7 +67,10 @@ def _in_browser(file: Path) -> Figures:
 def rows_traceable_pct(document: dict[str, Any]) -> float:
     """The share of rows in the page's tables of which every figure can be walked back (`breaks`)."""
     rows = [
-        (table, row) for experiment in document["experiments"] for table in experiment["tables"] for row in table["rows"]
+        (table, row)
+        for experiment in document["experiments"]
+        for table in experiment["tables"]
+        for row in table["rows"]
     ]
     return 100 * sum(not any(breaks(document, table, row)) for table, row in rows) / len(rows) if rows else 100.0
 

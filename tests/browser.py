@@ -69,7 +69,9 @@ def watched(browser: Browser, size: tuple[int, int] = DESKTOP, dark: bool = Fals
     seen = Watched(context.new_page())
     seen.page.on("console", lambda one: seen.errors.append(one.text) if one.type in ("error", "warning") else None)
     seen.page.on("pageerror", lambda error: seen.errors.append(_said(error)))
-    seen.page.on("request", lambda one: None if one.url.startswith(("file:", "data:")) else seen.requests.append(one.url))
+    seen.page.on(
+        "request", lambda one: None if one.url.startswith(("file:", "data:")) else seen.requests.append(one.url)
+    )
     try:
         yield seen
     finally:

@@ -246,7 +246,14 @@ def _config() -> JSON:
     return {
         "font": "system-ui, sans-serif",
         "view": {"stroke": None},
-        "axis": {**ink, "domainColor": INK, "tickColor": INK, "gridColor": INK, "gridOpacity": 0.12, "labelFontSize": 12},
+        "axis": {
+            **ink,
+            "domainColor": INK,
+            "tickColor": INK,
+            "gridColor": INK,
+            "gridOpacity": 0.12,
+            "labelFontSize": 12,
+        },
         "axisX": {"grid": False, "tickCount": 6},
         "legend": {
             **ink,

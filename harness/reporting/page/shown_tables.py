@@ -20,7 +20,16 @@ from harness.store.records import Interval, LatencyRecord
 Figure = Interval | float | None
 MODEL, PARETO, BEST = "Model Name", "Pareto", "★"
 # What the page has first, in this order: a narrow screen shows no more.
-FIRST = (MODEL, PARETO, "Accuracy (%)", "Mean accuracy (%)", "Δ accuracy (points)", "Latency ratio", "Latency (ms)", "Rank")
+FIRST = (
+    MODEL,
+    PARETO,
+    "Accuracy (%)",
+    "Mean accuracy (%)",
+    "Δ accuracy (points)",
+    "Latency ratio",
+    "Latency (ms)",
+    "Rank",
+)
 # Columns of text by which rows are chosen, and those of figures, in tables of each kind, that come from no record.
 OF_TEXT = (MODEL, "Note", "Seeds")
 PUBLISHED = "published"

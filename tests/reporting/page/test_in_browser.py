@@ -112,9 +112,7 @@ def test_every_control_is_reached_by_the_tabulator_in_order(seen: Watched, file:
     reached = []
     for _ in range(45):
         seen.page.keyboard.press("Tab")
-        reached.append(
-            seen.page.evaluate("document.activeElement.dataset.row || document.activeElement.textContent")
-        )
+        reached.append(seen.page.evaluate("document.activeElement.dataset.row || document.activeElement.textContent"))
     wanted = ["Download CSV", "Download JSON", "teacher-s0", "p0.3-bn-gram-s0"]
     assert [one for one in reached if one in wanted] == sorted(set(wanted), key=reached.index)
     assert set(wanted) <= set(reached)
@@ -136,7 +134,14 @@ def test_a_row_opens_to_where_it_comes_from(seen: Watched, file: Path) -> None:
     seen.open(file)
     seen.page.locator(NAMES, has_text="P(0.3_BN)_KD(3)").click()
     opened = seen.page.locator("#opened")
-    for text in ("checks passed", "train/p0.3-bn-gram-s0.json", "Some CPU", "the i9-9900K's (faulting)", "weights", "v2-"):
+    for text in (
+        "checks passed",
+        "train/p0.3-bn-gram-s0.json",
+        "Some CPU",
+        "the i9-9900K's (faulting)",
+        "weights",
+        "v2-",
+    ):
         expect(opened).to_contain_text(text)
     opened.locator("summary", has_text="student").click()
     expect(opened).to_contain_text("recipe.epochs")
@@ -179,7 +184,9 @@ def test_back_returns_to_the_experiment_before(seen: Watched, file: Path) -> Non
     expect(seen.page.locator("#experiment")).to_contain_text("Experiment 1")
 
 
-@pytest.mark.parametrize("fragment", ["#experiment=no&table=no&sort=no+asc&row=no", "#%", "#sort=accuracy_pct+sideways"])
+@pytest.mark.parametrize(
+    "fragment", ["#experiment=no&table=no&sort=no+asc&row=no", "#%", "#sort=accuracy_pct+sideways"]
+)
 def test_an_address_of_something_else_shows_the_page(seen: Watched, file: Path, fragment: str) -> None:
     seen.open(file, fragment)
     assert len(names(seen)) == 10

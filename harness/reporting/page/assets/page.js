@@ -23,7 +23,7 @@ const list = (items) => make("ul", {}, ...items.map((item) => make("li", {}, ite
 
 // A plain table: the first cell of every line names it.
 function plainTable(head, lines) {
-  const titles = head.map((text) => make(text ? "th" : "td", { scope: text && "col" }, text));
+  const titles = head.map((text) => make(text ? "th" : "td", { scope: text ? "col" : false }, text));
   const rows = lines.map(([name, ...cells]) =>
     make("tr", {}, make("th", { scope: "row" }, name), ...cells.map((cell) => make("td", {}, cell))),
   );
@@ -129,8 +129,9 @@ function showTable() {
     language: { zeroRecords: "No model matches." },
   });
   table.on("order", () => {
-    const [[at, direction]] = table.order();
-    note({ sort: { column: columns[at].name, direction } });
+    // a table that is not sorted yet says so as well
+    const [[at, direction] = []] = table.order();
+    note({ sort: at !== undefined && { column: columns[at].name, direction } });
   });
   table.on("draw", showCount);
   applyFilters();
