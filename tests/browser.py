@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Browser, Error, Page, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, Request, sync_playwright
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 # As root, which containers are, Chromium starts without its sandbox alone; and it must not look for updates.
@@ -67,19 +67,23 @@ def watched(browser: Browser, size: tuple[int, int] = DESKTOP, dark: bool = Fals
     )
     context.set_default_timeout(PATIENCE)
     seen = Watched(context.new_page())
-    seen.page.on("console", lambda one: seen.errors.append(one.text) if one.type in ("error", "warning") else None)
-    seen.page.on("pageerror", lambda error: seen.errors.append(_said(error)))
-    seen.page.on(
-        "request", lambda one: None if one.url.startswith(("file:", "data:")) else seen.requests.append(one.url)
-    )
+
+    def hear(message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning"):
+            seen.errors.append(message.text)
+
+    def note(request: Request) -> None:
+        # to come here is one as well, and an address may hold the data itself
+        if not (request.is_navigation_request() or request.url.startswith("data:")):
+            seen.requests.append(request.url)
+
+    seen.page.on("console", hear)
+    seen.page.on("pageerror", lambda error: seen.errors.append(error.stack or error.message))
+    seen.page.on("request", note)
     try:
         yield seen
     finally:
         context.close()
-
-
-def _said(error: Error) -> str:
-    return error.stack or error.message
 
 
 def violations(page: Page) -> list[dict[str, Any]]:

@@ -20,8 +20,14 @@ SHORT = 12
 def records_of(row: Row) -> dict[str, Record]:
     """The standing records behind a row: train, export, latency (the headline), accuracy, and those under the other
     conditions, by the condition's name."""
-    found = {"train": row.train, "export": row.export, "latency": row.latency, "accuracy": row.accuracy}
-    return {name: one for name, one in found.items() if one} | {one.condition: one for one in row.beside}
+    found: dict[str, Record | None] = {
+        "train": row.train,
+        "export": row.export,
+        "latency": row.latency,
+        "accuracy": row.accuracy,
+        **{record.condition: record for record in row.beside},
+    }
+    return {name: record for name, record in found.items() if record}
 
 
 def origins(plan: Plan, rows: Sequence[Row]) -> JSON:

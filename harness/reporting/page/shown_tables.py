@@ -20,18 +20,12 @@ from harness.store.records import Interval, LatencyRecord
 Figure = Interval | float | None
 MODEL, PARETO, BEST = "Model Name", "Pareto", "★"
 # What the page has first, in this order: a narrow screen shows no more.
-FIRST = (
-    MODEL,
-    PARETO,
-    "Accuracy (%)",
-    "Mean accuracy (%)",
-    "Δ accuracy (points)",
-    "Latency ratio",
-    "Latency (ms)",
-    "Rank",
-)
-# Columns of text by which rows are chosen, and those of figures, in tables of each kind, that come from no record.
-OF_TEXT = (MODEL, "Note", "Seeds")
+ACCURACY, MEAN, DIFFERENCE = "Accuracy (%)", "Mean accuracy (%)", "Δ accuracy (points)"
+LATENCY, RATIO, RANK = "Latency (ms)", "Latency ratio", "Rank"
+FIRST = (MODEL, PARETO, ACCURACY, MEAN, DIFFERENCE, RATIO, LATENCY, RANK)
+# Columns of text by which nobody chooses rows.
+NO_FACETS = (MODEL, "Note", "Seeds")
+# What stands for records where a figure comes from none of ours.
 PUBLISHED = "published"
 
 
@@ -86,7 +80,7 @@ class Shown:
         source = self.sources.get(column.header)
         if source is None:
             name = re.sub(r"\W+", "_", column.header.lower()).strip("_")
-            return {"name": name, "header": column.header, "facet": column.header not in OF_TEXT}
+            return {"name": name, "header": column.header, "facet": column.header not in NO_FACETS}
         return {"name": source.name, "header": column.header, "sources": source.records}
 
     def _cell(self, column: Column, number: int) -> list[Any]:
@@ -131,10 +125,10 @@ def _models(rows: Sequence[Row]) -> Shown:
     columns = [column for column in tables.columns(rows) if not column.study]
     teacher_macs = next((row.macs for row in rows if row.cell.is_teacher), None)
     sources = {
-        "Latency (ms)": Source("latency_ms", [_headline(row) for row in rows], ("latency",)),
-        "Accuracy (%)": Source("accuracy_pct", [row.accuracy_pct for row in rows], ("accuracy",)),
+        LATENCY: Source("latency_ms", [_headline(row) for row in rows], ("latency",)),
+        ACCURACY: Source("accuracy_pct", [row.accuracy_pct for row in rows], ("accuracy",)),
         "Parameters (M)": Source("parameters", [row.params for row in rows], ("export",)),
-        "Latency ratio": Source("latency_ratio", [row.ratio for row in rows], ("latency", "teacher.latency")),
+        RATIO: Source("latency_ratio", [row.ratio for row in rows], ("latency", "teacher.latency")),
         "MACs ratio": Source(
             "macs_ratio",
             [row.macs / teacher_macs if row.macs and teacher_macs else None for row in rows],
@@ -159,12 +153,12 @@ def _means(rows: Sequence[Row]) -> Shown:
     columns = [
         Column(MODEL, [name_of(model) for model in models], figures=False),
         *tables.seed_means(rows),
-        Column("Latency ratio", [f"{place.ratio:.2f}" if place else ABSENT for place in places]),
+        Column(RATIO, [f"{place.ratio:.2f}" if place else ABSENT for place in places]),
     ]
     sources = {
-        "Mean accuracy (%)": Source("accuracy_pct", [fmean(one) if one else None for one in found], ("accuracy",)),
+        MEAN: Source("accuracy_pct", [fmean(one) if one else None for one in found], ("accuracy",)),
         "SD over seeds": Source("accuracy_sd", [stdev(one) if len(one) > 1 else None for one in found], ("accuracy",)),
-        "Latency ratio": Source(
+        RATIO: Source(
             "latency_ratio", [place.ratio if place else None for place in places], ("latency", "teacher.latency")
         ),
         "Study: mean accuracy (%)": Source(
@@ -224,14 +218,14 @@ def name_of(model: Model) -> str:
 
 def _compared(models: Sequence[Model], rows: Sequence[Row], columns: Sequence[Column]) -> dict[str, Source]:
     """What stands behind the columns that compare accuracies."""
-    ranks = next((column.cells for column in columns if column.header == "Rank"), [])
+    ranks = next((column.cells for column in columns if column.header == RANK), [])
     return {
-        "Δ accuracy (points)": Source(
+        DIFFERENCE: Source(
             "accuracy_difference_points",
             [to_teacher(model, rows) for model in models],
             ("accuracy", "teacher.accuracy"),
         ),
-        "Rank": Source("rank", [None if rank == ABSENT else int(rank) for rank in ranks], ("accuracy",)),
+        RANK: Source("rank", [None if rank == ABSENT else int(rank) for rank in ranks], ("accuracy",)),
     }
 
 
