@@ -35,7 +35,7 @@ MAKEFLAGS += --no-builtin-rules
 .PHONY: help quickstart setup plan status data train-matrix bench results check verify report report-check merge pack unpack images test lint benchmarks lock clean distclean
 
 help:  ## this list
-	@echo 'make TARGET [PROFILE=quick|lite|full|reference] [EXPERIMENT=name] [DATA_DIR=folder]'
+	@echo 'make TARGET [PROFILE=quick|lite|overnight|full|reference] [EXPERIMENT=name] [DATA_DIR=folder]'
 	@echo
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' Makefile
 	@echo
@@ -85,10 +85,10 @@ check: $(HAVE_MAIN)  ## named checks of records and ONNX files; fails on errors
 verify: $(HAVE_MAIN)  ## the same and more: every number walked back to files, raw samples, keys
 	@$(HARNESS) verify $(OPTIONS)
 
-report: $(HAVE_MAIN)  ## tables and figures from the records
+report: $(HAVE_MAIN)  ## tables and figures from the records, also in README.md and docs/
 	@$(HARNESS) report $(OPTIONS)
 
-report-check: $(HAVE_MAIN)  ## fail where tables in the README are stale
+report-check: $(HAVE_MAIN)  ## fail where tables in README.md and docs/ are stale
 	@$(HARNESS) report-check
 
 # Between machines: records by merge, weights by pack and unpack. More options: bin/harness pack --help

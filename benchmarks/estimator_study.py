@@ -19,7 +19,7 @@ from harness.bench.job import Job
 from harness.files import atomic_path, write_text
 from harness.intervals import undisturbed
 from harness.reporting.chart_style import FAINT, INK, STYLE
-from harness.reporting.readme import Marker, fill, read_document
+from harness.reporting.markers import Marker, fill, read_document
 
 Floats = npt.NDArray[np.float64]
 TARGET, FIGURE = Path("results/benchmarks/estimators.json"), Path("docs/estimators.png")

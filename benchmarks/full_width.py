@@ -47,13 +47,8 @@ def _on_record() -> Figures:
     chain = Chain(plan, scope.paths.results)
     trained = {cell.id: record for cell in plan.cells if (record := chain.train(cell).standing)}
     teacher = trained.get(plan.teacher.id)
-    ratios = [
-        record.ratio_to_teacher
-        for cell in plan.cells
-        for condition in plan.settings.bench.conditions[:1]
-        if (record := chain.latency(cell, condition).standing) and record.ratio_to_teacher
-    ]
-    halves = [50 * (one.bounds[1] - one.bounds[0]) / one.value for one in ratios if one.bounds]
+    measured = [one.ratio_to_teacher for cell in plan.cells if (one := chain.latency(cell).standing)]
+    halves = [50 * (one.bounds[1] - one.bounds[0]) / one.value for one in measured if one and one.bounds]
     return {
         "profile": PROFILE,
         "device": str(teacher.environment["device"]) if teacher else None,

@@ -27,7 +27,7 @@ from harness import intervals
 from harness.bench.blocks import Settling, Subject
 from harness.files import write_text
 from harness.plan.loading import load_settings
-from harness.reporting.readme import fill, read_document
+from harness.reporting.markers import fill, read_document
 from harness.store.records import Interval
 
 Floats = npt.NDArray[Any]

@@ -23,7 +23,7 @@ from benchmarks.workload import native_device, nine_students, recipe, resnet50, 
 from harness.architectures._batchnorm import BatchNorm2d
 from harness.compression.distillation import Phase, cross_entropy
 from harness.files import write_text
-from harness.reporting.readme import fill, read_document
+from harness.reporting.markers import fill, read_document
 from harness.store.revision import revision
 from harness.training.batches import Stream
 from harness.training.device import Device

@@ -13,7 +13,7 @@ from harness.plan.loading import load_settings
 from harness.plan.planning import Plan, make_plan
 from harness.store.chain import Chain, as_measured
 from harness.store.records import AccuracyRecord, ExportRecord, LatencyRecord, TrainRecord, load, record_path
-from tests.command import harness, real_data, table, tiny_matrix
+from tests.command import TINY, harness, real_data, table, tiny_matrix
 from tests.documents import ROOT
 
 TITLES = ["ResNet50", "P(0.3_BN)_KD(0)_SEED(0)", "P(0.3_BN)_KD(3)_SEED(0)"]
@@ -120,7 +120,7 @@ def test_the_bench_finds_the_accuracy_that_torch_found(done: Done) -> None:
     for cell in plan_of(done).cells:
         train = load(record_path(done.folder / "results", "quick", "train", cell.id), TrainRecord)
         accuracy = load(record_path(done.folder / "results", "quick", "accuracy", cell.id), AccuracyRecord)
-        assert accuracy.images == 10_000
+        assert accuracy.images == (10_000 if real_data() else TINY["dataset.stand_in.test_images"])
         assert accuracy.accuracy_pct == pytest.approx(train.accuracy_pct, abs=0.1)
 
 

@@ -12,7 +12,6 @@ from harness.cli import VERBS
 from tests.documents import ROOT
 
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
-README = (ROOT / "README.md").read_text(encoding="utf-8")
 UV = ROOT / ".venvs/uv/bin/uv"
 MAIN = Path(".venvs/main/.made")
 NO_UV = "no .venvs/uv: `make setup` makes it"
@@ -39,11 +38,6 @@ def phony() -> set[str]:
 def test_help_lists_every_target() -> None:
     listed = set(re.findall(r"^  ([a-z-]+) ", make("help").stdout, re.MULTILINE))
     assert listed == phony()
-
-
-def test_the_readme_names_targets_that_exist() -> None:
-    named = set(re.findall(r"`make ([a-z-]+)", README))
-    assert named <= phony() and {"quickstart", "test", "train-matrix", "bench", "report"} <= named
 
 
 def test_every_verb_that_make_calls_exists() -> None:

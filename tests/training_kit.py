@@ -126,6 +126,7 @@ def tiny_document() -> dict[str, Any]:
     document = deepcopy(DOCUMENT)
     for place, value in {
         "dataset.stand_in.test_images": 300,
+        "profile.quick.data.dataset": "cifar100",
         "profile.quick.model.width": WIDTH,
         "profile.quick.data.train_images": 200,
         "profile.quick.data.image_size": 16,

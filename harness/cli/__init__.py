@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Sequence
+from typing import Annotated
 
 import typer
 
@@ -14,18 +15,40 @@ from harness.files import worded
 EXTRA = ("docker", "matplotlib", "PIL", "psutil", "safetensors", "scipy", "torch", "torch_pruning", "torchvision")
 
 
-def application(about: str) -> typer.Typer:
+def application(about: str, completion: bool = False) -> typer.Typer:
     """A command line without verbs yet; errors are left to `run`."""
-    return typer.Typer(
+    app = typer.Typer(
         no_args_is_help=True,
-        add_completion=False,
+        add_completion=completion,
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
+        context_settings={"help_option_names": ["-h", "--help"]},
         help=about,
     )
 
+    @app.callback()
+    def options(
+        version: Annotated[
+            bool, typer.Option("--version", help="Print version and revision.", is_eager=True, callback=_print_version)
+        ] = False,
+    ) -> None:
+        """What stands before a verb."""
 
-app = application("Compressed networks from matrix.toml: train, export, measure, report.")
+    return app
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        from harness import __version__
+        from harness.store.revision import revision
+
+        print(f"{PROGRAM} {__version__} ({revision()})")
+        raise typer.Exit
+
+
+# What shells complete, too, however it was started: bin/harness, `python -m harness`, or the command of a wheel.
+PROGRAM = "harness"
+app = application("Compressed networks from matrix.toml: train, export, measure, report.", completion=True)
 
 
 def main() -> None:
@@ -38,7 +61,7 @@ def run(app: typer.Typer) -> None:
     # Whoever reads a log file wants the lines as they come.
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     try:
-        app()
+        app(prog_name=PROGRAM)
     except ModuleNotFoundError as error:
         if error.name not in EXTRA:
             raise

@@ -10,24 +10,23 @@ import typer
 from harness.cli.options import (
     ARTIFACTS,
     MATRIX,
-    README,
     RESULTS,
     Artifacts,
     Budget,
     Code,
+    Documents,
     Experiment,
     Json,
     Matrix,
     Memory,
     Profile,
-    Readme,
-    ReadmeToFill,
     Redo,
     Results,
     Runner,
-    readme_to_fill,
+    documents_of,
 )
 from harness.cli.stopping import STOPPED, until_interrupted
+from harness.errors import HarnessError
 
 if TYPE_CHECKING:
     from harness.commands.scope import Scope
@@ -255,7 +254,7 @@ def verify(
     matrix: Matrix = MATRIX,
     results: Results = RESULTS,
     artifacts: Artifacts = ARTIFACTS,
-    readme: Readme = README,
+    document: Documents = None,
     as_json: Json = False,
 ) -> None:
     """Walk every number back: tables, records, raw samples, ONNX files, weights, keys; a line and exit 1 per break."""
@@ -263,7 +262,9 @@ def verify(
     from harness.commands import verification
     from harness.commands.scope import Scope
 
-    found = verification.verify(Scope.of(matrix, profile, results, artifacts, experiment), readme)
+    found = verification.verify(
+        Scope.of(matrix, profile, results, artifacts, experiment), documents_of(document, results)
+    )
     if as_json:
         print(json.dumps({"profile": profile, "walked": found.walked, "breaks": found.breaks}, indent=1))
     else:
@@ -292,9 +293,9 @@ def report(
     matrix: Matrix = MATRIX,
     results: Results = RESULTS,
     artifacts: Artifacts = ARTIFACTS,
-    readme: ReadmeToFill = None,
+    document: Documents = None,
 ) -> None:
-    """Check the records, write the tables and figures, and fill in the README's tables of this profile."""
+    """Check the records, write the tables and figures, and fill in the documents' tables of this profile."""
     from harness.checks import findings
     from harness.checks.catalogue import check_results
     from harness.commands.scope import Scope
@@ -304,22 +305,25 @@ def report(
     planned = Scope.of(matrix, profile, results, artifacts, experiment).plan()
     # A failing row is shown as failed; what else is wrong, and what to do about it, is said here.
     print(findings.as_text(planned, check_results(planned, results, artifacts)) + "\n", file=sys.stderr)
-    made = write_report(planned, results, readme_to_fill(readme, results), profile_names(matrix))
+    made = write_report(planned, results, documents_of(document, results), profile_names(matrix))
     print(made.text + "\n")
     for said, paths in {"Written": made.written, "Unchanged": made.unchanged}.items():
         if paths:
             print(f"{said}: {', '.join(map(str, paths))}")
 
 
-def report_check(matrix: Matrix = MATRIX, results: Results = RESULTS, readme: Readme = README) -> None:
-    """Fail where a table in the README is not what the records say."""
+def report_check(matrix: Matrix = MATRIX, results: Results = RESULTS, document: Documents = None) -> None:
+    """Fail where a table in README.md or docs/ is not what the records say."""
     from harness.commands.scope import Scope
     from harness.reporting.report import check_report
 
     scope = Scope.of(matrix, "", results, ARTIFACTS)
-    stale = check_report(readme, results, lambda profile: scope.of_profile(profile).whole_plan())
+    documents = documents_of(document, results)
+    if not documents:
+        raise HarnessError("no README.md belongs to these results; run from the project's folder, or name a --document")
+    stale = check_report(documents, results, lambda profile: scope.of_profile(profile).whole_plan())
     for line in stale:
         print(line, file=sys.stderr)
     if stale:
         raise typer.Exit(1)
-    print(f"{readme}: every table follows from the records.")
+    print(f"Every table follows from the records; documents: {len(documents)}.")

@@ -10,10 +10,13 @@ Profile = Annotated[str, typer.Option(help="quick, lite, overnight, full, long o
 Experiment = Annotated[list[str] | None, typer.Option(help="Only this experiment; may be repeated.")]
 Results = Annotated[Path, typer.Option(help="Where records and tables are written.")]
 Artifacts = Annotated[Path, typer.Option(help="Where weights, ONNX files and checkpoints are written.")]
-Readme = Annotated[Path, typer.Option(help="The file whose marked tables are filled in.")]
-ReadmeToFill = Annotated[
-    Path | None,
-    typer.Option(help="The file whose marked tables are filled in. [default: README.md if RESULTS is this checkout's]"),
+Documents = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--document",
+        help="A file with marked tables; may be repeated. [default: README.md and docs/*.md, if RESULTS is this "
+        "checkout's]",
+    ),
 ]
 Budget = Annotated[str, typer.Option(help="Stop cleanly before this much time is up: 90s, 9m, 1h30m.")]
 Runner = Annotated[str, typer.Option(envvar="RUNNER", help="auto, docker, local: in the image, on this machine.")]
@@ -28,13 +31,14 @@ Code = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 
-MATRIX, RESULTS, ARTIFACTS, README = Path("matrix.toml"), Path("results"), Path("artifacts"), Path("README.md")
+MATRIX, RESULTS, ARTIFACTS = Path("matrix.toml"), Path("results"), Path("artifacts")
 
 
-def readme_to_fill(given: Path | None, results: Path) -> Path | None:
-    """The file named, or else this checkout's README where these are this checkout's results.
+def documents_of(given: list[Path] | None, results: Path) -> list[Path]:
+    """The files named, or else this checkout's documents where these are this checkout's results.
 
-    Figures made elsewhere reach it only where it is named.
+    Figures made elsewhere reach a document only where it is named.
     """
-    own = results.resolve() == RESULTS.resolve() and README.is_file()
-    return given or (README if own else None)
+    from harness.reporting.documents import own_documents
+
+    return given or (own_documents(Path()) if results.resolve() == RESULTS.resolve() else [])

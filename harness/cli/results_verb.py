@@ -11,10 +11,10 @@ from harness.cli.options import (
     RESULTS,
     Artifacts,
     Budget,
+    Documents,
     Experiment,
     Matrix,
     Profile,
-    ReadmeToFill,
     Results,
 )
 from harness.cli.stopping import STOPPED
@@ -26,7 +26,7 @@ def results(
     matrix: Matrix = MATRIX,
     results: Results = RESULTS,
     artifacts: Artifacts = ARTIFACTS,
-    readme: ReadmeToFill = None,
+    document: Documents = None,
     budget: Budget = "",
     bench: Annotated[bool, typer.Option("--bench/--no-bench", help="Measure here what is trained.")] = True,
 ) -> None:
@@ -54,7 +54,7 @@ def results(
         whole_s=budgets.seconds(budget) if budget else float("inf"),
         budget=budget,
         common=[*where, *which],
-        readme=readme,
+        documents=document or [],
         bench=bench,
     ).run()
     for step in steps:

@@ -64,7 +64,7 @@ class Unattended:
     whole_s: float
     budget: str
     common: list[str]
-    readme: Path | None = None
+    documents: Sequence[Path] = ()
     bench: bool = True
     say: Callable[[str], None] = print
     steps: list[Step] = field(default_factory=list)
@@ -143,7 +143,7 @@ class Unattended:
 
     def _report(self) -> None:
         if not self.runner.stopping:
-            named = ["--readme", str(self.readme)] if self.readme else []
+            named = [word for path in self.documents for word in ("--document", str(path))]
             self._stage("report", ["report", *self.common, *named], max(self.left_s, REPORT_S))
 
     # --- common to all ----------------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """`harness verify`: walk every number back, from tables to records, raw samples, model files, weights and keys."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,8 +19,8 @@ class Verification:
     breaks: list[str]
 
 
-def verify(scope: Scope, readme: Path) -> Verification:
-    """Run all checks, the strict ones included, and compare tables, figures and README with the records."""
+def verify(scope: Scope, documents: Sequence[Path]) -> Verification:
+    """Run all checks, the strict ones included, and compare tables, figures and documents with the records."""
     plan, paths = scope.plan(), scope.paths
     # torch is loaded where there is a file to count
     from harness.model_files.recount import of_onnx, of_weights
@@ -27,8 +28,7 @@ def verify(scope: Scope, readme: Path) -> Verification:
     evidence = read_evidence(plan, paths.results, paths.artifacts, Recount(of_weights, of_onnx))
     breaks = [f"{one.cell} {one.stage}: {one.reason} ({one.check})" for one in errors(run_checks(evidence, STRICT))]
     breaks += check_files(plan, paths.results)
-    if readme.is_file():
-        of_profile = f"of profile {plan.profile} "
-        stale = check_report(readme, paths.results, lambda name: scope.of_profile(name).whole_plan())
-        breaks += [line for line in stale if of_profile in line]
+    of_profile = f"of profile {plan.profile} "
+    stale = check_report(documents, paths.results, lambda name: scope.of_profile(name).whole_plan())
+    breaks += [line for line in stale if of_profile in line]
     return Verification(walked(evidence), breaks)

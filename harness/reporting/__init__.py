@@ -1,1 +1,1 @@
-"""Records -> tables, charts and README. The plan says which rows there are, the records what stands in them."""
+"""Records -> tables, charts and documents. The plan says which rows there are, the records what stands in them."""

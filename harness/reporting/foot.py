@@ -70,18 +70,31 @@ def measured_lines(plan: Plan, rows: Sequence[Row]) -> list[str]:
         )
     benched = [row.latency for row in rows if row.latency]
     if benched:
-        machines = "; ".join(sorted({bench_machine(record.environment) for record in benched}))
-        runtimes = ", ".join(sorted({record.runtime for record in benched}))
-        threads = ", ".join(
-            sorted({f"{record.threads} thread{'' if record.threads == 1 else 's'}" for record in benched})
-        )
-        lines.append(
-            f"Measured on {machines}, {runtimes}, {threads}, batch 1, {_dates(benched)}, harness "
-            f"{_revisions(benched)}. {_compared(benched, plan.settings.bench.target.cpu)}"
-        )
+        lines.append(f"{_measured_on(benched)} {_compared(benched, plan.settings.bench.target.cpu)}")
         counts = [len(record.processes) for record in benched]
         lines.append(f"Processes per model: {_range(counts)}.{_control(rows)}")
     return lines
+
+
+def _measured_on(benched: Sequence[LatencyRecord]) -> str:
+    machines = "; ".join(sorted({bench_machine(record.environment) for record in benched}))
+    runtimes = ", ".join(sorted({record.runtime for record in benched}))
+    threads = ", ".join(sorted({f"{record.threads} thread{'' if record.threads == 1 else 's'}" for record in benched}))
+    return f"Measured on {machines}, {runtimes}, {threads}, batch 1, {_dates(benched)}, harness {_revisions(benched)}."
+
+
+def in_short(plan: Plan, rows: Sequence[Row]) -> str:
+    """What stands below a short table: what was measured on what, and that there is more to know."""
+    benched = [row.latency for row in rows if row.latency]
+    count = len(warnings(rows))
+    facts = [
+        network_line(plan),
+        stands_for(plan, rows),
+        _measured_on(benched) if benched else "Nothing has been measured yet.",
+        "In parentheses: latency divided by the teacher's, with its 95 % interval; ≈ where no difference was shown.",
+        f"The table has {count} warning{'' if count == 1 else 's'}." if count else "",
+    ]
+    return " ".join(fact for fact in facts if fact)
 
 
 def stands_for(plan: Plan, rows: Sequence[Row]) -> str:

@@ -1,4 +1,4 @@
-"""The figures of the harness itself (results/benchmarks/*.json, by `make benchmarks`) as a table for the README.
+"""The figures of the harness itself (results/benchmarks/*.json, by `make benchmarks`) as tables for its documents.
 
 A marker names the subject in the experiment's place: <!-- table: benchmarks measurement -->
 """
@@ -13,9 +13,11 @@ from harness.reporting.escaping import escaped
 from harness.reporting.tables import ABSENT, Column, markdown
 
 # What a marker has in the profile's place.
-MARKER_PROFILE = "benchmarks"
+BENCHMARKS = "benchmarks"
 ABOUT = ("measured_at", "harness_revision", "cores")
 DISTURBED = "_disturbed"
+# A longer text stands below the table.
+LONGEST = 40
 # What is wanted of a figure; the others are there for comparison.
 WANTED = {
     "quickstart_cold_s": "≤ 300",
@@ -33,6 +35,10 @@ WANTED = {
     "step_speedup_vs_usual_cifar_loop": "≥ 2 (GPU: ≥ 2.5)",
     "nine_students_together_vs_alone": "≤ 0.8",
     "resume_overhead_pct": "≤ 2",
+    "onnx_kinds_measured": "≥ 15",
+    "ratio_halfwidth_pct": "≤ 0.5",
+    "cold_start_s": "≤ 3",
+    "false_alarms_pct": "≤ 5",
     "targets_proven": "≥ 4",
     "isa_overhead_pct": "−0.3 to 0.3",
     "patched_equals_faulting_pct": "−1 to 1",
@@ -64,13 +70,16 @@ def figures_table(results: Path, subject: str) -> str:
 
     A figure under a disturbance (`..._disturbed`) stands in a column of its own beside the one without. The ends that a
     figure lies between (`..._low` and `..._high` of an interval, or `..._least` and `..._most` of the rounds) stand in
-    brackets behind it. HarnessError where the file is missing or is not a flat JSON object.
+    brackets behind it. Where there is no file yet, a line says so. HarnessError where it is not a flat JSON object.
     """
-    path = results / MARKER_PROFILE / f"{subject}.json"
+    path = results / BENCHMARKS / f"{subject}.json"
+    if not path.is_file():
+        return f"Not measured yet; `make benchmarks SUBJECT={subject}` does it."
     figures = _read(path)
     about = {name: figures.pop(name) for name in ABOUT if name in figures}
     ends = {end for name in figures for pair in _ends(name) for end in pair if set(pair) <= set(figures)}
-    names = [name for name in figures if not name.endswith(DISTURBED) and name not in ends]
+    long = {name: value for name, value in figures.items() if isinstance(value, str) and len(value) > LONGEST}
+    names = [name for name in figures if not name.endswith(DISTURBED) and name not in ends and name not in long]
     disturbed = [f"{name}{DISTURBED}" for name in names]
     table = [
         Column("Figure", [f"`{name}`" for name in names], figures=False, markup=True),
@@ -85,9 +94,10 @@ def figures_table(results: Path, subject: str) -> str:
     told = f"{about.get('cores', '?')} cores, {str(about.get('measured_at', '?'))[:10]}"
     revision = str(about.get("harness_revision", "unknown"))[:10]
     # named by its folder alone: the text must not depend on where the results lie
-    place = f"{results.resolve().name}/{MARKER_PROFILE}/{subject}.json"
-    said = f"Measured on {escaped(told)}, harness {escaped(revision)}: `{place}`."
-    return f"{markdown(table)}\n\n{said}"
+    place = f"{results.resolve().name}/{BENCHMARKS}/{subject}.json"
+    said = [f"`{name}`: {escaped(value)}." for name, value in long.items()]
+    said.append(f"Measured on {escaped(told)}, harness {escaped(revision)}: `{place}`.")
+    return "\n\n".join([markdown(table), *said])
 
 
 def _ends(name: str) -> list[tuple[str, str]]:
@@ -109,8 +119,6 @@ def _with_ends(figures: dict[str, Any], name: str) -> str:
 def _read(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise HarnessError(f"{path}: not found; run: make benchmarks SUBJECT={path.stem}") from None
     except (OSError, ValueError) as error:
         raise HarnessError(f"{path}: not readable ({error}); run: make benchmarks SUBJECT={path.stem}") from error
     if not isinstance(found, dict) or any(isinstance(value, dict | list) for value in found.values()):

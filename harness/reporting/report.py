@@ -1,8 +1,8 @@
-"""What `harness report` and `harness report-check` do: tables and figures under results/, tables in the README."""
+"""What `harness report` and `harness report-check` do: tables and figures under results/, tables in documents."""
 
 import os
 import textwrap
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -12,15 +12,14 @@ from harness.errors import HarnessError
 from harness.files import atomic_path, write_text
 from harness.plan.planning import Plan, Table
 from harness.reporting import charts
+from harness.reporting.documents import WITHOUT_PLAN, filled
 from harness.reporting.escaping import escaped, one_line
-from harness.reporting.foot import foot, measured_lines, network_line, recipe_line, stands_for, warnings
+from harness.reporting.foot import foot, in_short, measured_lines, network_line, recipe_line, stands_for, warnings
+from harness.reporting.markers import Marker
 from harness.reporting.model_facts import model_facts
-from harness.reporting.own_figures import MARKER_PROFILE, figures_table
 from harness.reporting.page.build import page, page_path
-from harness.reporting.readme import Marker, fill, read_document
 from harness.reporting.rows import Row, read_rows
-from harness.reporting.tables import columns, conditions, markdown, seed_means, terminal
-from harness.reporting.target_document import DOCUMENT, filled
+from harness.reporting.tables import columns, conditions, markdown, seed_means, short, terminal
 
 MODELS = "## The models"
 RECOVERED = "## How the students came back, from pruning to their last epoch"
@@ -35,21 +34,27 @@ class Report:
     text: str
 
 
-def write_report(plan: Plan, results: Path, readme: Path | None, profiles: Collection[str]) -> Report:
-    """Write the plan's tables and charts under results/<profile>/, and fill in the README's markers of this profile.
+def write_report(plan: Plan, results: Path, documents: Sequence[Path], profiles: Collection[str]) -> Report:
+    """Write the plan's tables and charts under results/<profile>/, and fill in the documents' markers of this profile.
 
-    Without a README, as for results that are not this checkout's, no document is touched. A file that would be the same
-    is left alone. `profiles` are the names that markers may have. Raises HarnessError on an unwritable folder, and on a
-    marker of an unknown profile or experiment.
+    Figures that belong to no profile are filled in as well. Without documents, as for results that are not this
+    checkout's, none is touched. A file that would be the same is left alone. `profiles` are the names that markers may
+    have. Raises HarnessError on an unwritable folder, and on a marker of an unknown profile or experiment.
     """
     rows = {table.name: read_rows(plan, table, results) for table in plan.tables}
+
+    def table_of(marker: Marker, folder: Path) -> str | None:
+        if marker.profile not in profiles:
+            raise HarnessError(f"profile {marker.profile!r} does not exist; allowed: {', '.join(profiles)}")
+        table = _planned(marker, plan) if marker.profile == plan.profile else None
+        return _marked(marker, plan, table, rows[table.name], results, folder) if table else None
+
     written: dict[Path, bool] = {}
-    # The README comes first: a fault in it should show before anything is written.
-    if readme:
-        written[readme] = _fill_readme(plan, rows, results, readme, profiles)
-        if (document := readme.parent / DOCUMENT).is_file():
-            text, changed = filled(document, results)
-            written[document] = bool(changed) and _write(document, text.encode())
+    # Documents come first, and all are read before one is written: a fault should show before anything has changed.
+    for document in filled(documents, results, table_of):
+        written[document.path] = bool(document.stale)
+        if document.stale:
+            write_text(document.path, document.text)
     texts: list[str] = []
     for table in plan.tables:
         own = rows[table.name]
@@ -70,8 +75,8 @@ def write_report(plan: Plan, results: Path, readme: Path | None, profiles: Colle
     )
 
 
-def check_report(readme: Path, results: Path, plan_of: Callable[[str], Plan]) -> list[str]:
-    """What is stale in the README, and among the tables and charts of the profiles that it shows; a line each.
+def check_report(documents: Sequence[Path], results: Path, plan_of: Callable[[str], Plan]) -> list[str]:
+    """What is stale in the documents, and among the tables and charts of the profiles that they show; a line each.
 
     Empty where every digit and every picture follows from the records. `plan_of` gives the plan of a profile, with all
     of its experiments, and raises HarnessError for an unknown profile.
@@ -79,29 +84,23 @@ def check_report(readme: Path, results: Path, plan_of: Callable[[str], Plan]) ->
     plan_of = cache(plan_of)
     shown: dict[str, list[str]] = {}
 
-    def table_of(marker: Marker) -> str:
-        if marker.profile == MARKER_PROFILE:
-            return figures_table(results, marker.experiment)
+    def table_of(marker: Marker, folder: Path) -> str | None:
         plan = plan_of(marker.profile)
-        _require_experiment(marker, plan)
+        table = _planned(marker, plan)
         shown.setdefault(marker.profile, []).append(marker.experiment)
-        table = next(table for table in plan.tables if table.name == marker.experiment)
-        return _document(plan, table, read_rows(plan, table, results), results, readme.parent, "###")
+        return _marked(marker, plan, table, read_rows(plan, table, results), results, folder) if table else None
 
-    _, stale = fill(read_document(readme), readme.name, table_of)
-    files = [line for profile, names in shown.items() for line in check_files(plan_of(profile), results, names)]
-    lines = [f"{readme.name}:{marker.line}: {_stale(marker)}" for marker in stale]
-    if (document := readme.parent / DOCUMENT).is_file():
-        _, stale = filled(document, results)
-        lines += [
-            f"{DOCUMENT}:{marker.line}: the table {marker.experiment} is stale; run: make report" for marker in stale
-        ]
-    return lines + files
+    lines = [
+        f"{document.path}:{marker.line}: {_stale(marker)}"
+        for document in filled(documents, results, table_of)
+        for marker in document.stale
+    ]
+    return lines + [line for profile, names in shown.items() for line in check_files(plan_of(profile), results, names)]
 
 
 def _stale(marker: Marker) -> str:
-    if marker.profile == MARKER_PROFILE:
-        return f"the figures of {marker.experiment} are stale; run: make report"
+    if marker.profile in WITHOUT_PLAN:
+        return f"the table of {marker.profile} {marker.experiment} is stale; run: make report"
     return f"table {marker.experiment} of profile {marker.profile} is stale; run: {_again(marker.profile)}"
 
 
@@ -164,8 +163,12 @@ def _file(plan: Plan, table: Table, rows: list[Row], results: Path) -> str:
 
 def _picture(plan: Plan, table: Table, results: Path, folder: Path, which: str = charts.MAIN) -> str:
     """A table's chart in a document that lies in `folder`."""
-    figure = Path(os.path.relpath(figure_path(results, plan, table, which), folder)).as_posix()
-    return f"![{escaped(table.title)}, profile {escaped(plan.profile)}]({quote(figure)})"
+    figure = _link(figure_path(results, plan, table, which), folder)
+    return f"![{escaped(table.title)}, profile {escaped(plan.profile)}]({figure})"
+
+
+def _link(path: Path, folder: Path) -> str:
+    return quote(Path(os.path.relpath(path, folder)).as_posix())
 
 
 def table_path(results: Path, plan: Plan, table: Table) -> Path:
@@ -195,37 +198,22 @@ def _write(path: Path, content: bytes) -> bool:
     return True
 
 
-def _fill_readme(
-    plan: Plan, rows: dict[str, list[Row]], results: Path, readme: Path, profiles: Collection[str]
-) -> bool:
-    """Write the README's tables of this profile, and the harness's own figures; returns whether any changed."""
-    tables = {table.name: table for table in plan.tables}
-
-    def table_of(marker: Marker) -> str | None:
-        if marker.profile == MARKER_PROFILE:
-            # another results folder may hold a matrix's records alone
-            return figures_table(results, marker.experiment) if (results / MARKER_PROFILE).is_dir() else None
-        if marker.profile not in profiles:
-            raise HarnessError(f"profile {marker.profile!r} does not exist; allowed: {', '.join(profiles)}")
-        if marker.profile != plan.profile:
-            return None
-        _require_experiment(marker, plan)
-        # A plan may be of some experiments only.
-        table = tables.get(marker.experiment)
-        return _document(plan, table, rows[table.name], results, readme.parent, "###") if table else None
-
-    filled, changed = fill(read_document(readme), readme.name, table_of)
-    if changed:
-        write_text(readme, filled)
-    return bool(changed)
-
-
-def _require_experiment(marker: Marker, plan: Plan) -> None:
+def _planned(marker: Marker, plan: Plan) -> Table | None:
+    """The plan's table that a marker of its profile names; None where the plan is of other experiments only."""
     allowed = plan.settings.experiments
     if marker.experiment not in allowed:
         raise HarnessError(
             f"profile {marker.profile} has no experiment {marker.experiment!r}; allowed: {', '.join(allowed)}"
         )
+    return next((table for table in plan.tables if table.name == marker.experiment), None)
+
+
+def _marked(marker: Marker, plan: Plan, table: Table, rows: list[Row], results: Path, folder: Path) -> str:
+    """What stands at a marker in a document of `folder`."""
+    if not marker.short:
+        return _document(plan, table, rows, results, folder, "###")
+    place = _link(table_path(results, plan, table), folder)
+    return f"{markdown(short(rows))}\n\n{escaped(in_short(plan, rows))} [All columns]({place}).\n"
 
 
 def _document(plan: Plan, table: Table, rows: list[Row], results: Path, folder: Path, heading: str) -> str:

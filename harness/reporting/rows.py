@@ -121,11 +121,11 @@ class Row:
 
     @property
     def labels(self) -> list[str]:
-        """What sets the model apart from the study's: a thin or wide network, drawn images, rounded weights."""
+        """What sets the model apart from the study's: a thin or wide network, other images, rounded weights."""
         width, dataset = self.cell.teacher.network.width, self.cell.teacher.data.dataset.name
         return [
             *([f"{width_text(width)} width"] if width != 1 else []),
-            *([registry.find("dataset", dataset).title] if dataset == published.STAND_IN else []),
+            *([registry.find("dataset", dataset).title] if dataset != published.DATASETS[0] else []),
             *(["half-precision weights"] if self.train and self.train.rounded_from else []),
         ]
 

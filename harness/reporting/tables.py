@@ -3,7 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean, stdev
 
 from tabulate import tabulate
@@ -49,6 +49,17 @@ def columns(rows: Sequence[Row]) -> list[Column]:
     if any(notes):
         ours.append(Column("Note", notes, figures=False))
     return ours + _study(rows)
+
+
+def short(rows: Sequence[Row]) -> list[Column]:
+    """The study's six columns alone. The ratio to the teacher stands behind the latency, in parentheses."""
+    name, latency, *others = columns(rows)[:6]
+    ratios = [ratio(row.latency, noise(rows)) for row in rows]
+    cells = [
+        text if row.cell.is_teacher or found == ABSENT else f"{text} ({found})"
+        for row, text, found in zip(rows, latency.cells, ratios, strict=True)
+    ]
+    return [name, replace(latency, cells=cells), *others]
 
 
 def _made_by(rows: Sequence[Row]) -> list[Column]:

@@ -52,7 +52,7 @@ def studied(tmp_path: Path, job: Job, monkeypatch: pytest.MonkeyPatch) -> list[P
         leave_run(tmp_path / name, seed, name.startswith("disturbed"))
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs/estimators.md").write_text(
-        "# Study\n\n<!-- table: lite estimators -->\n<!-- end -->\n\nThe end.\n"
+        "# Study\n\n<!-- table: studies estimators -->\n<!-- end -->\n\nThe end.\n"
     )
     monkeypatch.chdir(tmp_path)
     return estimator_study.study(tmp_path, job)

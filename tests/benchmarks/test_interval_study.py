@@ -67,7 +67,7 @@ def test_the_figures_are_finite_and_the_document_gets_its_tables(
 ) -> None:
     document = tmp_path / "docs/estimators.md"
     document.parent.mkdir()
-    tables = ["lite estimators", "simulated bursts", "simulated intervals"]
+    tables = ["studies estimators", "studies bursts", "studies intervals"]
     document.write_text("# Study\n" + "".join(f"\n<!-- table: {name} -->\n<!-- end -->\n" for name in tables))
     monkeypatch.chdir(tmp_path)
     figures = interval_figures(draws=100, comparisons=20, processes=20)

@@ -70,11 +70,11 @@ def test_check_prints_one_json_document(run: Run, bench: Bench) -> None:
 
 def test_report_checks_first_and_shows_the_failing_row(run: Run, bench: Bench, tmp_path: Path) -> None:
     readme = tmp_path / "README.md"
-    readme.write_text("# Nothing to fill\n")
+    readme.write_text("<!-- table: full seeds -->\n<!-- end -->\n")
     bench.change(ExportRecord, denormal_weights=3)
     path = bench.path(LatencyRecord)
     path.write_text(path.read_text()[:100])
-    result = run("report", "--readme", str(readme))
+    result = run("report", "--document", str(readme))
     assert result.exit_code == 0
     assert f"error: denormal-weights (1 row)\n  {CELL}: " in result.stderr
     _, said, table, *_ = (bench.results / "lite" / "tables" / "prune-0.3.md").read_text().split("\n\n")
@@ -94,18 +94,18 @@ def test_a_report_of_scratch_results_leaves_the_checkouts_readme_alone(
     Path("README.md").write_text(marked)
     assert run("report").exit_code == 0
     assert Path("README.md").read_text() == marked
-    assert run("report", "--readme", "README.md").exit_code == 0
+    assert run("report", "--document", "README.md").exit_code == 0
     assert "| P(0.3_BN)_KD(3)_SEED(0)" in Path("README.md").read_text()
 
 
 def test_report_names_what_it_wrote_and_what_was_the_same(run: Run, bench: Bench, tmp_path: Path) -> None:
     readme = tmp_path / "README.md"
-    readme.write_text("# Nothing to fill\n")
+    readme.write_text("<!-- table: full seeds -->\n<!-- end -->\n")
     lite = bench.results / "lite"
     files = f"{lite / 'figures/prune-0.3.png'}, {lite / 'tables/prune-0.3.md'}"
-    first = run("report", "--readme", str(readme)).stdout.splitlines()
+    first = run("report", "--document", str(readme)).stdout.splitlines()
     assert first[-2:] == [f"Written: {files}", f"Unchanged: {readme}"]
-    again = run("report", "--readme", str(readme)).stdout.splitlines()
+    again = run("report", "--document", str(readme)).stdout.splitlines()
     assert again[-2:] == ["", f"Unchanged: {readme}, {files}"]
 
 

@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from harness.cli import app
+from harness import __version__
+from harness.cli import VERBS, app
 from harness.errors import HarnessError
+from harness.store.revision import revision
 from tests.command import environment, harness, tiny_matrix
-from tests.documents import ROOT
+from tests.documents import PROFILES, ROOT
 
 MODULES_THAT_HELP_NEEDS_NOT = ("torch", "numpy", "pydantic", "rich", "onnx")
 
@@ -36,6 +38,26 @@ def test_help_loads_nothing_heavy() -> None:
     done = subprocess.run([sys.executable, "-c", script], env=environment(), capture_output=True, text=True, check=True)
     assert done.stderr.strip() == "[]"
     assert all(verb in done.stdout for verb in ("plan", "train-matrix", "bench", "report", "export", "test"))
+
+
+def test_the_version_is_that_of_the_package_and_its_revision() -> None:
+    done = CliRunner().invoke(app, ["--version"])
+    assert (done.exit_code, done.stdout) == (0, f"harness {__version__} ({revision()})\n")
+
+
+@pytest.mark.parametrize("verb", [[], *([verb.__name__.replace("_", "-")] for verb in VERBS)], ids=" ".join)
+def test_every_verb_has_help_by_either_name(verb: list[str]) -> None:
+    short, long = (CliRunner().invoke(app, [*verb, option]) for option in ("-h", "--help"))
+    assert short.exit_code == long.exit_code == 0
+    assert short.stdout == long.stdout and "-h, --help" in short.stdout
+
+
+def test_a_shell_completes_verbs_whatever_started_the_harness() -> None:
+    command = [sys.executable, "-m", "harness"]
+    # what typer installs calls the program as it was called, with this in its environment
+    asked = {"_HARNESS_COMPLETE": "complete_bash", "COMP_WORDS": "bin/harness train", "COMP_CWORD": "1"}
+    done = subprocess.run(command, env={**environment(), **asked}, capture_output=True, text=True, check=False)
+    assert done.stdout.split() == ["train-matrix", "train"], done.stderr
 
 
 def test_planning_loads_no_torch(folder: Path) -> None:
@@ -96,7 +118,10 @@ BAD = {
     "an unknown key": (edited("width = 1.0", "widht = 1.0"), ["matrix.toml", "model.widht", "width"]),
     "an unknown value": (edited('stem = "cifar"', 'stem = "tiny"'), ["model.stem", "'cifar' or 'imagenet'"]),
     "an impossible ratio": (edited("prune_amount = [0.4]", "prune_amount = [1.4]"), ["prune_amount", "1.4"]),
-    "an unknown profile": (lambda _: ["plan", "--profile", "huge"], ["'huge'", "quick, lite, overnight, full, long, reference"]),
+    "an unknown profile": (
+        lambda _: ["plan", "--profile", "huge"],
+        ["'huge'", ", ".join(PROFILES)],
+    ),
     "an unknown experiment": (
         lambda _: ["plan", "--profile", "quick", "--experiment", "none"],
         ["'none'", "prune-0.3"],

@@ -196,7 +196,7 @@ def other_machine(folder: Path, dataset: str) -> Path:
     return folder / "other/results"
 
 
-@pytest.mark.parametrize("dataset", ["cifar100", "stand_in"])
+@pytest.mark.parametrize("dataset", ["cifar100_ten", "stand_in"])
 def test_a_machine_without_data_merges_over_the_data_set_on_record(tmp_path: Path, dataset: str) -> None:
     results = other_machine(tmp_path, dataset)
     here = Machine(tmp_path)
@@ -207,7 +207,7 @@ def test_a_machine_without_data_merges_over_the_data_set_on_record(tmp_path: Pat
 
 
 def test_records_over_another_data_set_than_the_one_known_here_are_refused(tmp_path: Path) -> None:
-    results = other_machine(tmp_path, "cifar100")
+    results = other_machine(tmp_path, "cifar100_ten")
     here = Machine(tmp_path)
     (tmp_path / "artifacts/quick").mkdir(parents=True)
     (tmp_path / "artifacts/quick/testset-stand_in.npz").write_bytes(b"used before")
@@ -217,7 +217,7 @@ def test_records_over_another_data_set_than_the_one_known_here_are_refused(tmp_p
 
 
 def test_a_profile_that_is_a_path_is_an_error_in_one_line_and_nothing_is_written(tmp_path: Path) -> None:
-    results = other_machine(tmp_path, "cifar100")
+    results = other_machine(tmp_path, "cifar100_ten")
     (tmp_path / "matrix.toml").write_text(MATRIX.read_text().replace("[profile.quick", '[profile."../quick"'))
     for command in (["merge", str(results)], ["unpack", str(results)], ["pack"]):
         done = harness(tmp_path, *command, "--profile", "../quick")

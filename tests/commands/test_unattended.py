@@ -103,11 +103,11 @@ def test_with_time_enough_everything_is_made_in_the_order_of_value_then_measured
 
 
 def test_a_document_is_filled_in_only_if_it_is_named(machine: Machine) -> None:
-    """Left to itself the report fills in this checkout's README from this checkout's results, and from no others."""
+    """Left to itself the report fills in this checkout's documents from this checkout's results, and from no others."""
     unattended(machine)
-    assert options(machine.calls[-1], "--readme") == []
-    unattended(machine, readme=Path("notes.md"))
-    assert options(machine.calls[-1], "--readme") == ["notes.md"]
+    assert options(machine.calls[-1], "--document") == []
+    unattended(machine, documents=[Path("notes.md")])
+    assert options(machine.calls[-1], "--document") == ["notes.md"]
 
 
 def test_the_next_call_finds_nothing_to_train(machine: Machine) -> None:

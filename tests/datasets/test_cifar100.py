@@ -207,3 +207,12 @@ def test_the_real_data_set_is_whole() -> None:
     assert train.labels.bincount().tolist() == [500] * 100
     mean, deviation = _mean_and_deviation(train.pixels.numpy())
     assert mean == pytest.approx(MEAN, abs=1e-4) and deviation == pytest.approx(STD, abs=1e-4)
+
+
+@pytest.mark.skipif(REAL is None, reason="CIFAR-100 is not here (DATA_DIR): its ten classes are not looked at")
+def test_ten_classes_are_the_first_of_the_hundred() -> None:
+    assert REAL is not None
+    whole, ten = (load(name, NONE, REAL, train=False) for name in ("cifar100", "cifar100_ten"))
+    assert ten.labels.bincount().tolist() == [100] * 10
+    assert torch.equal(ten.pixels, whole.pixels[whole.labels < 10])
+    assert len(load("cifar100_ten", NONE, REAL, train=True).labels) == 5_000

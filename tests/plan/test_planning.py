@@ -85,7 +85,7 @@ def test_cells_shared_by_experiments_are_made_once(plan: Plan) -> None:
 
 def test_artifacts_lie_under_profile_id_and_key(plan: Plan) -> None:
     folder = plan.teacher.artifacts(Path("artifacts"), "long")
-    assert folder == Path("artifacts/full") / f"teacher-s0-{plan.teacher.trained.key.removeprefix('v2-')[:8]}"
+    assert folder == Path("artifacts/long") / f"teacher-s0-{plan.teacher.trained.key.removeprefix('v2-')[:8]}"
 
 
 def test_exclude_removes_cells_and_include_adds_them(load: Load, document: dict[str, Any]) -> None:

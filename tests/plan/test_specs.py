@@ -403,7 +403,7 @@ def test_keys_are_the_same_in_another_process(plan: Plan, hash_seed: str) -> Non
         "from pathlib import Path\n"
         "from harness.plan.loading import load_settings\n"
         "from harness.plan.planning import make_plan\n"
-        "plan = make_plan(load_settings(Path('matrix.toml'), 'full'), 'full')\n"
+        "plan = make_plan(load_settings(Path('matrix.toml'), 'long'), 'long')\n"
         "print(*(plan.latency(cell, plan.settings.bench.conditions[0]).key for cell in plan.cells))\n"
     )
     environment = {**os.environ, "PYTHONHASHSEED": hash_seed}

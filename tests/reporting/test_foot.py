@@ -52,7 +52,7 @@ def test_rows_of_one_run_may_have_different_numbers_of_processes(tmp_path: Path)
 def test_stand_in_images_and_a_part_of_a_data_set_are_named() -> None:
     plan = plan_for("quick", "stand_in")
     text = foot(plan, plan.tables[0], [])
-    assert "Stand-in images, not CIFAR-100, the first 4,000 training images" in text
+    assert "Stand-in images, not ten classes of CIFAR-100, all 5,000 training images" in text
     assert "Measured on" not in text
 
 

@@ -66,7 +66,7 @@ def test_new_weights_come_back_from_nothing(tmp_path: Path) -> None:
 
 def test_without_tests_while_training_there_is_no_chart(plan: Plan, tmp_path: Path) -> None:
     assert not recovery_chart.drawable(rows_of(plan, tmp_path))
-    report = write_report(plan, tmp_path, None, ["lite"])
+    report = write_report(plan, tmp_path, [], ["lite"])
     assert not figure_path(tmp_path, plan, plan.tables[0], charts.RECOVERY).exists()
     assert "recovery" not in report.text + table_path(tmp_path, plan, plan.tables[0]).read_text()
 
@@ -78,7 +78,7 @@ def test_every_experiment_has_one_beside_its_main_chart(experiment: str, tested:
     plan = plan_for("long", experiments=[experiment])
     fill_results(plan, tmp_path)
     with_tests(plan, tmp_path, *tested)
-    write_report(plan, tmp_path, None, ["long"])
+    write_report(plan, tmp_path, [], ["long"])
     table, figure = plan.tables[0], figure_path(tmp_path, plan, plan.tables[0], charts.RECOVERY)
     assert f"(../figures/{experiment}-recovery.png)" in table_path(tmp_path, plan, table).read_text()
     with Image.open(BytesIO(figure.read_bytes())) as image:
@@ -90,7 +90,7 @@ def test_every_experiment_has_one_beside_its_main_chart(experiment: str, tested:
 
 def test_it_is_stale_where_an_epoch_or_the_teacher_has_changed(plan: Plan, tmp_path: Path) -> None:
     with_tests(plan, tmp_path, 60.0, 66.0)
-    write_report(plan, tmp_path, None, ["lite"])
+    write_report(plan, tmp_path, [], ["lite"])
     figure = figure_path(tmp_path, plan, plan.tables[0], charts.RECOVERY)
     for cell, fields in (
         (CELL, {"epochs": epochs("base", 60.0, 66.1)}),
@@ -99,4 +99,4 @@ def test_it_is_stale_where_an_epoch_or_the_teacher_has_changed(plan: Plan, tmp_p
         assert not [line for line in check_files(plan, tmp_path) if str(figure) in line]
         change(tmp_path, plan, cell, TrainRecord, **fields)
         assert [line for line in check_files(plan, tmp_path) if line.startswith(f"{figure} is stale")]
-        write_report(plan, tmp_path, None, ["lite"])
+        write_report(plan, tmp_path, [], ["lite"])

@@ -1,3 +1,4 @@
+import re
 import shutil
 from io import BytesIO
 from pathlib import Path
@@ -8,11 +9,8 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from harness.errors import HarnessError
-from harness.plan.loading import load_settings
 from harness.plan.planning import Plan, make_plan
-from harness.reporting.own_figures import MARKER_PROFILE
 from harness.reporting.page.build import page_path
-from harness.reporting.readme import find_markers
 from harness.reporting.report import check_files, check_report, figure_path, table_path, write_report
 from harness.reporting.rows import width_text
 from harness.store.records import AccuracyRecord, ExportRecord, Interval, LatencyRecord, Record, TrainRecord
@@ -54,7 +52,7 @@ def plan(results: Path) -> Plan:
 
 
 def test_it_writes_tables_and_charts_and_returns_them(plan: Plan, results: Path) -> None:
-    report = write_report(plan, results, None, PROFILES)
+    report = write_report(plan, results, [], PROFILES)
     for table in plan.tables:
         assert {table_path(results, plan, table), figure_path(results, plan, table)} <= set(report.written)
         assert table.title in report.text
@@ -65,7 +63,7 @@ def test_it_writes_tables_and_charts_and_returns_them(plan: Plan, results: Path)
 
 
 def test_it_fills_the_markers_of_its_profile_only(plan: Plan, results: Path, readme: Path) -> None:
-    write_report(plan, results, readme, PROFILES)
+    write_report(plan, results, [readme], PROFILES)
     text = readme.read_text()
     assert text.count("### Experiment") == 2
     assert "(results/lite/figures/prune-0.4.png)" in text
@@ -73,26 +71,26 @@ def test_it_fills_the_markers_of_its_profile_only(plan: Plan, results: Path, rea
 
 
 def test_a_report_of_one_experiment_leaves_the_other_table(plan: Plan, results: Path, readme: Path) -> None:
-    write_report(plan, results, readme, PROFILES)
+    write_report(plan, results, [readme], PROFILES)
     before = readme.read_text()
     change(results, plan, "p0.4-bn-gram-s0", AccuracyRecord, accuracy_pct=12.34)
-    write_report(plan_for("lite", experiments=["prune-0.3"]), results, readme, PROFILES)
+    write_report(plan_for("lite", experiments=["prune-0.3"]), results, [readme], PROFILES)
     assert readme.read_text() == before
 
 
 def test_writing_again_changes_no_byte_and_says_so(plan: Plan, results: Path, readme: Path) -> None:
-    first = write_report(plan, results, readme, PROFILES)
+    first = write_report(plan, results, [readme], PROFILES)
     assert (len(first.written), first.unchanged) == (6, ())
     before = [(path.read_bytes(), path.stat().st_mtime_ns) for path in first.written]
-    again = write_report(plan, results, readme, PROFILES)
+    again = write_report(plan, results, [readme], PROFILES)
     assert (again.written, again.unchanged) == ((), first.written)
     assert [(path.read_bytes(), path.stat().st_mtime_ns) for path in first.written] == before
 
 
 def test_only_what_changed_is_written(plan: Plan, results: Path, readme: Path) -> None:
-    write_report(plan, results, readme, PROFILES)
+    write_report(plan, results, [readme], PROFILES)
     change(results, plan, "p0.4-bn-gram-s0", ExportRecord, params=123_456)
-    report = write_report(plan, results, readme, PROFILES)
+    report = write_report(plan, results, [readme], PROFILES)
     # The chart does not show parameters.
     assert report.written == (readme, table_path(results, plan, plan.tables[1]), page_path(results, plan))
     assert set(report.unchanged) == {
@@ -102,43 +100,57 @@ def test_only_what_changed_is_written(plan: Plan, results: Path, readme: Path) -
 
 
 def test_a_readme_without_this_profiles_tables_is_unchanged(plan: Plan, results: Path, readme: Path) -> None:
-    readme.write_bytes(b"# Nothing to fill\r\n")
-    report = write_report(plan, results, readme, PROFILES)
+    readme.write_bytes(b"<!-- table: long seeds -->\n<!-- end -->\r\n")
+    report = write_report(plan, results, [readme], PROFILES)
     assert report.unchanged == (readme,)
-    assert readme.read_bytes() == b"# Nothing to fill\r\n"
+    assert readme.read_bytes() == b"<!-- table: long seeds -->\n<!-- end -->\r\n"
+
+
+def test_a_short_table_has_six_columns_and_says_where_the_others_are(plan: Plan, results: Path, readme: Path) -> None:
+    readme.write_text("<!-- table: lite prune-0.3 short -->\n<!-- end -->\n")
+    write_report(plan, results, [readme], PROFILES)
+    _, table, below, _ = readme.read_text().split("\n\n")
+    header, _, teacher, *students = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()]
+    assert header == ["Model Name", "Latency (ms)", "Accuracy (%)", "Parameters (M)", "Pruning", "KD"]
+    figures = re.compile(r"[\d.]+ \([\d.]+ \[[\d.]+, [\d.]+\]\)")
+    assert "(" not in teacher[1] and all(figures.fullmatch(row[1]) for row in students)
+    assert below.count("\n") == 0 and "1/8 width" in below and "Measured on Some CPU" in below
+    assert "[All columns](results/lite/tables/prune-0.3.md)." in below
+    (results / "lite/figures/prune-0.3.png").unlink()
+    assert any("prune-0.3.png is missing" in line for line in full_check(readme, results))
 
 
 def full_check(readme: Path, results: Path) -> list[str]:
-    return check_report(readme, results, plan_for)
+    return check_report([readme], results, plan_for)
 
 
 def test_check_finds_nothing_after_a_report(plan: Plan, results: Path, readme: Path) -> None:
-    write_report(plan, results, readme, PROFILES)
+    write_report(plan, results, [readme], PROFILES)
     full = plan_for("long", experiments=["prune-0.3"])
-    write_report(full, results, readme, PROFILES)
+    write_report(full, results, [readme], PROFILES)
     assert full_check(readme, results) == []
 
 
 def test_check_catches_a_changed_digit(plan: Plan, results: Path, readme: Path) -> None:
     readme.write_text(MARKERS.split("<!-- table: long")[0])
-    write_report(plan, results, readme, PROFILES)
+    write_report(plan, results, [readme], PROFILES)
     text = readme.read_text()
     assert "76.50" in text
     readme.write_text(text.replace("76.50", "76.51", 1))
     (stale,) = full_check(readme, results)
-    assert stale.startswith("README.md:3: table prune-0.3 of profile lite is stale")
+    assert stale.startswith(f"{readme}:3: table prune-0.3 of profile lite is stale")
     assert readme.read_text() == text.replace("76.50", "76.51", 1)
 
 
 def test_check_catches_a_record_that_changed(plan: Plan, results: Path, readme: Path) -> None:
     readme.write_text(MARKERS.split("<!-- table: long")[0])
-    write_report(plan, results, readme, PROFILES)
+    write_report(plan, results, [readme], PROFILES)
     interval = Interval(value=0.5, low=0.4, high=0.6)
     change(results, plan, "p0.4-bn-gram-s0", LatencyRecord, ratio_to_teacher=interval)
     table, chart = table_path(results, plan, plan.tables[1]), figure_path(results, plan, plan.tables[1])
     line = readme.read_text().split("\n").index("<!-- table: lite prune-0.4 -->") + 1
     assert full_check(readme, results) == [
-        f"README.md:{line}: table prune-0.4 of profile lite is stale; {AGAIN}",
+        f"{readme}:{line}: table prune-0.4 of profile lite is stale; {AGAIN}",
         f"{table} is stale; {AGAIN}",
         f"{chart} is stale; {AGAIN}",
     ]
@@ -147,13 +159,13 @@ def test_check_catches_a_record_that_changed(plan: Plan, results: Path, readme: 
 def test_unknown_names_in_markers_are_errors_with_file_and_line(plan: Plan, results: Path, readme: Path) -> None:
     readme.write_text("<!-- table: tiny prune-0.3 -->\n<!-- end -->\n")
     with pytest.raises(HarnessError, match=r"README\.md:1: profile 'tiny' does not exist; allowed: quick, lite"):
-        write_report(plan, results, readme, PROFILES)
+        write_report(plan, results, [readme], PROFILES)
     with pytest.raises(HarnessError, match=r"README\.md:1: .*profile 'tiny' does not exist; allowed: quick, lite"):
         full_check(readme, results)
     readme.write_text("\n<!-- table: lite prune-0.9 -->\n<!-- end -->\n")
     message = r"README\.md:2: profile lite has no experiment 'prune-0.9'; allowed: prune-0.3, prune-0.4"
     with pytest.raises(HarnessError, match=message):
-        write_report(plan, results, readme, PROFILES)
+        write_report(plan, results, [readme], PROFILES)
     with pytest.raises(HarnessError, match=message):
         full_check(readme, results)
     assert not table_path(results, plan, plan.tables[0]).exists(), "nothing is written before the README is sound"
@@ -161,7 +173,7 @@ def test_unknown_names_in_markers_are_errors_with_file_and_line(plan: Plan, resu
 
 def test_a_table_file_that_the_records_do_not_bear_out_is_stale(plan: Plan, results: Path) -> None:
     assert check_files(plan, results) == [], "what is not there cannot be stale"
-    write_report(plan, results, None, PROFILES)
+    write_report(plan, results, [], PROFILES)
     assert check_files(plan, results) == []
     change(results, plan, "p0.4-l1-base-s0", ExportRecord, params=123_456)
     # The chart does not show parameters.
@@ -177,7 +189,7 @@ def test_a_table_file_that_the_records_do_not_bear_out_is_stale(plan: Plan, resu
 def test_a_chart_is_stale_where_any_figure_that_it_shows_has_changed(experiment: str, results: Path) -> None:
     plan = plan_for("lite", experiments=[experiment])
     fill_results(plan, results)
-    write_report(plan, results, None, PROFILES)
+    write_report(plan, results, [], PROFILES)
     figure, cell = figure_path(results, plan, plan.tables[0]), "p0.3-bn-gram-s0"
     interval = Interval(value=0.5, low=0.4, high=0.6)
     changes: dict[str, list[tuple[type[Record], dict[str, Any]]]] = {
@@ -195,11 +207,11 @@ def test_a_chart_is_stale_where_any_figure_that_it_shows_has_changed(experiment:
         assert not [line for line in check_files(plan, results) if str(figure) in line]
         change(results, plan, cell, kind, **fields)
         assert f"{figure} is stale; {AGAIN}" in check_files(plan, results)
-        write_report(plan, results, None, PROFILES)
+        write_report(plan, results, [], PROFILES)
 
 
 def test_a_chart_that_is_another_experiments_or_was_edited_or_damaged_is_stale(plan: Plan, results: Path) -> None:
-    write_report(plan, results, None, PROFILES)
+    write_report(plan, results, [], PROFILES)
     one, other = (figure_path(results, plan, table) for table in plan.tables)
     drawn = one.read_bytes()
     one.write_bytes(other.read_bytes())
@@ -220,7 +232,7 @@ def test_a_chart_that_is_another_experiments_or_was_edited_or_damaged_is_stale(p
 
 
 def test_a_picture_that_another_encoder_wrote_is_current(plan: Plan, results: Path) -> None:
-    write_report(plan, results, None, PROFILES)
+    write_report(plan, results, [], PROFILES)
     figure = figure_path(results, plan, plan.tables[0])
     before = figure.read_bytes()
     with Image.open(figure) as image:
@@ -232,12 +244,12 @@ def test_a_picture_that_another_encoder_wrote_is_current(plan: Plan, results: Pa
 
 
 def test_files_that_no_experiment_owns_are_named(plan: Plan, results: Path) -> None:
-    write_report(plan, results, None, PROFILES)
+    write_report(plan, results, [], PROFILES)
     table, figure = table_path(results, plan, plan.tables[0]), figure_path(results, plan, plan.tables[0])
     # an experiment of matrix.toml that this plan leaves out is an owner too
     controlled = plan_for("lite", experiments=["controlled"])
     fill_results(controlled, results)
-    write_report(controlled, results, None, PROFILES)
+    write_report(controlled, results, [], PROFILES)
     assert check_files(plan, results) == []
     for path in (table.with_stem("renamed"), figure.with_stem("renamed"), figure.with_suffix(".svg")):
         path.write_bytes(b"")
@@ -248,26 +260,26 @@ def test_files_that_no_experiment_owns_are_named(plan: Plan, results: Path) -> N
 
 
 def test_a_table_that_is_no_text_is_stale(plan: Plan, results: Path) -> None:
-    write_report(plan, results, None, PROFILES)
+    write_report(plan, results, [], PROFILES)
     table_path(results, plan, plan.tables[0]).write_bytes(b"\xff\xfe")
     assert check_files(plan, results) == [f"{table_path(results, plan, plan.tables[0])} is stale; {AGAIN}"]
 
 
 def test_a_chart_goes_when_there_is_nothing_left_to_draw(plan: Plan, results: Path) -> None:
-    write_report(plan, results, None, PROFILES)
+    write_report(plan, results, [], PROFILES)
     for folder in ("accuracy", "latency"):
         shutil.rmtree(results / plan.profile / folder)
     stale = check_files(plan, results)
     figure = figure_path(results, plan, plan.tables[0])
     assert f"{figure} shows models that have no figures now; {AGAIN}" in stale
-    write_report(plan, results, None, PROFILES)
+    write_report(plan, results, [], PROFILES)
     assert not figure.exists()
     assert check_files(plan, results) == []
 
 
 def test_a_chart_that_the_readme_shows_has_to_be_there(plan: Plan, results: Path, readme: Path) -> None:
     readme.write_text(MARKERS.split("<!-- table: long")[0])
-    write_report(plan, results, readme, PROFILES)
+    write_report(plan, results, [readme], PROFILES)
     assert full_check(readme, results) == []
     for folder in ("tables", "figures"):
         shutil.rmtree(results / "lite" / folder)
@@ -281,7 +293,7 @@ def test_without_a_readme_no_document_is_touched(
     plan: Plan, results: Path, readme: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(readme.parent)
-    report = write_report(plan, results, None, PROFILES)
+    report = write_report(plan, results, [], PROFILES)
     assert readme.read_text() == MARKERS
     assert readme not in {*report.written, *report.unchanged}
 
@@ -292,11 +304,11 @@ def test_where_the_results_lie_makes_no_difference(
     monkeypatch.chdir(readme.parent)
     readme.write_text(MARKERS.split("<!-- table: long")[0])
     path_of(results, plan, "p0.3-bn-gram-s0", TrainRecord).write_text("{")
-    write_report(plan, results, readme, PROFILES)
+    write_report(plan, results, [readme], PROFILES)
     text = readme.read_text()
     assert "lite/train/p0.3-bn-gram-s0.json: not a train record" in text
     assert str(results) not in text
-    assert check_report(readme, Path("results"), plan_for) == []
+    assert check_report([readme], Path("results"), plan_for) == []
 
 
 HOSTILE = "a $x_1$ and $y | <!-- end --> <b>*bold*</b> `code` [link](http://x) \\ _it_\nsecond"
@@ -306,7 +318,7 @@ def test_titles_are_shown_as_they_are(results: Path, document: dict[str, Any], l
     document["experiment"][0]["title"] = HOSTILE
     plan = make_plan(load(document, "lite"), "lite", experiments=["prune-0.3"])
     fill_results(plan, results)
-    write_report(plan, results, None, PROFILES)
+    write_report(plan, results, [], PROFILES)
     text = table_path(results, plan, plan.tables[0]).read_text()
     shown = (
         "a \\$x_1\\$ and \\$y \\| &lt;!-- end --> &lt;b>\\*bold\\*&lt;/b> "
@@ -320,19 +332,19 @@ def test_titles_are_shown_as_they_are(results: Path, document: dict[str, Any], l
 def test_a_folder_with_blanks_and_brackets_is_linked(plan: Plan, tmp_path: Path, readme: Path) -> None:
     results = tmp_path / "results (of) [mine]"
     fill_results(plan, results)
-    write_report(plan, results, readme, PROFILES)
+    write_report(plan, results, [readme], PROFILES)
     assert "](results%20%28of%29%20%5Bmine%5D/lite/figures/prune-0.3.png)" in readme.read_text()
 
 
 def test_a_missing_readme_is_named(plan: Plan, results: Path, tmp_path: Path) -> None:
     with pytest.raises(HarnessError, match=r"none\.md: not found"):
-        write_report(plan, results, tmp_path / "none.md", PROFILES)
+        write_report(plan, results, [tmp_path / "none.md"], PROFILES)
 
 
 def test_the_text_for_the_terminal_has_the_warnings_and_the_place(results: Path) -> None:
     plan = plan_for("quick", "stand_in")
     fill_results(plan, results, skip={"p0.3-l1-base-s0"})
-    text = write_report(plan, results, None, PROFILES).text
+    text = write_report(plan, results, [], PROFILES).text
     assert f"{width_text(plan.settings.model.width)} width, stand-in images, no train record" in text
     assert "Warning: P(0.3_L1)_KD(0)_SEED(0): there is no train record" in text
     assert text.endswith(f"Full table: {table_path(results, plan, plan.tables[0])}")
@@ -340,16 +352,6 @@ def test_the_text_for_the_terminal_has_the_warnings_and_the_place(results: Path)
 
 def test_a_report_of_nothing_has_a_row_for_everything(results: Path) -> None:
     plan = plan_for("lite")
-    report = write_report(plan, results, None, PROFILES)
+    report = write_report(plan, results, [], PROFILES)
     assert [path.suffix for path in report.written] == [".md", ".md", ".html"]
     assert report.text.count("no train record") >= len(plan.cells)
-
-
-def test_the_projects_own_readme_has_sound_markers() -> None:
-    root = Path(__file__).parents[2]
-    profiles = {name: load_settings(root / "matrix.toml", name) for name in PROFILES}
-    markers = find_markers((root / "README.md").read_text(encoding="utf-8"), "README.md")
-    assert {"prune-0.3", "prune-0.4"} <= {marker.experiment for marker in markers if marker.profile == "lite"}
-    own = [marker for marker in markers if marker.profile == MARKER_PROFILE]
-    assert all((root / "results/benchmarks" / f"{marker.experiment}.json").is_file() for marker in own)
-    assert all(marker.experiment in profiles[marker.profile].experiments for marker in markers if marker not in own)

@@ -149,7 +149,7 @@ def test_a_warning_does_not_fail_a_row(plan: Plan, tmp_path: Path) -> None:
     assert not rows_of(plan, tmp_path)[CELL].problems
 
 
-def test_labels_name_a_thin_model_and_stand_in_images() -> None:
+def test_labels_name_a_thin_model_and_other_images() -> None:
     def labels(profile: str, dataset: str) -> list[str]:
         plan = plan_for(profile, dataset)
         return Row(plan.cells[-1], None, None, None, None, ()).labels
@@ -157,6 +157,7 @@ def test_labels_name_a_thin_model_and_stand_in_images() -> None:
     assert labels("long", "cifar100") == []
     assert labels("lite", "cifar100") == ["1/8 width"]
     assert labels("quick", "stand_in") == ["1/8 width", "stand-in images"]
+    assert labels("quick", "cifar100_ten") == ["1/8 width", "ten classes of CIFAR-100"]
 
 
 def test_a_row_of_rounded_weights_says_so_and_keeps_its_figures(plan: Plan, tmp_path: Path) -> None:

@@ -12,6 +12,9 @@ from harness.store.paths import Paths, answers_file, data_root, has_dataset, mod
 from harness.store.records import TrainRecord, identity, now, record_path, save
 from tests.synthetic import MATRIX, plan_for
 
+# of profile quick
+OWN = "cifar100_ten"
+
 
 @pytest.fixture
 def paths(tmp_path: Path) -> Paths:
@@ -42,11 +45,11 @@ def test_data_dir_may_name_the_folder_or_the_one_above(monkeypatch: pytest.Monke
 
 
 def test_the_fallback_is_used_once_it_has_been_used_until_the_data_is_there(paths: Paths, quick: Settings) -> None:
-    assert (paths.dataset(quick, "quick"), paths.dataset_is_known(quick, "quick")) == ("cifar100", False)
+    assert (paths.dataset(quick, "quick"), paths.dataset_is_known(quick, "quick")) == (OWN, False)
     use_fallback(paths)
     assert (paths.dataset(quick, "quick"), paths.dataset_is_known(quick, "quick")) == ("stand_in", True)
     (paths.data / "cifar-100-python").mkdir(parents=True)
-    assert (paths.dataset(quick, "quick"), paths.dataset_is_known(quick, "quick")) == ("cifar100", True)
+    assert (paths.dataset(quick, "quick"), paths.dataset_is_known(quick, "quick")) == (OWN, True)
 
 
 def on_record(paths: Paths, settings: Settings, dataset: str, **changes: Any) -> None:
@@ -62,12 +65,12 @@ def test_without_the_data_at_hand_it_is_what_the_models_on_record_were_trained_o
 ) -> None:
     """A shell in which DATA_DIR is forgotten must not call finished models untrained."""
     use_fallback(paths)
-    on_record(paths, quick, "cifar100")
-    assert (paths.dataset(quick, "quick"), paths.dataset_is_known(quick, "quick")) == ("cifar100", True)
+    on_record(paths, quick, OWN)
+    assert (paths.dataset(quick, "quick"), paths.dataset_is_known(quick, "quick")) == (OWN, True)
     on_record(paths, quick, "stand_in")
     assert (paths.dataset(quick, "quick"), paths.dataset_is_known(quick, "quick")) == ("stand_in", True)
     (paths.data / "cifar-100-python").mkdir(parents=True)
-    assert paths.dataset(quick, "quick") == "cifar100"
+    assert paths.dataset(quick, "quick") == OWN
 
 
 @pytest.mark.parametrize("damage", ["failed", "unreadable", "of no data set", "of another data set"])
@@ -75,15 +78,15 @@ def test_a_record_that_names_no_data_set_of_the_profile_says_nothing(
     paths: Paths, quick: Settings, damage: str
 ) -> None:
     use_fallback(paths)
-    on_record(paths, quick, "cifar100", **({"status": "failed"} if damage == "failed" else {}))
+    on_record(paths, quick, OWN, **({"status": "failed"} if damage == "failed" else {}))
     if damage == "unreadable":
         record_path(paths.results, "quick", "train", "teacher-s0").write_text("{")
     elif damage == "of no data set":
-        on_record(paths, quick, "cifar100", spec={})
+        on_record(paths, quick, OWN, spec={})
     elif damage == "of another data set":
         on_record(paths, quick, "image_folder")
         # trained on something else before matrix.toml was changed: what is not here is to be fetched
-        assert paths.dataset(quick, "quick") == "cifar100"
+        assert paths.dataset(quick, "quick") == OWN
         return
     assert paths.dataset(quick, "quick") == "stand_in"
 

@@ -166,7 +166,7 @@ def not_a_number(bench: Bench) -> None:
 # Damage to the other machine's results -> the stages of the cell that are refused, and part of the reason.
 REFUSED: dict[str, tuple[Damage, set[str], str]] = {
     "cut short": (lambda b: b.path(TrainRecord).write_text("{"), {"train", "export", "accuracy"}, "not a train record"),
-    "another profile": (edit(TrainRecord, '"profile": "lite"', '"profile": "long"'), {"train"}, f"{CELL} in full"),
+    "another profile": (edit(TrainRecord, '"profile": "lite"', '"profile": "long"'), {"train"}, f"{CELL} in long"),
     "other settings": (other_settings_and_their_key, {"train"}, "made under other settings (key v2-"),
     "another key": (lambda b: b.change(TrainRecord, key=OLD_KEY), {"train"}, "its settings do not give its key"),
     "settings that do not give the key": (other_settings, {"train"}, "its settings do not give its key"),

@@ -55,8 +55,8 @@ def test_a_report_writes_the_page_once_and_a_check_finds_it_stale(tmp_path: Path
     plan = plan_for("quick")
     fill_results(plan, tmp_path)
     place = page_path(tmp_path, plan)
-    assert place in write_report(plan, tmp_path, None, ["quick"]).written
-    assert place in write_report(plan, tmp_path, None, ["quick"]).unchanged
+    assert place in write_report(plan, tmp_path, [], ["quick"]).written
+    assert place in write_report(plan, tmp_path, [], ["quick"]).unchanged
     assert place.read_bytes() == page(plan, tmp_path)
     assert check_files(plan, tmp_path) == []
     # no table shows how long anything took
@@ -67,6 +67,6 @@ def test_a_report_writes_the_page_once_and_a_check_finds_it_stale(tmp_path: Path
 def test_without_a_page_nothing_is_stale(tmp_path: Path) -> None:
     plan = plan_for("quick")
     fill_results(plan, tmp_path)
-    write_report(plan, tmp_path, None, ["quick"])
+    write_report(plan, tmp_path, [], ["quick"])
     page_path(tmp_path, plan).unlink()
     assert check_files(plan, tmp_path) == []
