@@ -12,7 +12,7 @@ from typing import Any
 from benchmarks import Figures
 from harness.errors import HarnessError
 from harness.plan.specs import key_of
-from harness.reporting.page.build import filled, page_path
+from harness.reporting.page.build import page_of, page_path
 from harness.reporting.page.content import content
 from harness.reporting.page.shown_tables import PUBLISHED
 from tests import browser
@@ -32,7 +32,7 @@ def measure() -> Figures:
         keep_predictions(results, plan)
         document = content(plan, results)
         file = page_path(results, plan)
-        file.write_bytes(filled(document))
+        file.write_bytes(page_of(document))
         return {
             "page_profile": PROFILE,
             "page_rows": sum(len(table["rows"]) for one in document["experiments"] for table in one["tables"]),

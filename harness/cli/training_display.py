@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Callable
 from types import TracebackType
 
 from rich.console import Console
@@ -16,7 +17,10 @@ PLAIN_EVERY_S = 30.0
 
 
 class Display:
-    """Told by the training room what happens, it says so: stages, steps, epochs with loss and speed, cells."""
+    """Told by the training room what happens, it says so: stages, steps, epochs with loss and speed, cells.
+
+    What is set as `after_cell` is called after each cell that is done or has failed.
+    """
 
     def __init__(self) -> None:
         self.console = Console(highlight=False, soft_wrap=True)
@@ -31,6 +35,7 @@ class Display:
             disable=not self.live,
             transient=True,
         )
+        self.after_cell: Callable[[], None] = lambda: None
         self._task: TaskID | None = None
         self._said = time.monotonic()
         self._from: tuple[float, int] | None = None
@@ -92,3 +97,4 @@ class Display:
                 f"  {cell.title}: accuracy {record.accuracy_pct:.2f} %, {record.params / 1e6:.2f} M parameters, "
                 f"{clock(record.seconds)}"
             )
+        self.after_cell()

@@ -26,10 +26,10 @@ def page_path(results: Path, plan: Plan) -> Path:
 
 def page(plan: Plan, results: Path) -> bytes:
     """The page of the plan's profile: all of its experiments, whichever the plan is of."""
-    return filled(content(plan, results))
+    return page_of(content(plan, results))
 
 
-def filled(document: JSON) -> bytes:
+def page_of(document: JSON) -> bytes:
     """The page of a document."""
     parts = {
         "title": escape(f"Profile {document['profile']}: accuracy and latency of compressed networks"),

@@ -44,6 +44,12 @@ def content(plan: Plan, results: Path) -> JSON:
     }
 
 
+def in_a_sentence(document: JSON) -> str:
+    """What the first table of a document says that has figures; what the first one says where none has."""
+    found = sorted(document["experiments"], key=lambda one: one["picture"] is None)[0]
+    return f"{found['title']}. {found['says']}"
+
+
 def _experiment(plan: Plan, table: Table, rows: Sequence[Row], results: Path) -> JSON:
     findings = run_checks(read_evidence(replace(plan, tables=(table,)), results))
     return {
@@ -61,20 +67,22 @@ def _experiment(plan: Plan, table: Table, rows: Sequence[Row], results: Path) ->
 
 
 def _says(rows: Sequence[Row]) -> str:
-    """What the table says, in a sentence: the best of its models, and by what; empty where none has both figures."""
+    """What the table says, in a few words: the best of its models, and by what; and how many have no figures yet."""
     models = compared(rows)
     places = [place_of(model) for model in models]
     best = best_per_latency(places)
     place = None if best is None else places[best]
+    missing = places.count(None)
     if best is None or place is None:
-        return ""
+        return "No model has both accuracy and latency yet."
     told = to_teacher(models[best], rows)
     points = told.value if isinstance(told, Interval) else told
     against = "" if not points else f" ({points:+.1f} points)"
     front = pareto_ranks(places).count(1)
     return (
         f"Best per latency: {name_of(models[best])}, {place.accuracy_pct:.2f} %{against} at {place.ratio:.2f} of the "
-        f"teacher's latency. {front} of {sum(map(bool, places))} models are on the front."
+        f"teacher's latency. {front} of {len(places) - missing} models are on the front."
+        + (f" {missing} more {'has' if missing == 1 else 'have'} no figures yet." if missing else "")
     )
 
 

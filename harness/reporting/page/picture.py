@@ -21,8 +21,9 @@ SHAPES = {"L1": "circle", "BN": "square", "GN": "triangle-up"}
 OTHER_SHAPES = ("diamond", "cross", "triangle-down", "triangle-right", "triangle-left")
 STAR = "M0,-1L0.25,-0.34L0.95,-0.31L0.4,0.13L0.59,0.81L0,0.42L-0.59,0.81L-0.4,0.13L-0.95,-0.31L-0.25,-0.34Z"
 ANCHORS = ("right", "left", "top", "bottom", "top-right", "bottom-right", "top-left", "bottom-left")
-# Pixels
-HEIGHT, LABEL = 440, 11
+# Pixels. A name stands as close to its model as it can.
+OFFSETS = (4, 14, 30)
+HEIGHT, LABEL, NARROW = 440, 12, 600
 
 
 def picture(rows: Sequence[Row]) -> JSON | None:
@@ -80,6 +81,7 @@ def _points(models: Sequence[Model], rows: Sequence[Row]) -> list[JSON]:
             "accuracy": place.accuracy_pct,
             "front": ranks[number] == 1,
             "best": number == best,
+            "precedence": (ranks[number] == 1) + (number == best),
             "size": 130,
             "latency ratio": ratio.text(".2f") if ratio else f"{place.ratio:.2f}",
             "accuracy (%)": f"{place.accuracy_pct:.2f}",
@@ -211,7 +213,7 @@ def _marks(shapes: dict[str, str], colours: dict[str, str]) -> JSON:
 def _labels(others: Sequence[str]) -> JSON:
     """Names beside the models, where they cover neither other marks nor each other: a feature that Vega-Lite lacks.
 
-    Those of the front come first where there is no room for all.
+    Where there is no room for all, the best per latency comes first, and then the front.
     """
     mark = "datum.datum"
     return {
@@ -230,12 +232,13 @@ def _labels(others: Sequence[str]) -> JSON:
         "transform": [
             {
                 "type": "label",
-                "size": {"signal": "[width, height]"},
-                "anchor": [*ANCHORS, *ANCHORS],
-                "offset": [*[4] * len(ANCHORS), *[14] * len(ANCHORS)],
+                # a place that is hidden has no width, and a canvas needs some
+                "size": {"signal": "[max(1, width), max(1, height)]"},
+                "anchor": [*ANCHORS] * len(OFFSETS),
+                "offset": [offset for offset in OFFSETS for _ in ANCHORS],
                 "avoidMarks": others,
                 "avoidBaseMark": True,
-                "sort": {"field": f"{mark}.front", "order": "descending"},
+                "sort": {"field": f"{mark}.precedence", "order": "descending"},
             }
         ],
     }
@@ -252,18 +255,28 @@ def _config() -> JSON:
             "tickColor": INK,
             "gridColor": INK,
             "gridOpacity": 0.12,
-            "labelFontSize": 12,
+            "labelFontSize": LABEL,
+            "titleFontSize": LABEL,
         },
         "axisX": {"grid": False, "tickCount": 6},
+        "axisY": {"tickCount": 6},
         "legend": {
             **ink,
             "orient": "bottom",
             "direction": "horizontal",
-            "columns": 3,
+            "columns": {"expr": f"width < {NARROW} ? 3 : 12"},
             "labelLimit": 200,
+            "labelFontSize": LABEL,
+            "titleFontSize": LABEL,
             "symbolSize": 90,
             "symbolOpacity": 1,
             "symbolFillColor": INK,
-            "layout": {"bottom": {"anchor": "start", "direction": "vertical"}},
+            "layout": {
+                "bottom": {
+                    "anchor": "start",
+                    "direction": {"signal": f"width < {NARROW} ? 'vertical' : 'horizontal'"},
+                    "margin": {"signal": f"width < {NARROW} ? 8 : 24"},
+                }
+            },
         },
     }

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from harness.reporting.page.build import filled, page, page_path
+from harness.reporting.page.build import page, page_of, page_path
 from harness.reporting.report import check_files, write_report
 from harness.store.records import AccuracyRecord
 from tests.synthetic import change, fill_results, plan_for
@@ -28,27 +28,27 @@ def in_page(content: bytes) -> Any:
 
 def test_the_document_is_in_the_page_whatever_is_in_it(small: dict[str, Any]) -> None:
     document = {**small, "network": HOSTILE}
-    assert in_page(filled(document)) == document
+    assert in_page(page_of(document)) == document
 
 
 def test_a_profiles_name_is_no_markup() -> None:
-    assert b"<title>Profile &lt;b&gt;: " in filled({"profile": "<b>"})
+    assert b"<title>Profile &lt;b&gt;: " in page_of({"profile": "<b>"})
 
 
 def test_only_its_own_script_elements_are_in_the_page(small: dict[str, Any]) -> None:
-    content = filled({**small, "network": HOSTILE}).decode()
+    content = page_of({**small, "network": HOSTILE}).decode()
     assert "<!--" not in content
     assert len(re.findall("</script", content, re.IGNORECASE)) == 4
 
 
 def test_nothing_is_loaded_from_elsewhere(small: dict[str, Any]) -> None:
-    head = filled(small).decode().partition('<script type="application/json"')[0]
+    head = page_of(small).decode().partition('<script type="application/json"')[0]
     assert "default-src 'none'" in head
     assert re.findall(r'(?:src|href)="([^"]*)"', head) == ["data:,"]
 
 
 def test_the_libraries_leave_room_for_a_thousand_rows(small: dict[str, Any]) -> None:
-    assert len(filled(small)) < 1_100_000
+    assert len(page_of(small)) < 1_100_000
 
 
 def test_a_report_writes_the_page_once_and_a_check_finds_it_stale(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 from benchmarks.report_page import breaks, rows_traceable_pct
 from harness.plan.planning import Plan
 from harness.reporting import tables
-from harness.reporting.page.content import content
+from harness.reporting.page.content import content, in_a_sentence
 from harness.reporting.rows import read_rows
 from harness.store.records import AccuracyRecord, LatencyRecord
 from tests.synthetic import change, fill_results, keep_predictions, path_of, plan_for
@@ -141,12 +141,22 @@ def test_a_missing_model_is_a_row_and_a_failing_one_says_what_to_do(plan: Plan, 
     assert all(one["remedy"] for findings in found["findings"].values() for one in findings)
     assert rows_traceable_pct(document) == 100
     assert any("no train record" in text for text in found["warnings"])
+    assert found["says"].endswith("of 9 models are on the front. 1 more has no figures yet.")
 
 
 def test_nothing_measured_yet_is_a_page_without_a_picture(plan: Plan, tmp_path: Path) -> None:
     document = content(plan, tmp_path)
     assert [one["picture"] for one in document["experiments"]] == [None] * 3
     assert document["machines"] == [] and document["settings"]
+    assert in_a_sentence(document) == "Experiment 1: prune amount 0.3. No model has both accuracy and latency yet."
+
+
+def test_what_it_says_is_of_the_first_table_with_figures(plan: Plan, tmp_path: Path) -> None:
+    first = [cell.id for cell in plan.tables[0].cells if not cell.is_teacher]
+    fill_results(plan, tmp_path, skip=first)
+    said = in_a_sentence(content(plan, tmp_path))
+    assert said.startswith("Experiment 2: prune amount 0.4. Best per latency: P(0.4_")
+    assert "of the teacher's latency. " in said
 
 
 def test_host_and_target_are_side_by_side(document: dict[str, Any]) -> None:

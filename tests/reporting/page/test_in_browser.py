@@ -210,6 +210,15 @@ def test_a_mark_says_what_it_is(seen: Watched, file: Path) -> None:
     expect(seen.page.locator("#vg-tooltip-element")).to_contain_text("latency ratio")
 
 
+def test_the_chart_follows_the_width_of_its_place_also_from_none(seen: Watched, file: Path) -> None:
+    seen.open(file)
+    chart = seen.page.locator("#chart svg")
+    for width in ("0px", "500px", "0px", "700px"):
+        seen.page.evaluate("width => (document.getElementById('chart').style.width = width)", width)
+        expect(chart).to_have_attribute("width", width.removesuffix("px"))
+    assert "BN Base" in " ".join(seen.page.locator("#chart svg text").all_inner_texts())
+
+
 def test_what_is_shown_can_be_downloaded(seen: Watched, file: Path) -> None:
     seen.open(file, "#search=gram&sort=latency_ratio+desc")
     texts = {}

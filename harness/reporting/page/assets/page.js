@@ -4,6 +4,8 @@ const part = (id) => document.getElementById(id);
 const STAGES = { train: "Training", export: "Export", latency: "Latency", accuracy: "Accuracy" };
 // More warnings than these are folded up.
 const FEW = 6;
+// A column title of more characters has more room.
+const LONG = 40;
 
 let view, experiment, table, chart;
 
@@ -18,6 +20,9 @@ function make(tag, attributes = {}, ...children) {
   made.append(...children.filter((child) => child || child === 0));
   return made;
 }
+
+// The text of a name or a path, which may be broken between its parts.
+const foldable = (text) => text.split(/(?<=[_/])/).flatMap((part, at) => (at ? [make("wbr"), part] : [part]));
 
 const list = (items) => make("ul", {}, ...items.map((item) => make("li", {}, item)));
 
@@ -112,7 +117,9 @@ DataTable.ext.type.order["figure-desc"] = (one, two) => figure(two, -Infinity) -
 
 function showTable() {
   const { columns, rows } = shown();
-  const head = columns.map(({ sources, header }) => make("th", { scope: "col", class: sources && "figure" }, header));
+  const head = columns.map(({ sources, header }) =>
+    make("th", { scope: "col", class: headClass(sources, header) }, header.replace("Δ ", "Δ\u00a0")),
+  );
   const body = rows.map((row, at) =>
     make("tr", { "data-at": at, class: fails(row) && "failed" }, nameCell(row), ...figureCells(row, columns)),
   );
@@ -142,8 +149,11 @@ function nameCell(row) {
   const [text] = row.cells[0];
   const opens = { type: "button", class: "open", "aria-expanded": "false", "data-row": rowName(row) };
   const seeds = row.models.length > 1 && ` (${row.models.length} seeds)`;
-  return make("th", { scope: "row", "data-search": text }, make("button", opens, text), seeds);
+  return make("th", { scope: "row", "data-search": text }, make("button", opens, ...foldable(text)), seeds);
 }
+
+// Few words share a line in a header, so that more columns have room; a title of many words would be too high.
+const headClass = (sources, header) => [sources && "figure", header.length > LONG && "long"].filter(Boolean).join(" ");
 
 // A cell is its text, its value, and the bounds of that.
 function figureCells(row, columns) {
@@ -197,7 +207,7 @@ function applyFilters() {
 
 function showCount() {
   const rows = visible();
-  part("count").textContent = `${rows.length} of ${shown().rows.length} rows. A name opens where its figures come from.`;
+  part("count").textContent = `${rows.length} of ${shown().rows.length} rows. Open a name to see where its figures come from.`;
   fadeChart(new Set(rows.flatMap((row) => row.models)));
 }
 
@@ -287,7 +297,7 @@ function recordsTable(records) {
       return make("div", {}, `${what.replace("_sha256", "").replaceAll("_", " ")} `, short);
     });
     return [
-      make("span", {}, stageName(name, record), make("br"), make("a", { href: record.file, class: "key" }, record.file)),
+      make("span", {}, stageName(name, record), make("br"), make("a", { href: record.file, class: "key" }, ...foldable(record.file))),
       make("code", {}, record.key),
       make("span", {}, ...hashes),
       device ?? cpu ?? "unknown",
@@ -353,6 +363,10 @@ function showChart() {
     return ready();
   });
 }
+
+// The chart follows the width of its place, which changes with the window and with the scroll bar; Vega hears of the
+// window only.
+new ResizeObserver(() => window.dispatchEvent(new Event("resize"))).observe(part("chart"));
 
 // Tells those who wait that all is drawn.
 function ready() {
