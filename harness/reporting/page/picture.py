@@ -21,8 +21,8 @@ SHAPES = {"L1": "circle", "BN": "square", "GN": "triangle-up"}
 OTHER_SHAPES = ("diamond", "cross", "triangle-down", "triangle-right", "triangle-left")
 STAR = "M0,-1L0.25,-0.34L0.95,-0.31L0.4,0.13L0.59,0.81L0,0.42L-0.59,0.81L-0.4,0.13L-0.95,-0.31L-0.25,-0.34Z"
 ANCHORS = ("right", "left", "top", "bottom", "top-right", "bottom-right", "top-left", "bottom-left")
-# Pixels. A name stands as close to its model as it can.
-OFFSETS = (4, 14, 30)
+# Pixels. A name stands as close to its model as it can, and not so far away that it might be of another.
+OFFSETS = (4, 14)
 HEIGHT, LABEL, NARROW = 440, 12, 600
 
 
@@ -225,8 +225,8 @@ def _labels(others: Sequence[str]) -> JSON:
             "enter": {
                 "text": {"signal": f"{mark}.label || ''"},
                 "fill": {"value": INK},
-                "fontSize": {"value": LABEL},
-                "fontWeight": {"signal": f"{mark}.front ? 'bold' : 'normal'"},
+                "fontSize": {"signal": f"width < {NARROW} ? {LABEL - 2} : {LABEL}"},
+                "fontWeight": {"signal": f"{mark}.front && width >= {NARROW} ? 'bold' : 'normal'"},
             }
         },
         "transform": [
