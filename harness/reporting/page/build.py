@@ -15,6 +15,8 @@ from harness.reporting.page.content import content
 from harness.reporting.page.origins import JSON
 
 ASSETS = Path(__file__).with_name("assets")
+# One module in the page, in this order.
+SCRIPTS = ("elements", "view", "table", "origin", "chart", "downloads", "start")
 # What the script of the page uses of Vega.
 FROM_VEGA = "window.vegaEmbed = vegaEmbed;"
 
@@ -38,7 +40,7 @@ def page_of(document: JSON) -> bytes:
         "document": json.dumps(document, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c"),
         "vega": _in_script(vega()),
         "datatables": _in_script(_asset("datatables.min.js")),
-        "script": _in_script(_asset("page.js")),
+        "script": _in_script("\n".join(_asset(f"script/{name}.js") for name in SCRIPTS)),
     }
     # Split, not replaced one after the other: what is filled in may itself look like a place to fill in.
     first, *pieces = _asset("page.html").split("{{")

@@ -79,6 +79,19 @@ def test_it_starts_with_the_teacher_the_chart_and_the_warnings(seen: Watched, fi
     expect(seen.page.locator("#says")).to_contain_text("Best per latency")
 
 
+def test_a_profile_of_one_table_without_figures_offers_no_choice(seen: Watched, tmp_path: Path) -> None:
+    plan = plan_for("quick")
+    path = page_path(tmp_path, plan)
+    path.parent.mkdir()
+    path.write_bytes(page(plan, tmp_path))
+    seen.open(path)
+    for part in ("experiments", "views", "chart", "machines"):
+        expect(seen.page.locator(f"#{part}")).to_be_hidden()
+    expect(seen.page.locator("#says")).to_have_text("No model has both accuracy and latency yet.")
+    expect(seen.page.locator("#models")).to_contain_text("no train record")
+    assert browser.violations(seen.page) == []
+
+
 def test_a_click_sorts_and_another_turns_it_round_with_missing_figures_last(seen: Watched, file: Path) -> None:
     seen.open(file, "#experiment=prune-0.4")
     header = seen.page.locator("#models thead th", has_text="Accuracy (%)").first
@@ -216,7 +229,7 @@ def test_the_chart_follows_the_width_of_its_place_also_from_none(seen: Watched, 
     for width in ("0px", "500px", "0px", "700px"):
         seen.page.evaluate("width => (document.getElementById('chart').style.width = width)", width)
         expect(chart).to_have_attribute("width", width.removesuffix("px"))
-    assert "BN Base" in " ".join(seen.page.locator("#chart svg text").all_inner_texts())
+    assert "BN Base" in " ".join(seen.page.locator("#chart svg text").all_text_contents())
 
 
 def test_what_is_shown_can_be_downloaded(seen: Watched, file: Path) -> None:
