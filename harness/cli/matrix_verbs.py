@@ -329,7 +329,7 @@ def report(
 
 
 def _say_page(page: "WrittenPage") -> None:
-    print(f"All of it on one page, for any browser: {page.path}\n{page.says}")
+    print(f"Open {page.path} in a browser. {page.says}")
 
 
 def report_check(matrix: Matrix = MATRIX, results: Results = RESULTS, document: Documents = None) -> None:

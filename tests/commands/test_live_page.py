@@ -42,7 +42,7 @@ def test_no_more_than_a_hundredth_of_the_time_goes_into_it(live: LivePage, monke
         ran.append(clock[0])
         clock[0] += 4.0
 
-    monkeypatch.setattr(live_page.subprocess, "run", run)
+    monkeypatch.setattr("harness.commands.live_page.subprocess.run", run)
     for _ in range(200):
         clock[0] += 10.0
         live.cell_done()

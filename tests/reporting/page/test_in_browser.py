@@ -79,13 +79,13 @@ def test_it_starts_with_the_teacher_the_chart_and_the_warnings(seen: Watched, fi
     expect(seen.page.locator("#says")).to_contain_text("Best per latency")
 
 
-def test_a_profile_of_one_table_without_figures_offers_no_choice(seen: Watched, tmp_path: Path) -> None:
+def test_a_profile_of_one_experiment_without_figures_offers_no_choice(seen: Watched, tmp_path: Path) -> None:
     plan = plan_for("quick")
     path = page_path(tmp_path, plan)
     path.parent.mkdir()
     path.write_bytes(page(plan, tmp_path))
     seen.open(path)
-    for part in ("experiments", "views", "chart", "machines"):
+    for part in ("experiments", "chart", "machines"):
         expect(seen.page.locator(f"#{part}")).to_be_hidden()
     expect(seen.page.locator("#says")).to_have_text("No model has both accuracy and latency yet.")
     expect(seen.page.locator("#models")).to_contain_text("no train record")
