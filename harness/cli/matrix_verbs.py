@@ -167,7 +167,9 @@ def train_matrix(
         page = LivePage(scope, display.say)
         display.after_cell = page.cell_done
         outcome = train(request, display.say, display, uninterrupted)
-        page.ended()
+        # who stops a run, or gives it so much time and no more, waits for nothing else
+        if outcome.complete:
+            page.ended()
     _close(outcome, out_of_time=uninterrupted())
 
 
@@ -219,7 +221,8 @@ def bench(
     else:
         exit_code = run_bench(job)
     # not before: what is measured must not be disturbed
-    page.ended()
+    if exit_code != STOPPED:
+        page.ended()
     raise typer.Exit(exit_code)
 
 
