@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from harness.commands.train_matrix import Outcome
     from harness.commands.training_time import TrainingTime
     from harness.plan.planning import Plan
+    from harness.reporting.report import WrittenPage
     from harness.store.paths import Paths
     from harness.store.states import CellState
 
@@ -189,11 +190,17 @@ def train_matrix(
         raise typer.Exit(train_in(docker, planned, scope.paths, matrix, experiment or [], budget, gpus, memory, more))
     from harness.cli.tensorboard import Board
     from harness.cli.training_display import Display
+    from harness.commands.live_page import LivePage
 
     uninterrupted = until_interrupted()
     with Display() as display:
+        page = LivePage(scope, display.say)
+        display.after_cell = page.cell_done
         reporter = Board(tensorboard, display) if tensorboard else display
         outcome = train(request, display.say, reporter, uninterrupted, display.expect)
+        # who stops a run, or gives it so much time and no more, waits for nothing else
+        if outcome.complete:
+            page.ended()
     _close(outcome, out_of_time=uninterrupted())
 
 
@@ -223,6 +230,7 @@ def bench(
 ) -> None:
     """Measure latency and accuracy of every exported model, in the image or environment with the pinned runtime."""
     from harness.commands.bench_job import matrix_job, not_exported, run_bench, with_those_measured
+    from harness.commands.live_page import LivePage
     from harness.commands.scope import Scope
     from harness.commands.train_matrix import code_policy
     from harness.containers.runner import choose
@@ -233,15 +241,20 @@ def bench(
     if along := len(planned.cells) - len(asked.cells):
         models = f"{along} models of other experiments are" if along > 1 else "a model of another experiment is"
         print(f"{models} measured along: a ratio to the teacher holds within one run.", file=sys.stderr)
-    docker = choose(runner, "cpu", {"MEMORY": memory})
+    docker, page = choose(runner, "cpu", {"MEMORY": memory}), LivePage(scope)
     job = matrix_job(planned, scope.paths, docker is None, code_policy(code), again)
     for cell in not_exported(planned, scope.paths):
         print(f"left out, no ONNX file here: {cell.title}", file=sys.stderr)
     if docker:
         from harness.containers.in_docker import bench as bench_in
 
-        raise typer.Exit(bench_in(docker, job, memory))
-    raise typer.Exit(run_bench(job))
+        exit_code = bench_in(docker, job, memory)
+    else:
+        exit_code = run_bench(job)
+    # not before: what is measured must not be disturbed
+    if exit_code != STOPPED:
+        page.ended()
+    raise typer.Exit(exit_code)
 
 
 def images(fresh: Annotated[bool, typer.Option(help="Build from nothing, whatever is there.")] = False) -> None:
@@ -325,15 +338,19 @@ def report(
     results: Results = RESULTS,
     artifacts: Artifacts = ARTIFACTS,
     document: Documents = None,
+    page_only: Annotated[bool, typer.Option("--page-only", help="Write nothing but the page.")] = False,
 ) -> None:
-    """Check the records, write the tables and figures, and fill in the documents' tables of this profile."""
+    """Check the records, write tables, figures and the page, and fill in the documents' tables of this profile."""
     from harness.checks import findings
     from harness.checks.catalogue import check_results
     from harness.commands.scope import Scope
     from harness.plan.loading import profile_names
-    from harness.reporting.report import write_report
+    from harness.reporting.report import write_page, write_report
 
     planned = Scope.of(matrix, profile, results, artifacts, experiment).plan()
+    if page_only:
+        _say_page(write_page(planned, results))
+        return
     # A failing row is shown as failed; what else is wrong, and what to do about it, is said here.
     print(findings.as_text(planned, check_results(planned, results, artifacts)) + "\n", file=sys.stderr)
     made = write_report(planned, results, documents_of(document, results), profile_names(matrix))
@@ -341,6 +358,12 @@ def report(
     for said, paths in {"Written": made.written, "Unchanged": made.unchanged}.items():
         if paths:
             print(f"{said}: {', '.join(map(str, paths))}")
+    print()
+    _say_page(made.page)
+
+
+def _say_page(page: "WrittenPage") -> None:
+    print(f"Open {page.path} in a browser. {page.says}")
 
 
 def report_check(matrix: Matrix = MATRIX, results: Results = RESULTS, document: Documents = None) -> None:

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 
 from rich.console import Console
@@ -21,7 +21,7 @@ class Display:
     """Told by the training room what happens, it says so: stages, steps, epochs with loss and speed, cells.
 
     The bar and the time left are those of all that is to be trained. What is printed fits 80 columns, unless a model
-    has a long name.
+    has a long name. What is set as `after_cell` is called after each cell that is done or has failed.
     """
 
     def __init__(self) -> None:
@@ -36,6 +36,7 @@ class Display:
             transient=True,
         )
         self.remaining = Remaining({})
+        self.after_cell: Callable[[], None] = lambda: None
         self._task: TaskID | None = None
         self._said = time.monotonic()
 
@@ -94,3 +95,4 @@ class Display:
                 f"  {cell.title}: accuracy {record.accuracy_pct:.2f} %, {record.params / 1e6:.2f} M parameters, "
                 f"{clock(record.seconds)}"
             )
+        self.after_cell()

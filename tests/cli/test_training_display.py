@@ -11,7 +11,8 @@ from harness.cli.tensorboard import Board
 from harness.cli.training_display import Display
 from harness.commands.budget import clock
 from harness.commands.remaining import Network, Remaining
-from harness.store.records import Epoch
+from harness.store.records import Epoch, Failure, TrainRecord
+from tests.synthetic import plan_for, records_for
 from tests.training_kit import Told
 
 
@@ -20,6 +21,18 @@ from tests.training_kit import Told
 )
 def test_durations_read_as_people_say_them(seconds: float, text: str) -> None:
     assert clock(seconds) == text
+
+
+def test_each_cell_is_told_on_whether_done_or_failed(capsys: pytest.CaptureFixture[str]) -> None:
+    plan, told = plan_for("quick"), []
+    record = next(one for one in records_for(plan, plan.teacher) if isinstance(one, TrainRecord))
+    failure = Failure(kind="diverged", message="loss is not finite")
+    with Display() as display:
+        display.cell(plan.teacher, record)
+        display.after_cell = lambda: told.append("cell")
+        display.cell(plan.teacher, record)
+        display.cell(plan.teacher, record.model_copy(update={"failure": failure}))
+    assert told == ["cell", "cell"] and "loss is not finite" in capsys.readouterr().out
 
 
 def test_without_a_terminal_there_is_a_line_now_and_then(
