@@ -28,6 +28,11 @@ ifdef BUILD_NETWORK
 export BUILD_NETWORK
 endif
 
+# Make would ignore a variable that is given in small letters.
+SMALL := profile experiment data_dir runner budget together devices redo code again time watch tensorboard
+SMALL := $(filter $(SMALL:%=%=%),$(MAKEOVERRIDES))
+$(if $(SMALL),$(error write the names of variables in capitals: $(SMALL)))
+
 MAKEFLAGS += --no-builtin-rules
 .DELETE_ON_ERROR:
 # `make -j4 train-matrix bench` means one after the other, too: verbs find their work on disk.
@@ -63,15 +68,16 @@ setup: $(HAVE_MAIN) $(HAVE_BENCHES)  ## make the environments: .venvs/main, and 
 plan: $(HAVE_MAIN)  ## the cells, and what would run [TIME=1: and how long training will take here]
 	@$(HARNESS) plan $(OPTIONS) $(if $(TIME),--time)
 
-status: $(HAVE_MAIN)  ## how far the matrix has come: done, missing, failed
-	@$(HARNESS) status $(OPTIONS)
+status: $(HAVE_MAIN)  ## how far the matrix has come: a grid per table [WATCH=1: until Ctrl-C]
+	@$(HARNESS) status $(OPTIONS) $(if $(WATCH),--watch)
 
 data: $(HAVE_MAIN)  ## the profile's data set: found, or fetched and checked
 	@$(HARNESS) data --profile '$(PROFILE)'
 
 train-matrix: $(HAVE_MAIN)  ## train and export the missing models
 	@$(HARNESS) train-matrix $(OPTIONS) $(if $(BUDGET),--budget '$(BUDGET)') $(IN_IMAGE) $(if $(GPUS),--gpus '$(GPUS)') \
-	  $(if $(TOGETHER),--together '$(TOGETHER)') $(if $(DEVICES),--devices '$(DEVICES)') $(foreach id,$(REDO),--redo '$(id)') $(if $(CODE),--code '$(CODE)')
+	  $(if $(TOGETHER),--together '$(TOGETHER)') $(if $(DEVICES),--devices '$(DEVICES)') $(foreach id,$(REDO),--redo '$(id)') $(if $(CODE),--code '$(CODE)') \
+	  $(if $(TENSORBOARD),--tensorboard '$(TENSORBOARD)')
 
 bench: $(HAVE_MAIN) $(HAVE_BENCHES)  ## measure latency and accuracy of the exported models
 	@$(HARNESS) bench $(OPTIONS) $(IN_IMAGE) $(if $(CODE),--code '$(CODE)') $(if $(AGAIN),--again)
@@ -85,7 +91,7 @@ check: $(HAVE_MAIN)  ## named checks of records and ONNX files; fails on errors
 verify: $(HAVE_MAIN)  ## the same and more: every number walked back to files, raw samples, keys
 	@$(HARNESS) verify $(OPTIONS)
 
-report: $(HAVE_MAIN)  ## tables and figures from the records, also in README.md and docs/ [PNG=1]
+report: $(HAVE_MAIN)  ## tables, figures and the page from the records, also tables in README.md and docs/ [PNG=1]
 	@$(HARNESS) report $(OPTIONS) $(if $(PNG),--png)
 
 report-check: $(HAVE_MAIN)  ## fail where tables in README.md and docs/ are stale

@@ -38,3 +38,12 @@ def pareto_ranks(places: Sequence[Place | None]) -> list[int | None]:
             ranks[number] = rank
             del left[number]
     return ranks
+
+
+def most_per_latency(places: Sequence[Place | None]) -> int | None:
+    """The number of the model with the highest accuracy divided by its latency ratio; None where none has a place.
+
+    It is on the front.
+    """
+    known = [(place.accuracy_pct / place.ratio, -number) for number, place in enumerate(places) if place]
+    return -max(known)[1] if known else None

@@ -14,24 +14,39 @@ from harness.reporting.documents import WITHOUT_PLAN, filled
 from harness.reporting.escaping import one_line
 from harness.reporting.foot import footnote_lines, measured_lines, network_line, recipe_line, stands_for, warnings
 from harness.reporting.markers import Marker
+from harness.reporting.page.build import page, page_of, page_path
+from harness.reporting.page.content import content, in_a_sentence
 from harness.reporting.rows import Row, read_rows
 from harness.reporting.table_document import KINDS, figure_path, full_document, short_document, table_files, table_path
 from harness.reporting.tables import columns, conditions, seed_means, terminal
 
 
 @dataclass(frozen=True)
+class WrittenPage:
+    """The file that has everything on one page, whether it is new, and what it shows in a sentence or two."""
+
+    path: Path
+    new: bool
+    says: str
+
+
+@dataclass(frozen=True)
 class Report:
-    """The files of a report, by whether they were written or held the same already, and its tables as text."""
+    """The files of a report, by whether they were written or held the same already, and its tables as text.
+
+    The page is one of the files.
+    """
 
     written: tuple[Path, ...]
     unchanged: tuple[Path, ...]
     text: str
+    page: WrittenPage
 
 
 def write_report(
     plan: Plan, results: Path, documents: Sequence[Path], profiles: Collection[str], png: bool = False
 ) -> Report:
-    """Write the plan's tables and charts under results/<profile>/, and fill in the documents' markers of this profile.
+    """Write tables, charts and page of the plan under results/<profile>/, and fill in its markers in the documents.
 
     Figures that belong to no profile are filled in as well. Without documents, as for results that are not this
     checkout's, none is touched. A file that would be the same is left alone. `profiles` are the names that markers may
@@ -57,14 +72,23 @@ def write_report(
         own = rows[table.name]
         for which, chart in charts.charts_of(own).items():
             written |= _write_chart(plan, table, own, results, which, chart, png)
-        for path, content in table_files(plan, table, own, results).items():
-            written[path] = _write(path, content)
+        for path, text in table_files(plan, table, own, results).items():
+            written[path] = _write(path, text)
         texts.append(_text(plan, table, own, table_path(results, plan, table)))
+    whole = write_page(plan, results)
+    written[whole.path] = whole.new
     return Report(
         tuple(path for path, new in written.items() if new),
         tuple(path for path, new in written.items() if not new),
         "\n\n".join(texts),
+        whole,
     )
+
+
+def write_page(plan: Plan, results: Path) -> WrittenPage:
+    """Write the page of the plan's profile alone, unless it would be the same."""
+    place, document = page_path(results, plan), content(plan, results)
+    return WrittenPage(place, _write(place, page_of(document)), in_a_sentence(document))
 
 
 def check_report(documents: Sequence[Path], results: Path, plan_of: Callable[[str], Plan]) -> list[str]:
@@ -107,6 +131,10 @@ def check_files(plan: Plan, results: Path, shown: Collection[str] = ()) -> list[
     belongs to no experiment of matrix.toml is named as well.
     """
     stale = [line for table in plan.tables for line in _stale_files(plan, table, results, table.name in shown)]
+    place = page_path(results, plan)
+    # It shows all of the tables, so it is named only where it alone is stale.
+    if not stale and place.is_file() and place.read_bytes() != page(plan, results):
+        stale.append(f"{place} is stale; run: {_again(plan.profile)}")
     return stale + [
         f"{path}: no experiment has this name; delete the file if the experiment was renamed or removed"
         for path in _orphans(plan, results)

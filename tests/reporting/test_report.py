@@ -13,6 +13,7 @@ from harness.errors import HarnessError
 from harness.plan.planning import Plan, make_plan
 from harness.reporting.chart_style import LIGHT
 from harness.reporting.charts import MAIN, PICTURES, STUDY, Picture
+from harness.reporting.page.build import page_path
 from harness.reporting.report import check_files, check_report, write_report
 from harness.reporting.rows import width_text
 from harness.reporting.table_document import KINDS, figure_path, table_path
@@ -87,8 +88,8 @@ def test_a_report_of_one_experiment_leaves_the_other_table(plan: Plan, results: 
 
 def test_writing_again_changes_no_byte_and_says_so(plan: Plan, results: Path, readme: Path) -> None:
     first = write_report(plan, results, [readme], PROFILES)
-    # the README; three files of each table, and four charts of it in two themes
-    assert (len(first.written), first.unchanged) == (1 + 2 * (3 + 4 * 2), ())
+    # the README and the page; three files of each table, and four charts of it in two themes
+    assert (len(first.written), first.unchanged) == (2 + 2 * (3 + 4 * 2), ())
     before = [(path.read_bytes(), path.stat().st_mtime_ns) for path in first.written]
     again = write_report(plan, results, [readme], PROFILES)
     assert (again.written, again.unchanged) == ((), first.written)
@@ -100,7 +101,8 @@ def test_only_what_changed_is_written(plan: Plan, results: Path, readme: Path) -
     change(results, plan, "p0.4-bn-gram-s0", ExportRecord, params=123_456)
     report = write_report(plan, results, [readme], PROFILES)
     # No chart shows parameters.
-    assert report.written == (readme, *(table_path(results, plan, plan.tables[1], kind) for kind in KINDS))
+    tables = (table_path(results, plan, plan.tables[1], kind) for kind in KINDS)
+    assert report.written == (readme, *tables, page_path(results, plan))
     assert set(report.unchanged) > {
         *(table_path(results, plan, plan.tables[0], kind) for kind in KINDS),
         *(figure_path(results, plan, table) for table in plan.tables),
@@ -391,5 +393,5 @@ def test_the_text_for_the_terminal_has_the_warnings_and_the_place(results: Path)
 def test_a_report_of_nothing_has_a_row_for_everything(results: Path) -> None:
     plan = plan_for("lite")
     report = write_report(plan, results, [], PROFILES)
-    assert [path.suffix for path in report.written] == [".md", ".csv", ".json"] * 2
+    assert [path.suffix for path in report.written] == [*[".md", ".csv", ".json"] * 2, ".html"]
     assert report.text.count("no train record") >= len(plan.cells)
