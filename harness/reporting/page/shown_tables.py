@@ -178,7 +178,7 @@ def _study(rows: Sequence[Row]) -> Shown:
 def _study_means(rows: Sequence[Row]) -> Shown:
     models = [model for model in tables.students(rows) if model[0].published_mean is not None]
     sources = {MEAN: Source("study_accuracy_pct", [model[0].published_mean for model in models], (PUBLISHED,))}
-    return Shown("study-means", "The study's means over seeds", models, study_means(rows), sources)
+    return Shown("study-means", "Means that the study published", models, study_means(rows), sources)
 
 
 def name_of(model: Model) -> str:

@@ -76,7 +76,7 @@ def test_it_starts_with_the_teacher_the_chart_and_the_warnings(seen: Watched, fi
     assert names(seen)[0] == "ResNet50" and len(names(seen)) == 10
     assert seen.page.locator("#chart svg .mark-symbol path").count() >= 10
     expect(seen.page.locator("#warnings")).to_contain_text("warnings")
-    expect(seen.page.locator("#says")).to_contain_text("Best per latency")
+    expect(seen.page.locator("#says")).to_contain_text("Most accuracy per latency")
 
 
 def test_a_profile_of_one_experiment_without_figures_offers_no_choice(seen: Watched, tmp_path: Path) -> None:
