@@ -32,7 +32,7 @@ from harness.cli.stopping import STOPPED, until_interrupted
 from harness.errors import HarnessError
 
 # Of more files of one folder only the number is printed.
-MOST_NAMED = 8
+MOST_NAMED = 6
 
 if TYPE_CHECKING:
     from harness.commands.scope import Scope
