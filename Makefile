@@ -11,6 +11,7 @@ PY := .venvs/main/bin/python
 HAVE_UV := .venvs/uv/.made
 HAVE_MAIN := .venvs/main/.made
 HAVE_DEV := .venvs/main/.made-dev
+HAVE_RAY := .venvs/main/.made-ray
 HAVE_BENCH := .venvs/bench-1.16.0/.made .venvs/isa/bench-1.16.0/.made
 HAVE_BENCHES := $(HAVE_BENCH) .venvs/bench-current/.made .venvs/isa/bench-current/.made
 
@@ -69,9 +70,10 @@ status: $(HAVE_MAIN)  ## how far the matrix has come: done, missing, failed
 data: $(HAVE_MAIN)  ## the profile's data set: found, or fetched and checked
 	@$(HARNESS) data --profile '$(PROFILE)'
 
-train-matrix: $(HAVE_MAIN)  ## train and export the missing models
+train-matrix: $(HAVE_MAIN) $(if $(filter ray,$(EXECUTOR)),$(HAVE_RAY))  ## train and export the missing models [EXECUTOR=ray: on a cluster]
 	@$(HARNESS) train-matrix $(OPTIONS) $(if $(BUDGET),--budget '$(BUDGET)') $(IN_IMAGE) $(if $(GPUS),--gpus '$(GPUS)') \
-	  $(if $(TOGETHER),--together '$(TOGETHER)') $(if $(DEVICES),--devices '$(DEVICES)') $(foreach id,$(REDO),--redo '$(id)') $(if $(CODE),--code '$(CODE)')
+	  $(if $(TOGETHER),--together '$(TOGETHER)') $(if $(DEVICES),--devices '$(DEVICES)') $(if $(EXECUTOR),--executor '$(EXECUTOR)') \
+	  $(foreach id,$(REDO),--redo '$(id)') $(if $(CODE),--code '$(CODE)')
 
 bench: $(HAVE_MAIN) $(HAVE_BENCHES)  ## measure latency and accuracy of the exported models
 	@$(HARNESS) bench $(OPTIONS) $(IN_IMAGE) $(if $(CODE),--code '$(CODE)') $(if $(AGAIN),--again)
@@ -132,7 +134,8 @@ lock: $(HAVE_UV)  ## pyproject.toml -> requirements/*.txt [UPGRADE=1]
 	@$(COMPILE) pyproject.toml --extra bench -o requirements/bench-1.16.0.txt
 	@$(COMPILE) pyproject.toml --extra train -o requirements/train.txt
 	@$(COMPILE) pyproject.toml --extra bench-current -c requirements/train.txt -o requirements/bench-current.txt
-	@$(COMPILE) pyproject.toml --extra train --extra dev -c requirements/train.txt -o requirements/dev.txt
+	@$(COMPILE) pyproject.toml --extra train --extra ray -c requirements/train.txt -o requirements/ray.txt
+	@$(COMPILE) pyproject.toml --extra train --extra ray --extra dev -c requirements/ray.txt -o requirements/dev.txt
 
 clean:  ## remove the quick profile's results and all caches
 	@rm -rf artifacts/quick results/quick .pytest_cache .ruff_cache .mypy_cache .hypothesis .import_linter_cache .benchmarks
@@ -173,6 +176,11 @@ $(HAVE_MAIN): $(call with_uv,$(call unless_same,train,$(HAVE_MAIN)))
 	@$(call put_in_place,.venvs/main)
 
 # Laid over the environment before, and gone with it.
+$(HAVE_RAY): $(call with_uv,$(or $(call unless_same,train,$(HAVE_MAIN)),$(call unless_same,ray,$(HAVE_RAY)))) | $(HAVE_MAIN)
+	@echo '==> .venvs/main: Ray'
+	@$(INSTALL) --python .venvs/main -r requirements/ray.txt
+	@cp requirements/ray.txt $@
+
 $(HAVE_DEV): $(call with_uv,$(or $(call unless_same,train,$(HAVE_MAIN)),$(call unless_same,dev,$(HAVE_DEV)))) | $(HAVE_MAIN)
 	@echo '==> .venvs/main: tests and linters'
 	@$(INSTALL) --python .venvs/main -r requirements/dev.txt
