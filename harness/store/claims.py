@@ -51,9 +51,8 @@ class Claim:
         """Whether work may go on: nobody has claimed the unit since, and the run is neither gone nor stopping."""
         try:
             held = max(_numbers(self.folder, self.unit), default=0) == self.number
-            return held and not _presence(self.folder, self.run).read_text(encoding="utf-8").endswith(STOPPING)
-        except FileNotFoundError:
-            return False
+            presence = _read(_presence(self.folder, self.run))
+            return held and presence is not None and not presence.endswith(STOPPING)
         except OSError:
             # The store cannot be reached: nothing can be committed either, and it may come back.
             return True
@@ -99,17 +98,17 @@ class Run:
         A unit that this run holds already is claimed anew: the worker of the earlier claim will stop.
         """
         last = max(_numbers(self.folder, unit), default=0)
-        claim = Claim(self.folder, unit, last + 1, self.id)
-        if last and not self._may_follow(self.folder / f"{unit}.{last}"):
+        before, claim = (Claim(self.folder, unit, number, self.id) for number in (last, last + 1))
+        holder = _read(before.path)
+        if last and not self._may_follow(before, holder):
             return None
         try:
             with claim.path.open("x", encoding="utf-8") as file:
                 file.write(self.id)
         except FileExistsError:
             return None
-        now = _numbers(self.folder, unit)
-        if max(now, default=0) != claim.number or (last and last not in now):
-            # The unit was settled, and perhaps claimed anew, since the numbers were read.
+        if max(_numbers(self.folder, unit), default=0) != claim.number or _read(before.path) != holder:
+            # It was settled, and perhaps claimed anew, since the numbers were read.
             claim.path.unlink(missing_ok=True)
             return None
         return claim
@@ -120,27 +119,20 @@ class Run:
         for number in _numbers(self.folder, unit):
             (self.folder / f"{unit}.{number}").unlink(missing_ok=True)
 
-    def _may_follow(self, last: Path) -> bool:
-        try:
-            holder = last.read_text(encoding="utf-8")
-        except FileNotFoundError:
-            # settled in this moment
-            return False
-        if holder == self.id:
-            return True
+    def _may_follow(self, last: Claim, holder: str | None) -> bool:
+        """Whether the run that holds this number is another attempt of this one, or dead."""
+        if holder is None or holder == self.id:
+            return holder == self.id
         if not holder:
-            # created, but not written to yet
-            return self._silent(last.name, holder)
+            # created in this moment, and not written to yet; or never to be
+            return self._silent(last.path.name, holder)
         presence = _presence(self.folder, holder)
-        try:
-            text = presence.read_text(encoding="utf-8")
-        except FileNotFoundError:
+        text = _read(presence)
+        if text is not None and self._silent(holder, text):
+            # Others need not wait as well. Should it be alive after all, its next beat brings it back.
+            presence.unlink(missing_ok=True)
             return True
-        if not self._silent(holder, text):
-            return False
-        # Others need not wait as well. Should it be alive after all, it comes back with its next beat.
-        presence.unlink(missing_ok=True)
-        return True
+        return text is None
 
     def _silent(self, name: str, text: str) -> bool:
         """Whether this text has been the same for the length of a lease."""
@@ -167,6 +159,14 @@ class Run:
 
 def _presence(folder: Path, run: str) -> Path:
     return folder / f"run-{run}"
+
+
+def _read(path: Path) -> str | None:
+    """What a file says; None where it is not there."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
 
 
 def _numbers(folder: Path, unit: str) -> list[int]:

@@ -42,12 +42,11 @@ SPARE = 4
 COUNT_EVERY_S = 2.0
 # A worker says how many steps it has taken at most this often, in seconds.
 STEP_EVERY_S = 1.0
-# After so many orders a node's worker process is replaced by a fresh one, which returns memory that libraries cache.
-# (Ray does so after every order that has a GPU.)
-ORDERS_PER_PROCESS = 16
+# After so many orders a worker process is replaced by a fresh one, which gives back what libraries have cached; on a GPU
+# after each, since its memory is the next one's.
+ORDERS_PER_PROCESS = {"cpu": 16, "cuda": 1}
 
 
-@ray.remote(max_retries=0)
 def make(order: Order, claim: Claim) -> Iterator[dict[str, Any]]:
     """Carry out an order on this node; yields what the worker tells, and first where it is.
 
@@ -102,6 +101,13 @@ def _told(
         yield told
 
 
+# by whether it has a GPU
+TASKS = {
+    cuda: ray.remote(max_retries=0, max_calls=ORDERS_PER_PROCESS["cuda" if cuda else "cpu"])(make)
+    for cuda in (False, True)
+}
+
+
 class Task:
     """An order at the cluster."""
 
@@ -111,7 +117,7 @@ class Task:
         self._run = run
         self._under_way = under_way
         # what calling a task that yields gives, and Ray's own types do not say so
-        self._reports = cast(ray.ObjectRefGenerator, make.options(**options).remote(order, claim))
+        self._reports = cast(ray.ObjectRefGenerator, TASKS[order.cuda].options(**options).remote(order, claim))
         under_way.add(self)
 
     def reports(self) -> Iterator[dict[str, Any]]:
@@ -159,7 +165,7 @@ class RayCluster:
         if self._joined:
             try:
                 ray.init(log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
-            except (ConnectionError, RuntimeError, ValueError) as error:
+            except Exception as error:  # Ray raises bare ones as well
                 reason = str(error).strip().splitlines()[0]
                 raise HarnessError(
                     f"the Ray cluster cannot be reached: {reason}; start it, or correct RAY_ADDRESS"
@@ -220,7 +226,8 @@ class RayCluster:
             cores = largest if order.for_teacher else min(largest, networks)
         threads = max(1, int(cores))
         options: dict[str, Any] = {"num_cpus": threads, "name": f"make {order.cells[0]}"}
-        options |= {"num_gpus": 1} if self.cuda else {"max_calls": ORDERS_PER_PROCESS}
+        if self.cuda:
+            options["num_gpus"] = 1
         order = replace(order, cuda=self.cuda, threads=threads)
         return Task(order, self._claims[unit], options, self._run, self._under_way)
 

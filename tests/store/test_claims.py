@@ -1,4 +1,4 @@
-"""Runs that share a store: each in an object of its own here, and in processes of their own where it is about a race."""
+"""Runs that share a store: objects of one process here, and processes of their own where it is about a race."""
 
 import multiprocessing
 import threading
@@ -130,8 +130,8 @@ def test_who_comes_too_late_for_a_settled_unit_steps_back(tmp_path: Path, monkey
     with Run(tmp_path) as fast, Run(tmp_path) as slow, Run(tmp_path) as third:
         may_follow = slow._may_follow
 
-        def meanwhile(last: Path) -> bool:
-            granted = may_follow(last)
+        def meanwhile(last: Claim, holder: str | None) -> bool:
+            granted = may_follow(last, holder)
             assert fast.claim(UNIT)
             fast.settle(UNIT)
             assert third.claim(UNIT)

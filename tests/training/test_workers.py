@@ -24,7 +24,7 @@ from harness.store.paths import Paths
 from harness.store.records import Failure, TrainRecord, load, record_path
 from harness.store.states import cell_state
 from harness.training import loop, workers
-from harness.training.dispatch import make_on
+from harness.training.dispatch import TRIES, make_on
 from harness.training.pipeline import Summary, make_cells
 from harness.training.worker import Order
 from harness.training.workers import Workers
@@ -204,9 +204,8 @@ def test_what_a_worker_had_made_before_it_died_is_kept_and_the_rest_is_tried_aga
     (tmp_path / "line").write_text(line + "\n")
     starts, script = tmp_path / "starts", tmp_path / "worker"
     makes = copy_cell(done.paths, paths, plan, finished)
-    script.write_text(
-        f"#!/bin/sh\necho >> {starts}\nif [ $(wc -l < {starts}) = 1 ]; then {makes} cat {tmp_path / 'line'}; fi\nexit 3\n"
-    )
+    first = f"{makes} cat {tmp_path / 'line'}"
+    script.write_text(f"#!/bin/sh\necho >> {starts}\nif [ $(wc -l < {starts}) = 1 ]; then {first}; fi\nexit 3\n")
     script.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(script))
     told = Told()
