@@ -47,6 +47,15 @@ class Claim:
         """The numbered file."""
         return self.folder / f"{self.unit}.{self.number}"
 
+    def in_sight(self) -> bool:
+        """Whether this process sees the folder of the claim, where its run is at work; waits for a beat or two."""
+        until = time.monotonic() + 2 * BEAT_EVERY_S
+        while _read(_presence(self.folder, self.run)) is None:
+            if time.monotonic() > until:
+                return False
+            time.sleep(BEAT_EVERY_S / 10)
+        return True
+
     def stands(self) -> bool:
         """Whether work may go on: nobody has claimed the unit since, and the run is neither gone nor stopping."""
         try:

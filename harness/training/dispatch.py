@@ -212,7 +212,7 @@ class Dispatcher:
                 continue
             ids = tuple(cell.id for cell in unit.parts[0])
             again = tuple(sorted(self.redo.intersection(ids)))
-            order = Order(self.plan, self.paths, ids, self.together, self.by_value, again)
+            order = Order(self.plan.only(ids), self.paths, ids, self.together, self.by_value, again)
             job = self.executor.start(order, unit.name)
             self._under_way[job] = unit
             threading.Thread(target=self._listen, args=(job,), daemon=True).start()

@@ -15,7 +15,7 @@ import platform
 import queue
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, cast
@@ -42,34 +42,42 @@ SPARE = 4
 COUNT_EVERY_S = 2.0
 # A worker says how many steps it has taken at most this often, in seconds.
 STEP_EVERY_S = 1.0
-# After so many orders a worker process is replaced by a fresh one, which gives back what libraries have cached; on a GPU
-# after each, since its memory is the next one's.
+# After so many orders a worker process is replaced by a fresh one, which gives back what libraries have cached; after
+# each order on a GPU, whose memory is the next one's.
 ORDERS_PER_PROCESS = {"cpu": 16, "cuda": 1}
+# What a worker does: harness.training.worker.carry_out
+Work = Callable[[Order, Teller, Callable[[], bool]], None]
+# What a worker tells that was stopped before it began.
+STOPPED = {"made": [], "failed": {}, "complete": False}
 
 
-def make(order: Order, claim: Claim) -> Iterator[dict[str, Any]]:
-    """Carry out an order on this node; yields what the worker tells, and first where it is.
+def make(work: Work, order: Order, claim: Claim) -> Iterator[dict[str, Any]]:
+    """Do an order's work on this node; yields what the worker tells, and first where it is.
 
     Stops after its next step when the claim does not stand any more.
     """
     yield {"place": platform.node()}
     teacher = order.paths.weights(order.plan.profile, order.plan.teacher)
-    if not claim.path.is_file() or not (order.for_teacher or teacher.is_file()):
+    if not claim.in_sight() or not (order.for_teacher or teacher.is_file()):
         yield {
             "error": f"{platform.node()} does not see the files of this run in {claim.folder.parent}; "
             f"results and artifacts have to be folders that all nodes share, at the same path on each"
         }
         return
+    if not claim.stands():
+        # Another run has taken over while this waited for a node.
+        yield STOPPED
+        return
     said: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
     stop = threading.Event()
 
-    def work() -> None:
+    def run() -> None:
         try:
-            carry_out(order, Teller(said.put), lambda: not stop.is_set())
+            work(order, Teller(said.put), lambda: not stop.is_set())
         finally:
             said.put(None)
 
-    worker = threading.Thread(target=work)
+    worker = threading.Thread(target=run)
     worker.start()
     try:
         yield from _told(said, claim, stop)
@@ -101,7 +109,7 @@ def _told(
         yield told
 
 
-# by whether it has a GPU
+# by whether they have a GPU
 TASKS = {
     cuda: ray.remote(max_retries=0, max_calls=ORDERS_PER_PROCESS["cuda" if cuda else "cpu"])(make)
     for cuda in (False, True)
@@ -111,13 +119,12 @@ TASKS = {
 class Task:
     """An order at the cluster."""
 
-    def __init__(self, order: Order, claim: Claim, options: dict[str, Any], run: Run, under_way: "set[Task]") -> None:
+    def __init__(self, reports: ray.ObjectRefGenerator, run: Run, under_way: "set[Task]") -> None:
         self.place = "a node"
         self._begun = False
+        self._reports = reports
         self._run = run
         self._under_way = under_way
-        # what calling a task that yields gives, and Ray's own types do not say so
-        self._reports = cast(ray.ObjectRefGenerator, TASKS[order.cuda].options(**options).remote(order, claim))
         under_way.add(self)
 
     def reports(self) -> Iterator[dict[str, Any]]:
@@ -130,7 +137,7 @@ class Task:
                 else:
                     yield said
         except TaskCancelledError:
-            yield {"made": [], "failed": {}, "complete": False}
+            yield STOPPED
         except RayTaskError as error:
             reason = str(error).strip().splitlines()[-1]
             yield {"error": f"a node cannot carry out orders: {reason}; install the same harness on every node"}
@@ -158,7 +165,7 @@ class RayCluster:
     of its networks. The teacher gets as many cores as the largest node has: their number decides its bits.
     """
 
-    def __init__(self, device: str = "") -> None:
+    def __init__(self, device: str = "", work: Work = carry_out) -> None:
         if device not in ("", "cpu", "cuda"):
             raise HarnessError(f"--devices {device}: names devices of one host; with --executor ray: cpu or cuda")
         self._joined = not ray.is_initialized()
@@ -170,6 +177,7 @@ class RayCluster:
                 raise HarnessError(
                     f"the Ray cluster cannot be reached: {reason}; start it, or correct RAY_ADDRESS"
                 ) from error
+        self._work = work
         self._nodes: list[dict[str, float]] = []
         self._counted = 0.0
         self._under_way: set[Task] = set()
@@ -179,8 +187,8 @@ class RayCluster:
     @property
     def about(self) -> str:
         """The cluster in a few words."""
-        nodes = self._alive()
-        return f"{len(nodes)} Ray nodes ({self._total('CPU'):g} CPUs, {self._total('GPU'):g} GPUs)"
+        counts = f"nodes: {len(self._alive())}, CPUs: {self._total('CPU'):g}, GPUs: {self._total('GPU'):g}"
+        return f"a Ray cluster ({counts})"
 
     @contextmanager
     def store(self, paths: Paths, profile: str) -> Iterator[None]:
@@ -229,7 +237,9 @@ class RayCluster:
         if self.cuda:
             options["num_gpus"] = 1
         order = replace(order, cuda=self.cuda, threads=threads)
-        return Task(order, self._claims[unit], options, self._run, self._under_way)
+        reports = TASKS[self.cuda].options(**options).remote(self._work, order, self._claims[unit])
+        # what a task that yields gives, which Ray's own types do not say
+        return Task(cast(ray.ObjectRefGenerator, reports), self._run, self._under_way)
 
     def _alive(self) -> list[dict[str, float]]:
         if time.monotonic() - self._counted > COUNT_EVERY_S:

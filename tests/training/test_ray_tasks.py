@@ -11,7 +11,8 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +23,7 @@ from ray.cluster_utils import Cluster
 from harness.errors import HarnessError
 from harness.files import file_sha256
 from harness.plan.planning import Plan, make_plan
+from harness.store import claims
 from harness.store.claims import Run
 from harness.store.paths import Paths
 from harness.store.records import ExportRecord, TrainRecord, load, record_path
@@ -79,8 +81,6 @@ def phases(setup):
 {NAME} = Method(phases)
 '''
 FAULTS = ("waits", "killed", "poisoned")
-# A driver as users start it, but for the time after which a dead one's units are taken over.
-DRIVER = "from harness.store import claims; claims.LEASE_S = 4.0; from harness.cli import main; main()"
 
 
 class Store(NamedTuple):
@@ -88,7 +88,7 @@ class Store(NamedTuple):
 
     weights: dict[str, str]
     models: dict[str, str]
-    reasons: dict[str, str | None]
+    reasons: dict[str, str]
 
 
 def look_at(plan: Plan, paths: Paths) -> Store:
@@ -140,6 +140,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
             (folder / file).unlink()
         cluster = Cluster(initialize_head=True, head_node_args=node(0))
         stack.callback(cluster.shutdown)
+        stack.callback(ray.shutdown)
         cluster.add_node(**node(1))
         yield Made(plan, folder, cluster, look_at(plan, below(folder / "local")))
 
@@ -156,7 +157,7 @@ class Survived(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def survived(made: Made) -> Iterator[Survived]:
+def survived(made: Made) -> Survived:
     """A run whose only node is killed in the midst of a cell, just after another has joined; a worker dies as well."""
     plan, cluster, paths, told = made.plan, made.cluster, below(made.folder / "survived"), Told()
     ray.init(address=cluster.address, log_to_driver=False)
@@ -168,14 +169,25 @@ def survived(made: Made) -> Iterator[Survived]:
         cluster.remove_node(first, allow_graceful=False)
         (made.folder / "go").touch()
         summary = done.result()
-    claims = list((paths.artifacts / plan.profile / "claims").iterdir())
-    yield Survived(summary, told, look_at(plan, paths), claims)
-    ray.shutdown()
+    left = list((paths.artifacts / plan.profile / "claims").iterdir())
+    return Survived(summary, told, look_at(plan, paths), left)
 
 
 def test_whatever_dies_the_results_are_the_bits_that_one_process_makes(made: Made, survived: Survived) -> None:
     assert survived.store == made.local
     assert len(survived.store.weights) == len(made.plan.cells) - 1
+
+
+def test_the_records_say_what_those_of_one_process_say(made: Made, survived: Survived) -> None:
+    circumstances = {"finished_at", "seconds", "environment", "epochs"}
+    for cell in survived.store.weights:
+        for kind in (TrainRecord, ExportRecord):
+            place = record_path(Path("results"), "quick", kind.stage, cell)
+            ours, theirs = (
+                load(made.folder / name / place, kind).model_dump(exclude=circumstances)
+                for name in ("survived", "local")
+            )
+            assert ours == theirs
 
 
 def test_each_cell_is_made_once_or_has_failed_once_with_its_reason(made: Made, survived: Survived) -> None:
@@ -213,14 +225,13 @@ def test_a_run_that_is_stopped_ends_its_workers_and_the_next_resumes(made: Made,
 def test_a_node_that_does_not_see_the_store_says_so(
     made: Made, survived: Survived, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The claim is gone by the time that the worker looks for it, as it is where the folder is another one."""
+    """The worker looks for the run in a folder of the same path that is another one, here by another path."""
     claim = Run.claim
 
     def elsewhere(run: Run, unit: str) -> Any:
         granted = claim(run, unit)
         assert granted
-        granted.path.unlink()
-        return granted
+        return replace(granted, folder=tmp_path / "another")
 
     monkeypatch.setattr(Run, "claim", elsewhere)
     with pytest.raises(HarnessError, match=r"does not see the files of this run .* at the same path on each"):
@@ -232,68 +243,41 @@ def test_a_device_of_one_host_is_refused() -> None:
         RayCluster("cuda:1")
 
 
-class Drivers(NamedTuple):
-    store: Store
-    # what each printed, the killed one first
-    said: list[str]
-    codes: list[int]
-
-
-@pytest.fixture(scope="module")
-def drivers(made: Made, survived: Survived) -> Iterator[Drivers]:
-    """Two drivers on one store at once, of which one is killed in the midst of a cell and started again."""
-    store = made.folder / "drivers"
+def test_of_two_drivers_one_is_killed_and_the_other_makes_the_rest_and_nothing_twice(
+    made: Made, survived: Survived, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The killed one is a command as users give it, and in the midst of a cell; the other runs beside it from here."""
+    plan, store, told = made.plan, made.folder / "drivers", Told()
     store.mkdir()
     options = {"profile": "quick", "experiment": "prune-0.3", "matrix": made.folder / "matrix.toml", "executor": "ray"}
     options |= {"results": store / "results", "artifacts": store / "artifacts"}
-    arguments = [f"--{name}={value}" for name, value in options.items()]
     for file in ("go", "waiting"):
         (made.folder / file).unlink()
-
-    def start(number: int) -> subprocess.Popen[bytes]:
-        with (store / f"driver-{number}").open("wb") as out:
-            return subprocess.Popen(
-                [sys.executable, "-c", DRIVER, "train-matrix", *arguments],
-                cwd=store,
-                env={**os.environ, "RAY_ADDRESS": made.cluster.address},
-                stdout=out,
-                stderr=out,
-            )
-
-    with ExitStack() as stack:
-        processes: list[subprocess.Popen[bytes]] = []
-
-        def end() -> None:
-            for process in processes:
-                with suppress(ProcessLookupError):
-                    process.kill()
-
-        stack.callback(end)
-        processes.append(start(0))
-        until(lambda: processes[0].poll() is not None or (made.folder / "waiting").exists())
-        processes.append(start(1))
-        processes[0].send_signal(signal.SIGKILL)
-        processes.append(start(2))
+    arguments = [f"--{name}={value}" for name, value in options.items()]
+    with (store / "said").open("wb") as out:
+        killed = subprocess.Popen(
+            [sys.executable, "-m", "harness", "train-matrix", *arguments],
+            cwd=store,
+            env={**os.environ, "RAY_ADDRESS": made.cluster.address},
+            stdout=out,
+            stderr=out,
+        )
+    monkeypatch.setattr(claims, "LEASE_S", 2 * claims.BEAT_EVERY_S)
+    with ThreadPoolExecutor() as pool:
+        try:
+            until(lambda: killed.poll() is not None or (made.folder / "waiting").exists())
+            done = pool.submit(make_on, RayCluster(), plan, below(store), told)
+            until(lambda: len(list((store / "artifacts/quick/claims").glob("run-*"))) == 2)
+        finally:
+            killed.kill()
         (made.folder / "go").touch()
-        codes = [process.wait(300) for process in processes]
-    said = [(store / f"driver-{number}").read_text() for number in range(3)]
-    yield Drivers(look_at(made.plan, below(store)), said, codes)
-
-
-def test_two_drivers_make_no_cell_twice_and_a_killed_one_costs_what_was_in_flight(made: Made, drivers: Drivers) -> None:
-    assert drivers.store == made.local, drivers.said
-    # what was made is said once, by the driver that had it made; a failure is in the summary of both that saw it
-    titles = [cell.title for cell in made.plan.cells if cell.id in drivers.store.weights]
-    said = re.findall(r"^  (\S+): accuracy", "".join(drivers.said), re.MULTILINE)
-    assert sorted(said) == sorted(titles)
-    assert drivers.codes == [-signal.SIGKILL, 1, 1]
-
-
-def test_the_records_are_those_of_one_machine(made: Made, survived: Survived) -> None:
-    for cell in made.plan.cells:
-        for kind in (TrainRecord, ExportRecord):
-            records = []
-            for name in ("survived", "local"):
-                path = record_path(made.folder / name / "results", "quick", kind.stage, cell.id)
-                records.append(load(path, kind).model_dump(exclude={"finished_at", "seconds", "environment", "epochs"}))
-            assert records[0] == records[1]
+        summary = done.result()
+    assert killed.wait() == -signal.SIGKILL
+    assert look_at(plan, below(store)) == made.local
+    # Each driver has told of what its own workers made.
+    titles = {cell.id: cell.title for cell in plan.cells}
+    before = re.findall(r"^  (\S+): accuracy", (store / "said").read_text(), re.MULTILINE)
+    after = [titles[cell] for cell in summary.made]
+    assert before == [titles[cell] for cell in ("teacher-s0", "p0.3-l1-fmse-s0")]
+    assert sorted(before + after) == sorted(titles[cell] for cell in made.local.weights)
+    assert summary.complete and list(summary.failed) == list(made.local.reasons)
