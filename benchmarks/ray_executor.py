@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import psutil
 import ray
@@ -77,7 +78,7 @@ def measure() -> Figures:
 @contextmanager
 def cluster(nodes: int) -> Iterator[None]:
     """A head without CPUs, and nodes of one each; this process is connected to it."""
-    common = {"include_dashboard": False, "object_store_memory": OBJECT_STORE}
+    common: dict[str, Any] = {"include_dashboard": False, "object_store_memory": OBJECT_STORE}
     started = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **common})
     try:
         for _ in range(nodes):
