@@ -29,6 +29,11 @@ ifdef BUILD_NETWORK
 export BUILD_NETWORK
 endif
 
+# Make would ignore a variable that is given in small letters.
+SMALL := profile experiment data_dir runner budget together devices redo code again time watch tensorboard
+SMALL := $(filter $(SMALL:%=%=%),$(MAKEOVERRIDES))
+$(if $(SMALL),$(error write the names of variables in capitals: $(SMALL)))
+
 MAKEFLAGS += --no-builtin-rules
 .DELETE_ON_ERROR:
 # `make -j4 train-matrix bench` means one after the other, too: verbs find their work on disk.
@@ -36,7 +41,7 @@ MAKEFLAGS += --no-builtin-rules
 .PHONY: help quickstart setup plan status data train-matrix bench results check verify report report-check merge pack unpack images test lint benchmarks lock clean distclean
 
 help:  ## this list
-	@echo 'make TARGET [PROFILE=quick|lite|overnight|full|reference] [EXPERIMENT=name] [DATA_DIR=folder]'
+	@echo 'make TARGET [PROFILE=quick|lite|overnight|full|long|reference] [EXPERIMENT=name] [DATA_DIR=folder]'
 	@echo
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' Makefile
 	@echo
@@ -64,8 +69,8 @@ setup: $(HAVE_MAIN) $(HAVE_BENCHES)  ## make the environments: .venvs/main, and 
 plan: $(HAVE_MAIN)  ## the cells, and what would run [TIME=1: and how long training will take here]
 	@$(HARNESS) plan $(OPTIONS) $(if $(TIME),--time)
 
-status: $(HAVE_MAIN)  ## how far the matrix has come: done, missing, failed
-	@$(HARNESS) status $(OPTIONS)
+status: $(HAVE_MAIN)  ## how far the matrix has come: a grid per table [WATCH=1: until Ctrl-C]
+	@$(HARNESS) status $(OPTIONS) $(if $(WATCH),--watch)
 
 data: $(HAVE_MAIN)  ## the profile's data set: found, or fetched and checked
 	@$(HARNESS) data --profile '$(PROFILE)'
@@ -73,7 +78,7 @@ data: $(HAVE_MAIN)  ## the profile's data set: found, or fetched and checked
 train-matrix: $(HAVE_MAIN) $(if $(filter ray,$(EXECUTOR)),$(HAVE_RAY))  ## train and export the missing models [EXECUTOR=ray: on a cluster]
 	@$(HARNESS) train-matrix $(OPTIONS) $(if $(BUDGET),--budget '$(BUDGET)') $(IN_IMAGE) $(if $(GPUS),--gpus '$(GPUS)') \
 	  $(if $(TOGETHER),--together '$(TOGETHER)') $(if $(DEVICES),--devices '$(DEVICES)') $(if $(EXECUTOR),--executor '$(EXECUTOR)') \
-	  $(foreach id,$(REDO),--redo '$(id)') $(if $(CODE),--code '$(CODE)')
+	  $(foreach id,$(REDO),--redo '$(id)') $(if $(CODE),--code '$(CODE)') $(if $(TENSORBOARD),--tensorboard '$(TENSORBOARD)')
 
 bench: $(HAVE_MAIN) $(HAVE_BENCHES)  ## measure latency and accuracy of the exported models
 	@$(HARNESS) bench $(OPTIONS) $(IN_IMAGE) $(if $(CODE),--code '$(CODE)') $(if $(AGAIN),--again)
@@ -87,7 +92,7 @@ check: $(HAVE_MAIN)  ## named checks of records and ONNX files; fails on errors
 verify: $(HAVE_MAIN)  ## the same and more: every number walked back to files, raw samples, keys
 	@$(HARNESS) verify $(OPTIONS)
 
-report: $(HAVE_MAIN)  ## tables and figures from the records, also in README.md and docs/
+report: $(HAVE_MAIN)  ## tables, figures and the page from the records, also tables in README.md and docs/
 	@$(HARNESS) report $(OPTIONS)
 
 report-check: $(HAVE_MAIN)  ## fail where tables in README.md and docs/ are stale

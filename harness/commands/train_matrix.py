@@ -130,9 +130,16 @@ def nothing_to_train(request: Request) -> int | None:
 
 
 def train(
-    request: Request, say: Callable[[str], None], reporter: "Reporter", uninterrupted: Callable[[], bool]
+    request: Request,
+    say: Callable[[str], None],
+    reporter: "Reporter",
+    uninterrupted: Callable[[], bool],
+    expect: Callable[[Sequence[Cell]], None] = lambda _: None,
 ) -> Outcome:
-    """Make what is missing on this machine, within the budget. Raises HarnessError on bad options and missing data."""
+    """Make what is missing, within the budget; `expect` is told what that is.
+
+    Raises HarnessError on bad options and missing data.
+    """
     from harness.datasets import provide_for
     from harness.plan import registry
     from harness.training.allocation import device_names
@@ -150,7 +157,10 @@ def train(
     dataset = provide_for(request.paths, settings, request.scope.profile)
     plan = request.scope.plan(dataset)
     wanted = request.wanted(plan)
-    redo = to_redo(request, plan, states(request.paths, plan))
+    found = states(request.paths, plan)
+    redo = to_redo(request, plan, found)
+    there = {one.cell.id for one in found if one.training not in ("missing", "failed", "recorded")} - redo
+    expect([cell for cell in dict.fromkeys([plan.teacher, *wanted]) if cell.id not in there])
 
     def keep_going() -> bool:
         return uninterrupted() and time_box.lasts()

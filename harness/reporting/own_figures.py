@@ -56,6 +56,11 @@ WANTED = {
     "planted_caught": "all",
     "verify_false_alarms": "0",
     "pruning_monotone": "true",
+    "page_kb": "≤ 1500",
+    "console_errors": "0",
+    "axe_violations": "0",
+    "requests": "0",
+    "rows_traceable_pct": "100",
     "estimator_bias_pct_max_at_15ms": "≤ 0.5",
 }
 

@@ -17,6 +17,8 @@ from harness.reporting.escaping import escaped, one_line
 from harness.reporting.foot import foot, in_short, measured_lines, network_line, recipe_line, stands_for, warnings
 from harness.reporting.markers import Marker
 from harness.reporting.model_facts import model_facts
+from harness.reporting.page.build import page, page_of, page_path
+from harness.reporting.page.content import content, in_a_sentence
 from harness.reporting.rows import Row, read_rows
 from harness.reporting.tables import columns, conditions, markdown, seed_means, short, terminal
 
@@ -25,16 +27,29 @@ RECOVERED = "## How the students came back, from pruning to their last epoch"
 
 
 @dataclass(frozen=True)
+class WrittenPage:
+    """The file that has everything on one page, whether it is new, and what it shows in a sentence or two."""
+
+    path: Path
+    new: bool
+    says: str
+
+
+@dataclass(frozen=True)
 class Report:
-    """The files of a report, by whether they were written or held the same already, and its tables as text."""
+    """The files of a report, by whether they were written or held the same already, and its tables as text.
+
+    The page is one of the files.
+    """
 
     written: tuple[Path, ...]
     unchanged: tuple[Path, ...]
     text: str
+    page: WrittenPage
 
 
 def write_report(plan: Plan, results: Path, documents: Sequence[Path], profiles: Collection[str]) -> Report:
-    """Write the plan's tables and charts under results/<profile>/, and fill in the documents' markers of this profile.
+    """Write tables, charts and page of the plan under results/<profile>/, and fill in its markers in the documents.
 
     Figures that belong to no profile are filled in as well. Without documents, as for results that are not this
     checkout's, none is touched. A file that would be the same is left alone. `profiles` are the names that markers may
@@ -66,11 +81,20 @@ def write_report(plan: Plan, results: Path, documents: Sequence[Path], profiles:
         place = table_path(results, plan, table)
         written[place] = _write(place, _file(plan, table, own, results).encode())
         texts.append(_text(plan, table, own, place))
+    whole = write_page(plan, results)
+    written[whole.path] = whole.new
     return Report(
         tuple(path for path, new in written.items() if new),
         tuple(path for path, new in written.items() if not new),
         "\n\n".join(texts),
+        whole,
     )
+
+
+def write_page(plan: Plan, results: Path) -> WrittenPage:
+    """Write the page of the plan's profile alone, unless it would be the same."""
+    place, document = page_path(results, plan), content(plan, results)
+    return WrittenPage(place, _write(place, page_of(document)), in_a_sentence(document))
 
 
 def check_report(documents: Sequence[Path], results: Path, plan_of: Callable[[str], Plan]) -> list[str]:
@@ -113,6 +137,10 @@ def check_files(plan: Plan, results: Path, shown: Collection[str] = ()) -> list[
     belongs to no experiment of matrix.toml is named as well.
     """
     stale = [line for table in plan.tables for line in _stale_files(plan, table, results, table.name in shown)]
+    place = page_path(results, plan)
+    # It shows all of the tables, so it is named only where it alone is stale.
+    if not stale and place.is_file() and place.read_bytes() != page(plan, results):
+        stale.append(f"{place} is stale; run: {_again(plan.profile)}")
     return stale + [
         f"{path}: no experiment has this name; delete the file if the experiment was renamed or removed"
         for path in _orphans(plan, results)

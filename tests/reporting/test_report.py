@@ -10,6 +10,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from harness.errors import HarnessError
 from harness.plan.planning import Plan, make_plan
+from harness.reporting.page.build import page_path
 from harness.reporting.report import check_files, check_report, figure_path, table_path, write_report
 from harness.reporting.rows import width_text
 from harness.store.records import AccuracyRecord, ExportRecord, Interval, LatencyRecord, Record, TrainRecord
@@ -79,7 +80,7 @@ def test_a_report_of_one_experiment_leaves_the_other_table(plan: Plan, results: 
 
 def test_writing_again_changes_no_byte_and_says_so(plan: Plan, results: Path, readme: Path) -> None:
     first = write_report(plan, results, [readme], PROFILES)
-    assert (len(first.written), first.unchanged) == (5, ())
+    assert (len(first.written), first.unchanged) == (6, ())
     before = [(path.read_bytes(), path.stat().st_mtime_ns) for path in first.written]
     again = write_report(plan, results, [readme], PROFILES)
     assert (again.written, again.unchanged) == ((), first.written)
@@ -91,7 +92,7 @@ def test_only_what_changed_is_written(plan: Plan, results: Path, readme: Path) -
     change(results, plan, "p0.4-bn-gram-s0", ExportRecord, params=123_456)
     report = write_report(plan, results, [readme], PROFILES)
     # The chart does not show parameters.
-    assert report.written == (readme, table_path(results, plan, plan.tables[1]))
+    assert report.written == (readme, table_path(results, plan, plan.tables[1]), page_path(results, plan))
     assert set(report.unchanged) == {
         table_path(results, plan, plan.tables[0]),
         *(figure_path(results, plan, table) for table in plan.tables),
@@ -352,5 +353,5 @@ def test_the_text_for_the_terminal_has_the_warnings_and_the_place(results: Path)
 def test_a_report_of_nothing_has_a_row_for_everything(results: Path) -> None:
     plan = plan_for("lite")
     report = write_report(plan, results, [], PROFILES)
-    assert [path.suffix for path in report.written] == [".md", ".md"]
+    assert [path.suffix for path in report.written] == [".md", ".md", ".html"]
     assert report.text.count("no train record") >= len(plan.cells)
