@@ -140,7 +140,7 @@ lock: $(HAVE_UV)  ## pyproject.toml -> requirements/*.txt [UPGRADE=1]
 	@$(COMPILE) pyproject.toml --extra train -o requirements/train.txt
 	@$(COMPILE) pyproject.toml --extra bench-current -c requirements/train.txt -o requirements/bench-current.txt
 	@$(COMPILE) pyproject.toml --extra train --extra ray -c requirements/train.txt -o requirements/ray.txt
-	@$(COMPILE) pyproject.toml --extra train --extra ray --extra dev -c requirements/ray.txt -o requirements/dev.txt
+	@$(COMPILE) pyproject.toml --extra train --extra dev -c requirements/ray.txt -o requirements/dev.txt
 
 clean:  ## remove the quick profile's results and all caches
 	@rm -rf artifacts/quick results/quick .pytest_cache .ruff_cache .mypy_cache .hypothesis .import_linter_cache .benchmarks

@@ -59,8 +59,7 @@ def measure() -> Figures:
     """Every figure; prints each as it comes."""
     figures: Figures = {"ray": ray.__version__}
     with cluster(nodes=2), TemporaryDirectory(prefix="harness-benchmarks-") as folder:
-        same = equal_to_local(Path(folder))
-        figures["ray_equal_to_local"] = "true" if same else "false"
+        figures["ray_equal_to_local"] = equal_to_local(Path(folder))
         print(f"ray_equal_to_local: {figures['ray_equal_to_local']}", flush=True)
         seconds, memory = trivial_cells(Path(folder) / "trivial")
     grown = memory.at[TRIVIAL_CELLS] - memory.at[SETTLED_AFTER]
