@@ -15,6 +15,7 @@ import platform
 import queue
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -230,8 +231,9 @@ class RayCluster:
         if self.cuda:
             cores = max((node.get("CPU", 0) // node["GPU"] for node in self._alive() if node.get("GPU")), default=1)
         else:
-            networks = min(len(order.cells), order.together or len(order.cells))
-            cores = largest if order.for_teacher else min(largest, networks)
+            # students of one seed train side by side
+            (_, networks), *_ = Counter(cell.seed for cell in order.plan.cells if cell.id in order.cells).most_common()
+            cores = largest if order.for_teacher else min(largest, networks, order.together or networks)
         threads = max(1, int(cores))
         options: dict[str, Any] = {"num_cpus": threads, "name": f"make {order.cells[0]}"}
         if self.cuda:
