@@ -160,7 +160,7 @@ def train(
     found = states(request.paths, plan)
     redo = to_redo(request, plan, found)
     there = {one.cell.id for one in found if one.training not in ("missing", "failed", "recorded")} - redo
-    expect([cell for cell in dict.fromkeys([plan.teacher, *wanted]) if cell.id not in there])
+    expect([cell for name, cell in {cell.id: cell for cell in (plan.teacher, *wanted)}.items() if name not in there])
 
     def keep_going() -> bool:
         return uninterrupted() and time_box.lasts()

@@ -34,7 +34,7 @@ from harness.store.lock import alone
 from harness.store.paths import Paths
 from harness.training.allocation import cost, units
 from harness.training.dispatch import LostWorkerError
-from harness.training.worker import Order, Teller, carry_out
+from harness.training.worker import Order, Teller, carry_out, python_path
 
 # Orders that wait at the cluster beside those that it has room for, so that no node is idle, and an autoscaler sees
 # that there is more to do.
@@ -172,7 +172,12 @@ class RayCluster:
         self._joined = not ray.is_initialized()
         if self._joined:
             try:
-                ray.init(log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
+                ray.init(
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                    include_dashboard=False,
+                    runtime_env={"env_vars": {"PYTHONPATH": python_path()}},
+                )
             except Exception as error:  # Ray raises bare ones as well
                 reason = str(error).strip().splitlines()[0]
                 raise HarnessError(

@@ -14,12 +14,15 @@ import threading
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO, Any
 
 from harness.errors import HarnessError
 from harness.plan.planning import Cell, Plan
 from harness.store.paths import Paths
 from harness.store.records import Epoch, TrainRecord
+
+ROOT = Path(__file__).parents[2]
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,11 @@ class Teller:
 
     def cell(self, cell: Cell, record: TrainRecord) -> None:
         self.tell(cell=cell.id, record=record.model_dump(mode="json"))
+
+
+def python_path() -> str:
+    """Where a worker process finds this package, and the plug-ins that this process finds."""
+    return os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
 
 
 def carry_out(order: Order, teller: Teller, keep_going: Callable[[], bool]) -> None:

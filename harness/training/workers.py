@@ -13,7 +13,6 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,9 +22,7 @@ from harness.store.lock import alone
 from harness.store.paths import Paths
 from harness.training.allocation import spread
 from harness.training.dispatch import LostWorkerError
-from harness.training.worker import Order
-
-ROOT = Path(__file__).parents[2]
+from harness.training.worker import Order, python_path
 
 
 class Worker:
@@ -125,5 +122,5 @@ def _environment(device: str, threads: int) -> dict[str, str]:
     number = int(device.removeprefix("cuda:")) if device != "cpu" else None
     # Device numbers count the GPUs that are visible to this process.
     own = "" if number is None else visible[number] if number < len(visible) else str(number)
-    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
-    return {**os.environ, "CUDA_VISIBLE_DEVICES": own, "OMP_NUM_THREADS": str(threads), "PYTHONPATH": path}
+    more = {"CUDA_VISIBLE_DEVICES": own, "OMP_NUM_THREADS": str(threads), "PYTHONPATH": python_path()}
+    return {**os.environ, **more}

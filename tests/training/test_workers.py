@@ -28,6 +28,7 @@ from harness.training.dispatch import TRIES, make_on
 from harness.training.pipeline import Summary, make_cells
 from harness.training.worker import Order
 from harness.training.workers import Workers
+from tests.documents import ROOT
 from tests.drop_in import DATASET, imported
 from tests.training_kit import CPU, Told, below, tiny_settings
 
@@ -228,7 +229,7 @@ def test_an_exception_of_the_harness_is_no_lost_worker(
         "    raise RuntimeError('a defect')\n"
         "pipeline.Maker.run = run\n"
     )
-    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{workers.ROOT}")
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{ROOT}")
     summary = make_on(Workers(["cpu"]), plan, below(tmp_path), Told())
     assert summary.failed == {TEACHER: "RuntimeError: a defect"} and starts.read_text() == "x"
 
@@ -268,7 +269,7 @@ def test_a_worker_sees_its_own_gpu_alone(
 
 def test_a_worker_finds_this_package_and_the_plug_ins_on_the_path(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", "/plug-ins")
-    assert workers._environment("cpu", 1)["PYTHONPATH"].split(os.pathsep) == [str(workers.ROOT), "/plug-ins"]
+    assert workers._environment("cpu", 1)["PYTHONPATH"].split(os.pathsep) == [str(ROOT), "/plug-ins"]
 
 
 @pytest.mark.parametrize(("count", "cores"), [(1, 7), (2, 3), (3, 2), (100, 1)])
