@@ -12,6 +12,7 @@ HAVE_UV := .venvs/uv/.made
 HAVE_MAIN := .venvs/main/.made
 HAVE_DEV := .venvs/main/.made-dev
 HAVE_RAY := .venvs/main/.made-ray
+ASKED_RAY := $(if $(filter ray,$(EXECUTOR)),$(HAVE_RAY))
 HAVE_BENCH := .venvs/bench-1.16.0/.made .venvs/isa/bench-1.16.0/.made
 HAVE_BENCHES := $(HAVE_BENCH) .venvs/bench-current/.made .venvs/isa/bench-current/.made
 
@@ -51,7 +52,7 @@ help:  ## this list
 	@echo 'BUDGET=9m ends train-matrix and results cleanly before the time is up; the same command resumes.'
 	@echo 'TOGETHER=4 trains at most four networks side by side, DEVICES=cuda:0,cuda:1 names GPUs; without them memory'
 	@echo 'and all GPUs decide. REDO=id makes a model again, REDO=all all of them, and AGAIN=1 measures all of them again;'
-	@echo 'CODE=redo|keep says what becomes of models whose code changed.'
+	@echo 'CODE=redo|keep says what becomes of models whose code changed. EXECUTOR=ray trains on a Ray cluster.'
 
 # A cell that fails (exit code 1) does not stop the next verbs: the table says so, and so does the exit code in the end.
 # Any other failure stops here.
@@ -64,7 +65,7 @@ quickstart: $(HAVE_MAIN) $(HAVE_BENCH)  ## everything in small: set up, fetch da
 	done; \
 	exit $$failed
 
-setup: $(HAVE_MAIN) $(HAVE_BENCHES)  ## make the environments: .venvs/main, and one per version of an engine
+setup: $(HAVE_MAIN) $(HAVE_BENCHES) $(ASKED_RAY)  ## make the environments: .venvs/main, and one per version of an engine
 
 plan: $(HAVE_MAIN)  ## the cells, and what would run [TIME=1: and how long training will take here]
 	@$(HARNESS) plan $(OPTIONS) $(if $(TIME),--time)
@@ -75,7 +76,7 @@ status: $(HAVE_MAIN)  ## how far the matrix has come: a grid per table [WATCH=1:
 data: $(HAVE_MAIN)  ## the profile's data set: found, or fetched and checked
 	@$(HARNESS) data --profile '$(PROFILE)'
 
-train-matrix: $(HAVE_MAIN) $(if $(filter ray,$(EXECUTOR)),$(HAVE_RAY))  ## train and export the missing models [EXECUTOR=ray: on a cluster]
+train-matrix: $(HAVE_MAIN) $(ASKED_RAY)  ## train and export the missing models [EXECUTOR=ray: on a cluster]
 	@$(HARNESS) train-matrix $(OPTIONS) $(if $(BUDGET),--budget '$(BUDGET)') $(IN_IMAGE) $(if $(GPUS),--gpus '$(GPUS)') \
 	  $(if $(TOGETHER),--together '$(TOGETHER)') $(if $(DEVICES),--devices '$(DEVICES)') $(if $(EXECUTOR),--executor '$(EXECUTOR)') \
 	  $(foreach id,$(REDO),--redo '$(id)') $(if $(CODE),--code '$(CODE)') $(if $(TENSORBOARD),--tensorboard '$(TENSORBOARD)')
