@@ -18,6 +18,7 @@ from harness.cli.options import (
     Budget,
     Code,
     Documents,
+    Executor,
     Experiment,
     Json,
     Matrix,
@@ -27,6 +28,7 @@ from harness.cli.options import (
     Results,
     Runner,
     documents_of,
+    require_one_host,
 )
 from harness.cli.stopping import STOPPED, until_interrupted
 from harness.errors import HarnessError
@@ -158,6 +160,7 @@ def train_matrix(
     devices: Annotated[
         str, typer.Option(help="On this machine: cuda:0,cuda:1 or cpu; without it all GPUs, or the CPU.")
     ] = "",
+    executor: Executor = "local",
     runner: Runner = "auto",
     gpus: Annotated[str, typer.Option(help="For the image: auto, all, none, or numbers like 0,2.")] = "auto",
     memory: Memory = "",
@@ -168,18 +171,20 @@ def train_matrix(
     With a budget the most valuable cells come first; without one all students of a seed train side by side.
     """
     from harness.commands.scope import Scope
-    from harness.commands.train_matrix import Request, code_policy, nothing_to_train, train
+    from harness.commands.train_matrix import Request, code_policy, executor_name, nothing_to_train, train
     from harness.containers.runner import choose
 
     scope = Scope.of(matrix, profile, results, artifacts, experiment)
-    policy = code_policy(code)
-    request = Request(scope, cell or [], budget, together, devices, redo or [], policy)
+    policy, where = code_policy(code), executor_name(executor)
+    request = Request(scope, cell or [], budget, together, devices, where, redo or [], policy)
     # Bad settings are reported before anything is downloaded, and a finished matrix without loading torch.
     if (there := nothing_to_train(request)) is not None:
         print(f"Nothing to train: all {there} models of profile {profile} are there.")
         return
     limits = {"MEMORY": memory, "GPUS": "" if gpus == "auto" else gpus}
-    if docker := choose(runner, "gpu", limits):
+    if where == "ray" and runner == "docker":
+        raise HarnessError("EXECUTOR=ray trains where the cluster's nodes were started; leave RUNNER=docker out")
+    if docker := choose("local" if where == "ray" else runner, "gpu", limits):
         if tensorboard:
             raise HarnessError(f"--tensorboard {tensorboard}: a container writes nothing there; add RUNNER=local")
         from harness.containers.in_docker import train as train_in
@@ -229,6 +234,7 @@ def bench(
     artifacts: Artifacts = ARTIFACTS,
     code: Code = "refuse",
     again: Annotated[bool, typer.Option("--again", help="Measure every model again, whatever is up to date.")] = False,
+    executor: Executor = "local",
     runner: Runner = "auto",
     memory: Memory = "",
 ) -> None:
@@ -239,6 +245,7 @@ def bench(
     from harness.commands.train_matrix import code_policy
     from harness.containers.runner import choose
 
+    require_one_host(executor)
     scope = Scope.of(matrix, profile, results, artifacts, experiment)
     asked = scope.plan_to_measure()
     planned = with_those_measured(asked, scope.whole_plan(), scope.paths) if experiment else asked

@@ -1,4 +1,4 @@
-"""One run at a time in a profile's folders, whether it trains, merges or unpacks."""
+"""One run at a time in a profile's folders, whether it trains, merges or unpacks; or several that share them out."""
 
 import fcntl
 import os
@@ -12,8 +12,8 @@ from harness.store.paths import Paths
 
 
 @contextmanager
-def alone(paths: Paths, profile: str) -> Iterator[int]:
-    """Hold the profile's lock.
+def alone(paths: Paths, profile: str, sharing: bool = False) -> Iterator[int]:
+    """Hold the profile's lock; with `sharing`, beside others that share it (their claims say who makes what).
 
     Two runs that train the same cells would overwrite each other's checkpoints, and a merge meanwhile would judge
     records that are about to be replaced.
@@ -28,7 +28,7 @@ def alone(paths: Paths, profile: str) -> Iterator[int]:
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = _open(path)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, (fcntl.LOCK_SH if sharing else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(descriptor)
         raise HarnessError(

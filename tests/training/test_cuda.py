@@ -24,10 +24,11 @@ from harness.training import loop
 from harness.training.augment import crop, cutout, flip, study
 from harness.training.batches import Stream
 from harness.training.device import Device, choose_device, emulates_bf16, gpu_count
+from harness.training.dispatch import make_on
 from harness.training.loop import Learner, train
 from harness.training.memory import free_bytes, measure, side_by_side
 from harness.training.pipeline import make_cells
-from harness.training.workers import make_on
+from harness.training.workers import Workers
 from tests.drop_in import METHOD, make
 from tests.training.test_loop import STUDY, Ended
 from tests.training_kit import CPU, Told, below, network, recipe, same_weights, thin, tiny_plan
@@ -251,7 +252,7 @@ def test_a_method_with_modules_of_its_own_on_the_gpu(tmp_path: Path, device: Dev
 def test_a_worker_per_gpu(tmp_path: Path) -> None:
     """Two workers whatever there is: on one GPU they share it."""
     plan, paths = tiny_plan(tmp_path, ["l1"], ["base", "fmse"]), below(tmp_path)
-    summary = make_on(["cuda:0", f"cuda:{min(1, gpu_count() - 1)}"], plan, paths, Told(), lambda: True)
+    summary = make_on(Workers(["cuda:0", f"cuda:{min(1, gpu_count() - 1)}"]), plan, paths, Told(), lambda: True)
     assert summary.complete and not summary.failed
     records = [load(record_path(paths.results, "quick", "train", cell.id), TrainRecord) for cell in plan.cells]
     assert all(record.environment["device_type"] == "cuda" for record in records)
