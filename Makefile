@@ -93,8 +93,8 @@ check: $(HAVE_MAIN)  ## named checks of records and ONNX files; fails on errors
 verify: $(HAVE_MAIN)  ## the same and more: every number walked back to files, raw samples, keys
 	@$(HARNESS) verify $(OPTIONS)
 
-report: $(HAVE_MAIN)  ## tables, figures and the page from the records, also tables in README.md and docs/
-	@$(HARNESS) report $(OPTIONS)
+report: $(HAVE_MAIN)  ## tables, figures and the page from the records, also tables in README.md and docs/ [PNG=1]
+	@$(HARNESS) report $(OPTIONS) $(if $(PNG),--png)
 
 report-check: $(HAVE_MAIN)  ## fail where tables in README.md and docs/ are stale
 	@$(HARNESS) report-check

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 from time import sleep
@@ -31,6 +32,9 @@ from harness.cli.options import (
 )
 from harness.cli.stopping import STOPPED, until_interrupted
 from harness.errors import HarnessError
+
+# Of more files of one folder only the number is printed.
+MOST_NAMED = 8
 
 if TYPE_CHECKING:
     from harness.commands.scope import Scope
@@ -345,6 +349,7 @@ def report(
     results: Results = RESULTS,
     artifacts: Artifacts = ARTIFACTS,
     document: Documents = None,
+    png: Annotated[bool, typer.Option("--png", help="Draw the charts as PNG as well, light and dark.")] = False,
     page_only: Annotated[bool, typer.Option("--page-only", help="Write nothing but the page.")] = False,
 ) -> None:
     """Check the records, write tables, figures and the page, and fill in the documents' tables of this profile."""
@@ -360,11 +365,14 @@ def report(
         return
     # A failing row is shown as failed; what else is wrong, and what to do about it, is said here.
     print(findings.as_text(planned, check_results(planned, results, artifacts)) + "\n", file=sys.stderr)
-    made = write_report(planned, results, documents_of(document, results), profile_names(matrix))
+    made = write_report(planned, results, documents_of(document, results), profile_names(matrix), png)
     print(made.text + "\n")
     for said, paths in {"Written": made.written, "Unchanged": made.unchanged}.items():
         if paths:
-            print(f"{said}: {', '.join(map(str, paths))}")
+            folders = Counter(path.parent for path in paths)
+            # the charts of a profile are dozens of files
+            many = {folder: f"{folder}/ ({count} files)" for folder, count in folders.items() if count > MOST_NAMED}
+            print(f"{said}: {', '.join(dict.fromkeys(many.get(path.parent, str(path)) for path in paths))}")
     print()
     _say_page(made.page)
 

@@ -10,18 +10,24 @@ from harness.checks.evidence import read_evidence
 from harness.plan.cpu_table import Cpu
 from harness.plan.planning import Plan, Table, make_plan
 from harness.reporting import machine
-from harness.reporting.foot import how_to_read, measured_lines, network_line, recipe_line, stands_for, warnings
-from harness.reporting.page.front import best_per_latency, pareto_ranks
+from harness.reporting.differences import to_teacher
+from harness.reporting.foot import (
+    footnote_lines,
+    how_to_read,
+    measured_lines,
+    network_line,
+    recipe_line,
+    stands_for,
+    warnings,
+)
+from harness.reporting.front import most_per_latency
 from harness.reporting.page.origins import JSON, origins
 from harness.reporting.page.picture import picture
-from harness.reporting.page.shown_tables import BEST, PARETO, compared, name_of, place_of, shown_tables, to_teacher
-from harness.reporting.rows import Row, read_rows
-from harness.store.records import Interval, LatencyRecord
+from harness.reporting.page.shown_tables import name_of, place_of, shown_tables
+from harness.reporting.rows import Row, fronts, models_of, read_rows
+from harness.store.records import LatencyRecord
 
-FRONT = (
-    f"{PARETO}: 1 where no other model of the table is at least as accurate and as fast, 2 where that holds once those "
-    f"of rank 1 are left out, and so on; estimates decide. {BEST}: the highest accuracy divided by the latency ratio."
-)
+MOST = "Most accuracy per latency: the highest accuracy divided by the latency ratio."
 
 
 def content(plan: Plan, results: Path) -> JSON:
@@ -58,7 +64,7 @@ def _experiment(plan: Plan, table: Table, rows: Sequence[Row], results: Path) ->
         "lines": [recipe_line(plan, table), *measured_lines(plan, rows)],
         "stands_for": stands_for(plan, rows),
         "says": _says(rows),
-        "reading": [*how_to_read(rows), FRONT],
+        "reading": [*footnote_lines(rows), *how_to_read(rows), MOST],
         "warnings": warnings(rows),
         "findings": _by_cell(findings, results),
         "tables": [shown.document for shown in shown_tables(rows)],
@@ -68,20 +74,19 @@ def _experiment(plan: Plan, table: Table, rows: Sequence[Row], results: Path) ->
 
 def _says(rows: Sequence[Row]) -> str:
     """What the table says, in a few words: the best of its models, and by what; and how many have no figures yet."""
-    models = compared(rows)
+    models = models_of(rows)
     places = [place_of(model) for model in models]
-    best = best_per_latency(places)
+    best = most_per_latency(places)
     place = None if best is None else places[best]
     missing = places.count(None)
     if best is None or place is None:
         return "No model has both accuracy and latency yet."
     told = to_teacher(models[best], rows)
-    points = told.value if isinstance(told, Interval) else told
-    against = "" if not points else f" ({points:+.1f} points)"
-    front = pareto_ranks(places).count(1)
+    against = f" ({told.value:+.1f} points)" if told and told.value else ""
+    front = fronts(models).count(1)
     return (
-        f"Best per latency: {name_of(models[best])}, {place.accuracy_pct:.2f} %{against} at {place.ratio:.2f} of the "
-        f"teacher's latency. {front} of {len(places) - missing} models are on the front."
+        f"Most accuracy per latency: {name_of(models[best])}, {place.accuracy_pct:.2f} %{against} at "
+        f"{place.ratio:.2f} of the teacher's latency. {front} of {len(places) - missing} models are on the front."
         + (f" {missing} more {'has' if missing == 1 else 'have'} no figures yet." if missing else "")
     )
 

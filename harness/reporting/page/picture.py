@@ -6,12 +6,12 @@ Ink is `currentColor`, so that the chart follows the page into the dark.
 from collections.abc import Sequence
 from typing import Any
 
-from harness.reporting.chart_style import kd_colours
-from harness.reporting.differences import Model
-from harness.reporting.page.front import best_per_latency, pareto_ranks
-from harness.reporting.page.shown_tables import BEST, compared, name_of, place_of, to_teacher
-from harness.reporting.rows import Row
-from harness.store.records import Interval
+from harness.reporting.chart_style import LIGHT
+from harness.reporting.differences import difference_text, to_teacher
+from harness.reporting.front import most_per_latency
+from harness.reporting.page.shown_tables import name_of, place_of
+from harness.reporting.rows import Model, Row, fronts, models_of
+from harness.reporting.tables import BEST
 
 JSON = dict[str, Any]
 INK = "currentColor"
@@ -31,14 +31,14 @@ def picture(rows: Sequence[Row]) -> JSON | None:
 
     A model trained with several seeds is one point, at its means, with its trainings small beside it.
     """
-    models = compared(rows)
+    models = models_of(rows)
     points = _points(models, rows)
     if not any(not point["teacher"] for point in points):
         return None
     trainings = [point for model in models if len(model) > 1 for point in _trainings(model)]
     students = [point for point in points if not point["teacher"]]
     shapes = _shapes(sorted({point["pruning"] for point in students}))
-    colours = kd_colours({point["kd"] for point in students})
+    colours = LIGHT.colours({point["kd"] for point in students})
     layers = [
         *_guides(points),
         _line_of_the_front(),
@@ -62,7 +62,7 @@ def picture(rows: Sequence[Row]) -> JSON | None:
 def _points(models: Sequence[Model], rows: Sequence[Row]) -> list[JSON]:
     """A point for every model that has both figures."""
     places = [place_of(model) for model in models]
-    ranks, best = pareto_ranks(places), best_per_latency(places)
+    ranks, best = fronts(models), most_per_latency(places)
     teacher = next((row.accuracy_pct for row in rows if row.cell.is_teacher), None)
     points = []
     for number, (model, place) in enumerate(zip(models, places, strict=True)):
@@ -70,12 +70,12 @@ def _points(models: Sequence[Model], rows: Sequence[Row]) -> list[JSON]:
             continue
         first, difference = model[0], to_teacher(model, rows)
         ratio = first.ratio if len(model) == 1 and first.ratio else None
-        bounds = difference.bounds if isinstance(difference, Interval) else None
+        bounds = difference.bounds if difference and not first.cell.is_teacher else None
         point = {
             **_made_by(first),
             "models": sorted(row.cell.id for row in model),
             "title": name_of(model),
-            "label": _label(first, best=number == best),
+            "label": _label(first, best=ranks[number] == 1),
             "teacher": first.cell.is_teacher,
             "ratio": place.ratio,
             "accuracy": place.accuracy_pct,
@@ -90,7 +90,7 @@ def _points(models: Sequence[Model], rows: Sequence[Row]) -> list[JSON]:
             point |= dict(zip(("ratio_low", "ratio_high"), ratio.bounds, strict=True))
         if bounds and teacher is not None:
             point |= {"accuracy_low": teacher + bounds[0], "accuracy_high": teacher + bounds[1]}
-            point["Δ accuracy (points)"] = difference.text("+z.1f") if isinstance(difference, Interval) else ""
+            point["Δ accuracy (points)"] = difference_text(difference) if difference else ""
         points.append(point)
     return points
 
@@ -213,7 +213,7 @@ def _marks(shapes: dict[str, str], colours: dict[str, str]) -> JSON:
 def _labels(others: Sequence[str]) -> JSON:
     """Names beside the models, where they cover neither other marks nor each other: a feature that Vega-Lite lacks.
 
-    Where there is no room for all, the best per latency comes first, and then the front.
+    Where there is no room for all, the most accuracy per latency comes first, and then the front.
     """
     mark = "datum.datum"
     return {

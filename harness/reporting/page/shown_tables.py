@@ -10,17 +10,18 @@ from statistics import fmean, stdev
 from typing import Any, NamedTuple
 
 from harness.reporting import tables
-from harness.reporting.differences import Model, difference
-from harness.reporting.page.front import Place, best_per_latency, pareto_ranks
-from harness.reporting.rows import Row
-from harness.reporting.tables import ABSENT, Column
+from harness.reporting.differences import mean_ratio, to_teacher
+from harness.reporting.front import Place, middle
+from harness.reporting.rows import Model, Row, accuracies, fronts
+from harness.reporting.study_tables import study_means, study_rows, study_table
+from harness.reporting.tables import ABSENT, DIFFERENCE, Column
 from harness.store.records import Interval, LatencyRecord
 
 # A figure, with its bounds where it has an interval.
 Figure = Interval | float | None
-MODEL, PARETO, BEST = "Model Name", "Pareto", "★"
+MODEL, PARETO = "Model Name", "Pareto"
 # What the page has first, in this order: a narrow screen shows no more.
-ACCURACY, MEAN, DIFFERENCE = "Accuracy (%)", "Mean accuracy (%)", "Δ accuracy (points)"
+ACCURACY, MEAN = "Accuracy (%)", "Mean accuracy (%)"
 LATENCY, RATIO, RANK = "Latency (ms)", "Latency ratio", "Rank"
 FIRST = (MODEL, PARETO, ACCURACY, MEAN, DIFFERENCE, RATIO, LATENCY, RANK)
 # Columns of text by which nobody chooses rows.
@@ -93,36 +94,18 @@ class Shown:
 
 def shown_tables(rows: Sequence[Row]) -> list[Shown]:
     """The models; and, where there are such, means over seeds, the other conditions, and what the study published."""
-    found = [_models(rows), _means(rows), _conditions(rows), _study(rows)]
+    found = [_models(rows), _means(rows), _conditions(rows), _study(rows), _study_means(rows)]
     return [one for one in found if len(one.columns) > 1]
-
-
-def compared(rows: Sequence[Row]) -> list[Model]:
-    """The models that are put in an order: the teacher, and the students, each with all of its seeds."""
-    return [*([row] for row in rows if row.cell.is_teacher), *tables.seed_groups(rows)]
 
 
 def place_of(model: Model) -> Place | None:
     """Where a model lies, by its means over the seeds that have both figures; None where none has."""
-    known = [(row.ratio.value, row.accuracy_pct) for row in model if row.ratio and row.accuracy_pct is not None]
-    ratios, accuracies = zip(*known, strict=True) if known else ((), ())
-    return Place(fmean(ratios), fmean(accuracies)) if known else None
-
-
-def to_teacher(model: Model, rows: Sequence[Row]) -> Figure:
-    """Accuracy minus the teacher's in percentage points; without bounds where answers are not on record."""
-    teacher = next((row for row in rows if row.cell.is_teacher), None)
-    found = tables.accuracies(model)
-    if teacher is None or teacher.accuracy_pct is None or not found:
-        return None
-    if teacher in model:
-        return 0.0
-    return difference([teacher], model) or fmean(found) - teacher.accuracy_pct
+    return middle(row.place for row in model)
 
 
 def _models(rows: Sequence[Row]) -> Shown:
     models: list[Model] = [[row] for row in rows]
-    columns = [column for column in tables.columns(rows) if not column.study]
+    columns = tables.columns(rows)
     teacher_macs = next((row.macs for row in rows if row.cell.is_teacher), None)
     sources = {
         LATENCY: Source("latency_ms", [_headline(row) for row in rows], ("latency",)),
@@ -131,15 +114,11 @@ def _models(rows: Sequence[Row]) -> Shown:
         RATIO: Source("latency_ratio", [row.ratio for row in rows], ("latency", "teacher.latency")),
         "MACs ratio": Source(
             "macs_ratio",
-            [row.macs / teacher_macs if row.macs and teacher_macs else None for row in rows],
+            [tables.macs_ratio(row, teacher_macs) for row in rows],
             ("train", "teacher.train"),
         ),
         **_compared(models, rows, columns),
     }
-    # Single trainings are in no order where there are several of each model: their means are.
-    if not tables.over_seeds(rows):
-        column, sources[PARETO] = _pareto(models)
-        columns.append(column)
     return Shown("models", "Models", models, columns, sources)
 
 
@@ -147,27 +126,15 @@ def _means(rows: Sequence[Row]) -> Shown:
     if not tables.over_seeds(rows):
         return Shown("means", "", [], [], {})
     # in the order of the table that says the same
-    models = sorted(tables.seed_groups(rows), key=lambda model: -fmean(tables.accuracies(model) or [0]))
-    found = [tables.accuracies(model) for model in models]
-    places = [place_of(model) for model in models]
-    columns = [
-        Column(MODEL, [name_of(model) for model in models], figures=False),
-        *tables.seed_means(rows),
-        Column(RATIO, [f"{place.ratio:.2f}" if place else ABSENT for place in places]),
-    ]
+    models = tables.students(rows)
+    found = [accuracies(model) for model in models]
+    columns = [Column(MODEL, [name_of(model) for model in models], figures=False), *tables.seed_means(rows)]
     sources = {
         MEAN: Source("accuracy_pct", [fmean(one) if one else None for one in found], ("accuracy",)),
         "SD over seeds": Source("accuracy_sd", [stdev(one) if len(one) > 1 else None for one in found], ("accuracy",)),
-        RATIO: Source(
-            "latency_ratio", [place.ratio if place else None for place in places], ("latency", "teacher.latency")
-        ),
-        "Study: mean accuracy (%)": Source(
-            "study_accuracy_pct", [model[0].published_mean for model in models], (PUBLISHED,)
-        ),
+        RATIO: Source("latency_ratio", [mean_ratio(model) for model in models], ("latency", "teacher.latency")),
         **_compared(models, rows, columns),
     }
-    column, sources[PARETO] = _pareto(models)
-    columns.append(column)
     return Shown("means", "Means over seeds", models, columns, sources)
 
 
@@ -191,20 +158,27 @@ def _conditions(rows: Sequence[Row]) -> Shown:
 
 
 def _study(rows: Sequence[Row]) -> Shown:
-    columns = [column for column in tables.columns(rows) if column.study]
-    found = [row.published for row in rows]
-    figures = {
-        "latency_ms": [one.latency_ms if one else None for one in found],
-        "accuracy_pct": [one.accuracy_pct if one else None for one in found],
-        "parameters_m": [one.params_m if one else None for one in found],
-        "latency_ratio": [one.ratio_to_teacher if one else None for one in found],
+    found = study_rows(rows)
+    published = [one for _, one in found]
+    teacher_pct = next((one.accuracy_pct for row, one in found if row.cell.is_teacher), None)
+    figures: dict[str, tuple[str, Sequence[Figure]]] = {
+        LATENCY: ("latency_ms", [one.latency_ms for one in published]),
+        ACCURACY: ("accuracy_pct", [one.accuracy_pct for one in published]),
+        "Parameters (M)": ("parameters_m", [one.params_m for one in published]),
+        DIFFERENCE: (
+            "accuracy_difference_points",
+            [None if teacher_pct is None else one.accuracy_pct - teacher_pct for one in published],
+        ),
+        RATIO: ("latency_ratio", [one.ratio_to_teacher for one in published]),
     }
-    sources = {
-        column.header: Source(f"study_{name}", values, (PUBLISHED,))
-        for column, (name, values) in zip(columns, figures.items(), strict=bool(columns))
-    }
-    names = Column(MODEL, [row.cell.title for row in rows], figures=False)
-    return Shown("study", "What the study published", [[row] for row in rows], [names, *columns], sources)
+    sources = {header: Source(f"study_{name}", values, (PUBLISHED,)) for header, (name, values) in figures.items()}
+    return Shown("study", "What the study published", [[row] for row, _ in found], study_table(rows), sources)
+
+
+def _study_means(rows: Sequence[Row]) -> Shown:
+    models = [model for model in tables.students(rows) if model[0].published_mean is not None]
+    sources = {MEAN: Source("study_accuracy_pct", [model[0].published_mean for model in models], (PUBLISHED,))}
+    return Shown("study-means", "The study's means over seeds", models, study_means(rows), sources)
 
 
 def name_of(model: Model) -> str:
@@ -226,15 +200,8 @@ def _compared(models: Sequence[Model], rows: Sequence[Row], columns: Sequence[Co
             ("accuracy", "teacher.accuracy"),
         ),
         RANK: Source("rank", [None if rank == ABSENT else int(rank) for rank in ranks], ("accuracy",)),
+        PARETO: Source("pareto_rank", fronts(models), ("accuracy", "latency")),
     }
-
-
-def _pareto(models: Sequence[Model]) -> tuple[Column, Source]:
-    """Which front a model is on, and which of them is the best per latency."""
-    places = [place_of(model) for model in models]
-    ranks, best = pareto_ranks(places), best_per_latency(places)
-    texts = [f"{BEST} {rank}" if number == best else str(rank or ABSENT) for number, rank in enumerate(ranks)]
-    return Column(PARETO, texts), Source("pareto_rank", ranks, ("accuracy", "latency"))
 
 
 def _headline(row: Row) -> Figure:
