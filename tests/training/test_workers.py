@@ -196,7 +196,7 @@ def copy_cell(source: Paths, target: Paths, plan: Plan, cell: Cell) -> str:
 def test_what_a_worker_had_made_before_it_died_is_kept_and_the_rest_is_tried_again(
     tmp_path: Path, done: Done, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The worker is a script that makes and reports one of two students, and ends with code 3 in the midst of a line."""
+    """The worker is a script that makes and reports one of two students, and ends in the midst of a line."""
     plan, paths = done.plan, below(tmp_path)
     finished, lost = (cell for cell in plan.cells if cell.prune_method == "l1")
     subprocess.run(["sh", "-c", copy_cell(done.paths, paths, plan, plan.teacher)], check=True)
