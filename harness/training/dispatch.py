@@ -225,6 +225,8 @@ class Dispatcher:
             self._said.put((job, None))
         except LostWorkerError as lost:
             self._said.put((job, lost))
+        except Exception as error:  # whatever it is, the run waits for a word of this job
+            self._said.put((job, LostWorkerError(f"nothing more was heard of the worker ({type(error).__name__})")))
 
     def _hear(self, job: Job, said: dict[str, Any]) -> None:
         if "stage" in said:

@@ -45,7 +45,7 @@ COUNT_EVERY_S = 2.0
 STEP_EVERY_S = 1.0
 # After so many orders a worker process is replaced by a fresh one, which gives back what libraries have cached; after
 # each order on a GPU, whose memory is the next one's.
-ORDERS_PER_PROCESS = {"cpu": 16, "cuda": 1}
+ORDERS_PER_PROCESS = {"cpu": 64, "cuda": 1}
 # What a worker does: harness.training.worker.carry_out
 Work = Callable[[Order, Teller, Callable[[], bool]], None]
 # What a worker tells that was stopped before it began.

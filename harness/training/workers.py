@@ -51,6 +51,9 @@ class Worker:
         assert stream
         with stream:
             for line in stream:
+                if not line.endswith(b"\n"):
+                    # it was killed in the midst of a word
+                    break
                 said = json.loads(line)
                 ended = not said.keys().isdisjoint(("made", "error", "broke"))
                 yield said

@@ -146,7 +146,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
 
 
 def node(cpus: int) -> dict[str, Any]:
-    return {"num_cpus": cpus, "include_dashboard": False, "object_store_memory": 80 * 2**20}
+    """A node without the processes that have nothing to do here."""
+    none = {"include_dashboard": False, "include_log_monitor": False, "no_monitor": True}
+    return {"num_cpus": cpus, "object_store_memory": 80 * 2**20, **none}
 
 
 class Survived(NamedTuple):

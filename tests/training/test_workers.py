@@ -196,7 +196,7 @@ def copy_cell(source: Paths, target: Paths, plan: Plan, cell: Cell) -> str:
 def test_what_a_worker_had_made_before_it_died_is_kept_and_the_rest_is_tried_again(
     tmp_path: Path, done: Done, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The worker is a script that makes one of two students, reports it and ends with code 3."""
+    """The worker is a script that makes and reports one of two students, and ends in the midst of a line."""
     plan, paths = done.plan, below(tmp_path)
     finished, lost = (cell for cell in plan.cells if cell.prune_method == "l1")
     subprocess.run(["sh", "-c", copy_cell(done.paths, paths, plan, plan.teacher)], check=True)
@@ -205,7 +205,7 @@ def test_what_a_worker_had_made_before_it_died_is_kept_and_the_rest_is_tried_aga
     (tmp_path / "line").write_text(line + "\n")
     starts, script = tmp_path / "starts", tmp_path / "worker"
     makes = copy_cell(done.paths, paths, plan, finished)
-    first = f"{makes} cat {tmp_path / 'line'}"
+    first = f"{makes} cat {tmp_path / 'line'}; printf '{{'"
     script.write_text(f"#!/bin/sh\necho >> {starts}\nif [ $(wc -l < {starts}) = 1 ]; then {first}; fi\nexit 3\n")
     script.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(script))
