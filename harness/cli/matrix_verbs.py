@@ -195,6 +195,7 @@ def bench(
     from harness.commands.scope import Scope
     from harness.commands.train_matrix import code_policy
     from harness.containers.runner import choose
+    from harness.store.lock import alone
 
     scope = Scope.of(matrix, profile, results, artifacts, experiment)
     asked = scope.plan_to_measure()
@@ -203,14 +204,15 @@ def bench(
         models = f"{along} models of other experiments are" if along > 1 else "a model of another experiment is"
         print(f"{models} measured along: a ratio to the teacher holds within one run.", file=sys.stderr)
     docker = choose(runner, "cpu", {"MEMORY": memory})
-    job = matrix_job(planned, scope.paths, docker is None, code_policy(code), again)
-    for cell in not_exported(planned, scope.paths):
-        print(f"left out, no ONNX file here: {cell.title}", file=sys.stderr)
-    if docker:
-        from harness.containers.in_docker import bench as bench_in
+    with alone(scope.paths, profile) as lock:
+        job = matrix_job(planned, scope.paths, docker is None, code_policy(code), again)
+        for cell in not_exported(planned, scope.paths):
+            print(f"left out, no ONNX file here: {cell.title}", file=sys.stderr)
+        if docker:
+            from harness.containers.in_docker import bench as bench_in
 
-        raise typer.Exit(bench_in(docker, job, memory))
-    raise typer.Exit(run_bench(job))
+            raise typer.Exit(bench_in(docker, job, memory))
+        raise typer.Exit(run_bench(job, lock))
 
 
 def images(fresh: Annotated[bool, typer.Option(help="Build from nothing, whatever is there.")] = False) -> None:

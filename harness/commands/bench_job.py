@@ -1,6 +1,7 @@
 """`harness bench`: the job over a plan's exported models, and running it on this machine as a process of its own."""
 
 import os
+import signal
 import subprocess
 import tempfile
 from collections.abc import Sequence
@@ -143,10 +144,11 @@ def to_measure_again(plan: Plan, paths: Paths, code: CodePolicy) -> bool:
     return bool(changed) and code == "redo"
 
 
-def run_bench(job: Job) -> int:
+def run_bench(job: Job, lock: int | None = None) -> int:
     """Run a job to its end and return its exit code: 0 all done, 1 some failed, 2 bad input, 130 stopped.
 
-    The process that runs it is one of the headline engine's environment.
+    The process that runs it is one of the headline engine's environment. It holds the `lock` as well, for as long as it
+    lives, and stops when this one is told to or ends.
     """
     headline = job.settings.engines[0]
     python = job.pythons.get(headline) or bench_python(headline)
@@ -154,11 +156,16 @@ def run_bench(job: Job) -> int:
     with tempfile.TemporaryDirectory(prefix="harness-job-") as folder:
         file = Path(folder) / "job.json"
         file.write_text(job.model_dump_json(), encoding="utf-8")
-        command = [str(python), "-m", "harness.bench", str(file)]
-        process = subprocess.Popen(command, env={**own_environment(job.settings.engines), **terminal})
-        while True:
-            try:
-                return process.wait()
-            except KeyboardInterrupt:
-                # The child got the same Ctrl-C; it cleans up and says so.
-                continue
+        command = [str(python), "-m", "harness.bench", "--end-with-parent", str(file)]
+        variables = {**own_environment(job.settings.engines), **terminal}
+        process = subprocess.Popen(command, env=variables, pass_fds=[] if lock is None else [lock])
+        before = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+        try:
+            while True:
+                try:
+                    return process.wait()
+                except KeyboardInterrupt:
+                    # The child got the same Ctrl-C; it cleans up and says so.
+                    continue
+        finally:
+            signal.signal(signal.SIGTERM, before)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from harness.errors import HarnessError
+from harness.files import is_file, read_text
 
 Kind = Literal["architecture", "dataset", "criterion", "method", "engine"]
 ROOT = Path(__file__).parents[2]
@@ -71,7 +72,8 @@ def find(kind: Kind, name: str) -> Plugin:
     path = _path(kind, name)
     try:
         constants, digest = _read(path).constants, _code(path)
-    except (OSError, SyntaxError, ValueError) as error:
+    # a ValueError: a zero byte; the others: nested, or repeated, too often for Python
+    except (HarnessError, OSError, SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise HarnessError(f"{kind} {name!r}: {path} cannot be read: {error}") from error
     return Plugin(kind, name, path, constants, digest)
 
@@ -120,7 +122,7 @@ def _path(kind: Kind, name: str) -> Path:
     module, colon, attribute = name.partition(":")
     if not colon:
         path = ROOT / PACKAGES[kind].replace(".", "/") / f"{name}.py"
-        if not name.isidentifier() or name.startswith("_") or not path.is_file():
+        if not name.isidentifier() or name.startswith("_") or not is_file(path):
             raise HarnessError(f"unknown {kind} {name!r}; allowed: {', '.join(names(kind))}, or package.module:NAME")
         return path
     if not attribute.isidentifier() or not all(part.isidentifier() for part in module.split(".")):
@@ -128,7 +130,7 @@ def _path(kind: Kind, name: str) -> Path:
     relative = Path(*module.split("."))
     for entry in sys.path:
         for path in (Path(entry or ".") / relative.with_suffix(".py"), Path(entry or ".") / relative / "__init__.py"):
-            if path.is_file():
+            if is_file(path):
                 return path
     raise HarnessError(f"{kind} {name!r}: there is no module {module} on Python's path; set PYTHONPATH to its folder")
 
@@ -162,7 +164,7 @@ def _read(path: Path) -> _Source:
 
 @lru_cache(maxsize=256)
 def _parse(path: Path, modified_ns: int, size: int) -> _Source:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    tree = ast.parse(read_text(path))
     constants = {}
     for statement in tree.body:
         targets = statement.targets if isinstance(statement, ast.Assign) else [getattr(statement, "target", None)]

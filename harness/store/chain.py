@@ -128,6 +128,8 @@ class Chain:
         if record.key != stage.key:
             why = f"the {word} record was made under other settings (key {record.key}, now {stage.key})"
             return Link(word, "stale", record, why)
+        if isinstance(record, LatencyRecord) and record.condition != condition:
+            return Link(word, "foreign", None, f"the latency record is that of {record.condition}, not of {condition}")
         if record.status == "failed":
             failure = record.failure
             return Link(word, "failed", record, failure.message if failure else "no reason is on record")
