@@ -35,7 +35,7 @@ MAKEFLAGS += --no-builtin-rules
 .PHONY: help quickstart setup plan status data train-matrix bench results check verify report report-check merge pack unpack images test lint benchmarks lock clean distclean
 
 help:  ## this list
-	@echo 'make TARGET [PROFILE=quick|lite|overnight|full|reference] [EXPERIMENT=name] [DATA_DIR=folder]'
+	@echo 'make TARGET [PROFILE=quick|lite|overnight|full|long|reference] [EXPERIMENT=name] [DATA_DIR=folder]'
 	@echo
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' Makefile
 	@echo

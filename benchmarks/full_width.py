@@ -8,10 +8,10 @@ import time
 from pathlib import Path
 
 from benchmarks import ROOT, Figures
+from benchmarks.workload import Silent
 from harness.commands.scope import Scope
 from harness.plan.planning import Cell, Plan
 from harness.store.chain import Chain
-from harness.store.paths import Paths, data_root
 from harness.store.records import TrainRecord
 from harness.training.device import choose_device
 from harness.training.forecast import forecast
@@ -20,14 +20,8 @@ from harness.training.pipeline import make_cells
 PROFILE, TRIED = "overnight", "quick"
 
 
-class Silent:
+class Mute(Silent):
     """A reporter that says nothing."""
-
-    def step(self, *_: object) -> None:
-        """See harness.training.loop.Watcher."""
-
-    def epoch(self, *_: object) -> None:
-        """See harness.training.loop.Watcher."""
 
     def stage(self, *_: object) -> None:
         """See harness.training.finishing.Reporter."""
@@ -80,10 +74,9 @@ def _forecast_error() -> Figures:
     with tempfile.TemporaryDirectory(prefix="harness-benchmarks-") as folder:
         scope = Scope.of(ROOT / "matrix.toml", TRIED, Path(folder) / "results", Path(folder) / "artifacts")
         plan = scope.plan()
-        paths = Paths(scope.paths.results, scope.paths.artifacts, data_root())
         device = choose_device(plan.settings.precision)
-        said = forecast(plan, paths, device, plan.cells).total_s
+        said = forecast(plan, scope.paths, device, plan.cells).total_s
         started = time.monotonic()
-        make_cells(plan, paths, device, Silent())
+        make_cells(plan, scope.paths, device, Mute())
         took = time.monotonic() - started
     return {"plan_said_s": said, "plan_took_s": took, "plan_error_pct": 100 * abs(said / took - 1)}

@@ -82,7 +82,7 @@ def walk(folder: Path) -> int:
                 *(["--runner", "local"] if verb != "report" else []),
             ],
             cwd=folder,
-            env={**environment(), "PYTHONPATH": f"{checkout}:{folder}", "OMP_NUM_THREADS": "1"},
+            env={**environment(), "PYTHONPATH": f"{checkout}:{folder}"},
             capture_output=True,
             text=True,
             check=False,

@@ -29,10 +29,10 @@ from harness.cli.stopping import STOPPED, until_interrupted
 from harness.errors import HarnessError
 
 if TYPE_CHECKING:
-    from harness.commands.scope import Scope
     from harness.commands.train_matrix import Outcome
     from harness.commands.training_time import TrainingTime
     from harness.plan.planning import Plan
+    from harness.store.paths import Paths
     from harness.store.states import CellState
 
 
@@ -79,19 +79,19 @@ def _show(
     planned = scope.plan()
     found = states(scope.paths, planned)
     if as_json:
-        more = _training_time(scope, planned, found).document if time else {}
+        more = _training_time(scope.paths, planned, found).document if time else {}
         # without indentation, which would take longer than all the rest for thousands of cells
         print(json.dumps(as_document(planned, found) | more))
         return
     print(as_text(planned, found, only_counts))
     if time:
-        print(f"\n{_training_time(scope, planned, found).text}")
+        print(f"\n{_training_time(scope.paths, planned, found).text}")
 
 
-def _training_time(scope: "Scope", planned: "Plan", found: "list[CellState]") -> "TrainingTime":
+def _training_time(paths: "Paths", planned: "Plan", found: "list[CellState]") -> "TrainingTime":
     from harness.commands.training_time import training_time
 
-    return training_time(scope, planned, found, lambda what: print(f"timing {what}", file=sys.stderr))
+    return training_time(paths, planned, found, lambda what: print(f"timing {what}", file=sys.stderr))
 
 
 def data(profile: Profile = "full", matrix: Matrix = MATRIX) -> None:

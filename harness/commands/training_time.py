@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 from tabulate import tabulate
 
 from harness.commands.budget import clock
-from harness.commands.scope import Scope
 from harness.plan.planning import Plan
+from harness.store.paths import Paths
 from harness.store.states import CellState
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class TrainingTime:
         return f"On {self.device}, by a step of each network at each size:\n\n{table}"
 
 
-def training_time(scope: Scope, plan: Plan, states: list[CellState], say: Callable[[str], None]) -> TrainingTime:
+def training_time(paths: Paths, plan: Plan, states: list[CellState], say: Callable[[str], None]) -> TrainingTime:
     """Time what is missing; `say` is told what is being timed. HarnessError where the data set is not here."""
     from harness.training.device import choose_device
     from harness.training.forecast import forecast
@@ -50,4 +50,4 @@ def training_time(scope: Scope, plan: Plan, states: list[CellState], say: Callab
     facts = device.facts()
     missing = [state.cell for state in states if state.training in ("missing", "failed")]
     name = f"{facts['device']} ({facts['threads']} threads, {facts['precision']})"
-    return TrainingTime(plan, forecast(plan, scope.paths, device, missing, say), name)
+    return TrainingTime(plan, forecast(plan, paths, device, missing, say), name)

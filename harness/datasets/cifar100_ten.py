@@ -1,4 +1,4 @@
-"""The first ten classes of CIFAR-100, apple to bottle: real images of which a small network learns half in a minute."""
+"""The first ten classes of CIFAR-100, apple to bottle: real images, and few enough to train on in minutes."""
 
 from pathlib import Path
 

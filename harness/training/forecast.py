@@ -3,7 +3,7 @@
 Training is steps times seconds per step. So a step of every network is timed at every size and with every loss that it
 will train with, as the engine takes it: on a CPU side by side, a core each. Students do not exist yet. What stands in
 for them are untrained networks that L1 pruned by as much, since how long a step takes hardly depends on which channels
-have gone. What a checkpoint holds already comes off the time that is said here.
+have gone. Training that was stopped resumes from its checkpoint, and so takes less than is said here.
 """
 
 import math
@@ -17,7 +17,7 @@ from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -44,6 +44,7 @@ from harness.training.preparation import Prepared, prepare
 LEAST_TIMES, LEAST_S = 2, 1.0
 # The criterion that prunes an untrained network evenly: all of its weights are drawn alike.
 STAND_IN = Choice("l1", {})
+T = TypeVar("T")
 
 
 @dataclass
@@ -77,9 +78,15 @@ class Rehearsal:
         self.image_size = data.image_size
         # how many of the same kind are timed at once: what it takes to keep every core busy
         self.copies = 1 if device.torch.type == "cuda" else torch.get_num_threads()
-        self._pruned: dict[Any, tuple[nn.Module, float]] = {}
-        # seconds by what was timed: the same is timed once
-        self._seconds: dict[Any, float] = {}
+        # what was made or timed once: students whose networks have the same shapes share it
+        self._known: dict[Any, Any] = {}
+
+    def _once(self, like: Any, find: Callable[[], T]) -> T:
+        """What `find` finds, which is the same wherever `like` is."""
+        if like not in self._known:
+            self._known[like] = find()
+        found: T = self._known[like]
+        return found
 
     @cached_property
     def teacher(self) -> nn.Module:
@@ -117,7 +124,7 @@ class Rehearsal:
             return seconds
         learner = partial(self._learner, model, recipe, Phase("teacher", recipe.epochs, cross_entropy))
         for size in _sizes(recipe, recipe.epochs):
-            step = self._step_s(learner, size, alone=True)
+            step = self._step_s(("teacher",), learner, recipe, size, alone=True)
             seconds += self._steps(recipe) * (step + self._batch_s(recipe, size, alone=True))
         return seconds
 
@@ -130,7 +137,9 @@ class Rehearsal:
             made.model.train()
             return made
 
-        steps = (self._step_s(learner, size) for size in _sizes(recipe, recipe.epochs))
+        # a criterion's regulariser takes time as well
+        like = ("sparse", stage.criterion.name)
+        steps = (self._step_s(like, learner, recipe, size) for size in _sizes(recipe, recipe.epochs))
         return self._steps(recipe) * sum(steps)
 
     def _student_s(self, cell: Cell) -> float:
@@ -138,10 +147,10 @@ class Rehearsal:
         model, seconds = self._stand_in(spec.start)
         # as pruned, and with its BatchNorm estimated anew
         seconds += 2 * self._test_s(model, self.image_size, autocast=False) + self._kept_s(model)
-        phases = self._prepared(spec).phases
-        for epoch, place in enumerate(place for place, phase in enumerate(phases) for _ in range(phase.epochs)):
+        for epoch, place in enumerate(self._places(spec)):
             size = recipe.image_size(epoch)
-            step = self._step_s(partial(self._pupil, spec, place), size, spec.method.name)
+            like = (spec.method.name, place, _shape(model))
+            step = self._step_s(like, partial(self._pupil, spec, place), recipe, size)
             seconds += self._steps(recipe) * step + self._test_s(model, size, autocast=True)
         return seconds
 
@@ -154,18 +163,23 @@ class Rehearsal:
             recipe, network = members[0].recipe, self.plan.teacher.teacher.network
             most = side_by_side(network, max(recipe.image_sizes), recipe.batch_size, self.device)
             passes = math.ceil(len(members) / most)
-            longest = max(sum(phase.epochs for phase in self._prepared(spec).phases) for spec in members)
+            longest = max(len(self._places(spec)) for spec in members)
             for size in _sizes(recipe, longest):
                 yield passes * self._steps(recipe) * (self._batch_s(recipe, size) + self._answers_s(recipe, size))
 
     def _kept_s(self, model: nn.Module) -> float:
         """Evaluating a trained model, and exporting it."""
-        started = time.perf_counter()
-        with tempfile.TemporaryDirectory(prefix="harness-forecast-") as folder, suppress(HarnessError):
-            # an untrained network may fail the gate, at the end of all that takes time
-            path = Path(folder) / "model.onnx"
-            export(model, path, self.images, self.image_size, self.plan.settings.export.opset, {})
-        return time.perf_counter() - started + self._test_s(model, self.image_size, autocast=False)
+
+        def export_s() -> float:
+            started = time.perf_counter()
+            with tempfile.TemporaryDirectory(prefix="harness-forecast-") as folder, suppress(HarnessError):
+                # an untrained network may fail the gate, at the end of all that takes time
+                path = Path(folder) / "model.onnx"
+                export(model, path, self.images, self.image_size, self.plan.settings.export.opset, {})
+            return time.perf_counter() - started
+
+        exported_s = self._once(("export", _shape(model)), export_s)
+        return exported_s + self._test_s(model, self.image_size, autocast=False)
 
     def _steps(self, recipe: Recipe) -> int:
         """Steps in an epoch."""
@@ -175,15 +189,24 @@ class Rehearsal:
 
     def _stand_in(self, stage: Pruned) -> tuple[nn.Module, float]:
         """A network that is pruned as much, and the seconds that pruning it and its BatchNorm took."""
-        like = (stage.amount, stage.keep_for, stage.round_to)
-        if like not in self._pruned:
+
+        def pruned() -> tuple[nn.Module, float]:
             started = time.perf_counter()
             bare = build(self.plan.teacher.teacher.network)
             done = prune(bare, self.example, replace(stage, criterion=STAND_IN, seed=None))
             seconds, model = time.perf_counter() - started, self.device.place(done.model)
             share = stage.calibration.images / len(self.images.labels)
-            self._pruned[like] = model, seconds + share * self._test_s(model, self.image_size, autocast=False)
-        return self._pruned[like]
+            return model, seconds + share * self._test_s(model, self.image_size, autocast=False)
+
+        return self._once(("pruned", stage.amount, stage.keep_for, stage.round_to), pruned)
+
+    def _places(self, spec: Student) -> list[int]:
+        """The number of the phase that each of the student's epochs is in."""
+
+        def places() -> list[int]:
+            return [place for place, phase in enumerate(self._prepared(spec).phases) for _ in range(phase.epochs)]
+
+        return self._once(("places", spec.key), places)
 
     def _prepared(self, spec: Student) -> Prepared:
         model, _ = self._stand_in(spec.start)
@@ -200,14 +223,14 @@ class Rehearsal:
 
     # --- what is timed -----------------------------------------------------------------------------------------------
 
-    def _step_s(self, make: Callable[[], Learner], size: int, method: str = "", alone: bool = False) -> float:
-        """One step of one learner, in seconds of the whole machine."""
-        first = make()
-        recipe, phase = first.recipe, first.phases[0]
-        like = (digest(widths_of(first.model), 16), phase.name, method, size, recipe.batch_size, alone)
-        if like not in self._seconds:
-            self.say(f"a step of {method or phase.name} ({phase.name}) at {size} px")
-            learners = [first, *(make() for _ in range((1 if alone else self.copies) - 1))]
+    def _step_s(
+        self, like: tuple[Any, ...], make: Callable[[], Learner], recipe: Recipe, size: int, alone: bool = False
+    ) -> float:
+        """One step of one learner, in seconds of the whole machine. `like`: the network and the loss."""
+
+        def step_s() -> float:
+            learners = [make() for _ in range(1 if alone else self.copies)]
+            self.say(f"a step of {like[0]} ({learners[0].phases[0].name}) at {size} px")
             images, labels = next(self._stream(recipe, size).batches(0))
             outputs = teach(self.teacher, images, learners, self.device)
 
@@ -215,8 +238,9 @@ class Rehearsal:
                 # a learner takes its rate from its place in the epoch, and stays at its first step here
                 return lambda: learner.learn(images, labels, outputs, self.device, steps=10**9)
 
-            self._seconds[like] = self._timed([step(one) for one in learners], alone)
-        return self._seconds[like]
+            return self._timed([step(one) for one in learners], alone)
+
+        return self._once(("step", *like, size, recipe.batch_size), step_s)
 
     def _answers_s(self, recipe: Recipe, size: int) -> float:
         """The teacher's pass over a batch."""
@@ -235,15 +259,13 @@ class Rehearsal:
         return self._alike(("batch", size, recipe.batch_size, alone), lambda: next(stream.batches(0)), alone)
 
     def _alike(self, like: Any, job: Callable[[], Any], alone: bool = False) -> float:
-        if like not in self._seconds:
-            self._seconds[like] = self._timed([job] * (1 if alone else self.copies), alone)
-        return self._seconds[like]
+        return self._once(like, lambda: self._timed([job] * (1 if alone else self.copies), alone))
 
     def _test_s(self, model: nn.Module, size: int, autocast: bool) -> float:
         """Answering all test images; timed with some of them."""
         some = self.images.first(min(2 * self.copies * EVALUATION_BATCH, len(self.images.labels)))
         seconds = self._alike(
-            ("test", digest(widths_of(model), 16), size, autocast),
+            ("test", _shape(model), size, autocast),
             lambda: answers(model, some, size, self.device, autocast),
             alone=True,
         )
@@ -267,6 +289,11 @@ class Rehearsal:
                 self.device.synchronize()
                 taken.append((time.perf_counter() - started) / len(jobs))
         return statistics.median(taken[1:])
+
+
+def _shape(model: nn.Module) -> str:
+    """The same for networks of the same widths."""
+    return digest(widths_of(model), 16)
 
 
 def _sizes(recipe: Recipe, epochs: int) -> list[int]:

@@ -153,7 +153,11 @@ def test_a_profile_is_a_table_with_a_column_per_width() -> None:
     assert "A, 2 threads, bf16" in lines[-1]
 
 
-def test_a_loop_in_a_process_of_its_own_takes_its_turns_and_ends() -> None:
+def test_a_loop_in_a_process_of_its_own_takes_its_turns_and_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # drawn images are there sooner than the data set's
+    monkeypatch.setenv("DATA_DIR", str(tmp_path))
     loop = LoopProcess("usual", 8, width=THIN, image_size=16, images=16)
     with loop:
         assert all(0 < loop.seconds_per_image() < 10 for _ in range(2))
