@@ -4,12 +4,20 @@ import argparse
 import signal
 import sys
 from pathlib import Path
+from typing import Any, NoReturn
 
 from harness.bench.bench_run import run
 from harness.bench.job import Job, read
 from harness.bench.pinned import end_with_parent
 from harness.errors import HarnessError, readable
 from harness.files import worded
+
+
+def _stop(number: int, frame: Any) -> NoReturn:
+    """End what measures, and keep finished records. Once: a terminal and the parent both say so."""
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -20,8 +28,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         given = parser.parse_args(arguments)
         if given.end_with_parent:
-            # a polite kill is Ctrl-C: what measures ends as well, and finished records are kept
-            signal.signal(signal.SIGTERM, signal.default_int_handler)
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, _stop)
             end_with_parent(signal.SIGTERM)
         return run(read(given.job, Job))
     except (HarnessError, OSError) as error:

@@ -4,7 +4,8 @@ import os
 import signal
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -159,13 +160,19 @@ def run_bench(job: Job, lock: int | None = None) -> int:
         command = [str(python), "-m", "harness.bench", "--end-with-parent", str(file)]
         variables = {**own_environment(job.settings.engines), **terminal}
         process = subprocess.Popen(command, env=variables, pass_fds=[] if lock is None else [lock])
-        before = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
-        try:
-            while True:
-                try:
-                    return process.wait()
-                except KeyboardInterrupt:
-                    # The child got the same Ctrl-C; it cleans up and says so.
-                    continue
-        finally:
-            signal.signal(signal.SIGTERM, before)
+        with _passing_on(process):
+            return process.wait()
+
+
+@contextmanager
+def _passing_on(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """Have Ctrl-C and a polite kill stop a process, which cleans up and says so; what is ignored here stays ignored."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:
+            signal.signal(number, lambda *_: process.terminate())
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -34,7 +34,8 @@ def alone(paths: Paths, profile: str) -> Iterator[int]:
     except BlockingIOError:
         os.close(descriptor)
         raise HarnessError(
-            f"{path}: another run is training, measuring, merging or unpacking profile {profile}; wait for it or stop it"
+            f"{path}: another run is training, measuring, merging or unpacking profile {profile}; wait for it or "
+            "stop it"
         ) from None
     except OSError as error:
         os.close(descriptor)

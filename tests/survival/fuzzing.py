@@ -1,4 +1,4 @@
-"""Hostile input, drawn at random from a seed, and what the harness makes of it: a result, or one line that says why not.
+"""Hostile input, drawn from a seed, and what the harness makes of it: a result, or one line that says why not.
 
 Whatever else comes of it is a fault of the harness: a traceback, a reason of several lines, or no end within
 `PATIENCE_S`. Inputs are judged in this process, since a process for each would take a day for twenty thousand.
@@ -20,18 +20,30 @@ from harness.errors import HarnessError
 PATIENCE_S = 60
 # What people and broken programs leave where something else belongs.
 VALUES: tuple[Any, ...] = (
-    None, True, False, 0, 1, -1, 2, 3.5, -0.0, 1e308, 5e-324, 10**400, -(10**5000), 2**31, 2**63, 2**64,
-    float("nan"), float("inf"), float("-inf"), "", " ", "a", "ä", "\x00", "\x1b[31m", "../../x", "/etc/passwd", "x" * 300,
-    "x" * 100_000, "\n", "auto", "all", "own", "none", "base", "bn", "1e5", "<!-- end -->", "$x$", "%s", "{0}", "\\",
-    [], {}, [[]], [{}], {"": 0}, [None], [1, "a"], ["base", "base"], [1] * 1000, {"a b": 1}, {"parent": {}},
-    "2026-01-02", "2026-01-02T03:04:05+00:00", "999999999-01-01T00:00:00+00:00",
-)  # fmt: skip
+    *(None, True, False, 0, 1, -1, 2, 3.5, -0.0, 1e308, 5e-324, 10**400, -(10**5000), 2**31, 2**63, 2**64),
+    *(float("nan"), float("inf"), float("-inf"), "", " ", "a", "ä", "\x00", "\x1b[31m", "../../x", "/etc/passwd"),
+    *("x" * 300, "x" * 100_000, "\n", "auto", "all", "own", "none", "base", "bn", "1e5", "<!-- end -->", "$x$", "%s"),
+    *("{0}", "\\", [], {}, [[]], [{}], {"": 0}, [None], [1, "a"], ["base", "base"], [1] * 1000, {"a b": 1}),
+    *({"parent": {}}, "2026-01-02", "2026-01-02T03:04:05+00:00", "999999999-01-01T00:00:00+00:00"),
+)
 # Pieces of text that parsers stumble over.
 TEXTS = (
-    "[" * 500, "{" * 3000, "]" * 10, "9" * 5000, "0x" + "f" * 5000, "1e999999", "nan", "-inf", "\ufeff", "\x00", "\r", '"""',
-    "'", '"\\ud800"', "\\u0000", "=", "= =", ".", "[[a]]\n", "[a.b.c]\n", "a.b.c = 1\n", "# é\n", "1979-05-27T07:32:00Z", "{}",
-    "null", "\x7f", "\u202e", "😀",
-)  # fmt: skip
+    *(
+        "[" * 500,
+        "{" * 3000,
+        "]" * 10,
+        "9" * 5000,
+        "0x" + "f" * 5000,
+        "1e999999",
+        "nan",
+        "-inf",
+        "\ufeff",
+        "\x00",
+        "\r",
+    ),
+    *('"""', "'", '"\\ud800"', "\\u0000", "=", "= =", ".", "[[a]]\n", "[a.b.c]\n", "a.b.c = 1\n", "# é\n"),
+    *("1979-05-27T07:32:00Z", "{}", "null", "\x7f", "\u202e", "😀"),
+)
 
 
 @dataclass
