@@ -47,10 +47,17 @@ _KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a so
 
 
 def read_bytes(path: Path, missing: str = "no such file", most: int | None = None) -> bytes:
-    """A regular file's content.
+    """A regular file's content; HarnessError as `require_file` says."""
+    require_file(path, missing, most)
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise HarnessError(f"{path}: cannot be read ({_reason(error)})") from error
 
-    HarnessError where there is none (with the words `missing`), where it cannot be read or has more than `most` bytes,
-    and where it is anything else, which is then not opened: a pipe or a device may never end.
+
+def require_file(path: Path, missing: str = "no such file", most: int | None = None) -> None:
+    """HarnessError where there is no file (with the words `missing`), or one of more than `most` bytes, and where it is
+    anything but a regular file, which is not opened: a pipe or a device may never end.
     """
     try:
         found = path.stat()
@@ -58,7 +65,6 @@ def read_bytes(path: Path, missing: str = "no such file", most: int | None = Non
             raise HarnessError(f"{path}: cannot be read: it is {_KINDS.get(stat.S_IFMT(found.st_mode), 'a device')}")
         if most is not None and found.st_size > most:
             raise HarnessError(f"{path}: {found.st_size:,} bytes, at most {most:,} are read; is it another file?")
-        return path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         raise HarnessError(f"{path}: {missing}") from None
     except OSError as error:

@@ -15,6 +15,7 @@ from harness.bench.job import Identity, Job, ModelFile
 from harness.bench.process import own_environment
 from harness.commands.train_matrix import CodePolicy
 from harness.errors import HarnessError
+from harness.files import write_text
 from harness.plan.planning import Cell, Plan, Table
 from harness.plan.specs import Stage, code_of
 from harness.store.chain import Chain, Link, as_measured
@@ -156,7 +157,7 @@ def run_bench(job: Job, lock: int | None = None) -> int:
     terminal = {name: os.environ[name] for name in TERMINAL if name in os.environ}
     with tempfile.TemporaryDirectory(prefix="harness-job-") as folder:
         file = Path(folder) / "job.json"
-        file.write_text(job.model_dump_json(), encoding="utf-8")
+        write_text(file, job.model_dump_json())
         command = [str(python), "-m", "harness.bench", "--end-with-parent", str(file)]
         variables = {**own_environment(job.settings.engines), **terminal}
         process = subprocess.Popen(command, env=variables, pass_fds=[] if lock is None else [lock])

@@ -15,7 +15,7 @@ import onnx
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
 
 from harness.errors import HarnessError
-from harness.files import file_sha256
+from harness.files import file_sha256, is_file
 from harness.model_files.parameters import onnx_parameter_count
 
 # protobuf's own limit, of which the file's header is a part
@@ -187,10 +187,11 @@ def _external_files(model: ModelProto, path: Path) -> Iterator[tuple[str, tuple[
     folder = path.parent.resolve()
     for name in sorted({_place(one).get("location", "") for one in tensors(model) if _is_external(one)}):
         beside = path.parent / name
-        inside = bool(name) and not Path(name).is_absolute() and beside.resolve().is_relative_to(folder)
+        named = bool(name) and "\0" not in name and not Path(name).is_absolute()
+        inside = named and beside.resolve().is_relative_to(folder)
         if not inside:
             raise HarnessError(f"{path}: its external data {name!r} is not in its own folder, where alone it is read")
-        if not beside.is_file():
+        if not is_file(beside):
             raise HarnessError(f"{path}: its external data {name!r} is not beside it; copy it there")
         yield name, (beside, beside.stat().st_size)
 

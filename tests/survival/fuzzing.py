@@ -7,6 +7,7 @@ Whatever else comes of it is a fault of the harness: a traceback, a reason of se
 import json
 import random
 import signal
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
@@ -175,7 +176,12 @@ def damaged(content: bytes, drawn: random.Random) -> bytes:
 def as_json(document: Any) -> bytes:
     """A document as JSON that a broken program may have written: NaN, half characters and large numbers as they are."""
     # numbers of any length: Python limits what it converts, and others do not
-    return json.dumps(document, indent=1, default=str).encode()
+    before = sys.get_int_max_str_digits()
+    sys.set_int_max_str_digits(0)
+    try:
+        return json.dumps(document, indent=1, default=str).encode()
+    finally:
+        sys.set_int_max_str_digits(before)
 
 
 def hostile(document: Any, text: Callable[[Any], bytes], drawn: random.Random) -> bytes:
