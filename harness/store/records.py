@@ -25,7 +25,7 @@ StageName = Literal["train", "export", "latency", "accuracy"]
 # A figure outside these bounds makes a record unreadable: no harness has ever written one.
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Percent = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
-Whole = Annotated[int, Field(ge=0)]
+Whole = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 def _moment(text: str) -> str:

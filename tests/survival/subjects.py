@@ -7,6 +7,7 @@ import random
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +123,7 @@ def records(folder: Path, count: int, drawn: random.Random, verdict: Verdict) ->
     for number in range(count):
         path = drawn.choice(list(sound))
         path.write_bytes(hostile(json.loads(sound[path]), as_json, drawn))
-        verdict.judge(f"record {number}, {path.relative_to(shelf.results)}", lambda path=path: shelf.use(path))
+        verdict.judge(f"record {number}, {path.relative_to(shelf.results)}", partial(shelf.use, path))
         path.write_bytes(sound[path])
 
 
@@ -212,7 +213,7 @@ def files(folder: Path, count: int, drawn: random.Random, verdict: Verdict) -> N
         sample.path.write_bytes(content)
         # data sets and hashes are remembered by a file's time and size
         os.utime(sample.path, ns=(number, number))
-        verdict.judge(f"file {number}, {sample.path.name}", lambda sample=sample: sample.read(sample.path))
+        verdict.judge(f"file {number}, {sample.path.name}", partial(sample.read, sample.path))
         sample.path.write_bytes(sound)
 
 
@@ -260,11 +261,11 @@ def traps(folder: Path) -> tuple[list[tuple[str, Callable[[], object]]], Path]:
         inner.mkdir()
         (inner / "link").symlink_to(outside / "secret")
         _external(inner / name, place)
-        found.append((f"external data at {place}", lambda path=inner / name: read_facts(path)))  # type: ignore[misc]
+        found.append((f"external data at {place}", partial(read_facts, inner / name)))
     os.mkfifo(folder / "fifo")
     for what, reader in READERS.items():
         for kind, path in {"a FIFO": folder / "fifo", "/dev/zero": Path("/dev/zero"), "a folder": outside}.items():
-            found.append((f"{what}: {kind}", lambda reader=reader, path=path: reader(path)))  # type: ignore[misc]
+            found.append((f"{what}: {kind}", partial(reader, path)))
     return found, trace
 
 

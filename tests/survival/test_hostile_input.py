@@ -29,7 +29,7 @@ def test_any_record_is_shown_or_named_in_one_line(tmp_path: Path, seed: int) -> 
 
 def test_what_leads_to_a_traceback_is_noticed() -> None:
     verdict = Verdict()
-    verdict.judge("one", lambda: {}["a"])
+    verdict.judge("one", lambda: int("a"))
     verdict.judge("two", lambda: _refuse("a\nb"))
     verdict.judge("three", lambda: _refuse("a"))
     verdict.judge("four", lambda: None)
