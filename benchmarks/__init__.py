@@ -37,6 +37,7 @@ SUBJECTS = {
     "containers": Subject("container_costs", "what images cost and a container adds; needs a container engine"),
     "house": Subject("house", "how many files an addition takes, and how tidy the package is"),
     "full": Subject("full_width", "the full-width models on record, and how right the time is that `plan --time` says"),
+    "survival": Subject("survival", "kills, hostile input, and what ten times as many cells cost (most of an hour)"),
     "right": Subject("right", "whether intervals, checks and pruning hold what they promise"),
 }
 

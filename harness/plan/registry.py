@@ -10,8 +10,9 @@ import ast
 import hashlib
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
@@ -40,9 +41,14 @@ class Plugin:
     name: str
     path: Path
     constants: Mapping[str, Any]
-    # SHA-256 over the syntax trees of the file, of those beside it that it imports, and of what its kind shares:
-    # comments, docstrings and formatting do not count
-    digest: str
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 over the syntax trees of the file, of those beside it that it imports, and of what its kind shares:
+        comments, docstrings and formatting do not count. HarnessError where one of them is no Python.
+        """
+        with _named(self.kind, self.name, self.path):
+            return _code(self.path)
 
     @property
     def label(self) -> str:
@@ -70,12 +76,18 @@ def names(kind: Kind) -> list[str]:
 def find(kind: Kind, name: str) -> Plugin:
     """What the file of a plug-in says of it. HarnessError where there is none, or where it is no Python."""
     path = _path(kind, name)
+    with _named(kind, name, path):
+        return Plugin(kind, name, path, _read(path).constants)
+
+
+@contextmanager
+def _named(kind: Kind, name: str, path: Path) -> Iterator[None]:
+    """Have what cannot be read as Python say of which plug-in it is."""
     try:
-        constants, digest = _read(path).constants, _code(path)
+        yield
     # a ValueError: a zero byte; the others: nested, or repeated, too often for Python
     except (HarnessError, OSError, SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise HarnessError(f"{kind} {name!r}: {path} cannot be read: {error}") from error
-    return Plugin(kind, name, path, constants, digest)
 
 
 def load(kind: Kind, name: str, base: type[Any] = object) -> Any:

@@ -45,11 +45,17 @@ class Chart(Protocol):
 
 # What the file names of a table's charts end in, after the name of its experiment.
 MAIN, RECOVERY = "", "-recovery"
+MOST_ROWS = 500
 
 
 def charts_of(rows: Sequence[Row]) -> dict[str, Chart]:
     """The charts of a table, whether or not there is anything to draw yet."""
     return {MAIN: seeds_chart if over_seeds(rows) else trade_off_chart, RECOVERY: recovery_chart}
+
+
+def drawable(chart: Chart, rows: Sequence[Row]) -> bool:
+    """Whether there is a student to show, and not more of them than anybody could tell apart."""
+    return len(rows) <= MOST_ROWS and chart.drawable(rows)
 
 
 def draw(chart: Chart, rows: Sequence[Row], title: str, subtitle: str) -> bytes:

@@ -57,6 +57,19 @@ WANTED = {
     "verify_false_alarms": "0",
     "pruning_monotone": "true",
     "estimator_bias_pct_max_at_15ms": "≤ 0.5",
+    "kills": "≥ 50",
+    "lost_cells": "0",
+    "duplicated_cells": "0",
+    "corrupt_records": "0",
+    "results_unlike_undisturbed": "0",
+    "fuzz_inputs": "≥ 20000",
+    "tracebacks": "0",
+    "tracebacks_when_killed": "0",
+    "traps_refused": "all",
+    "code_run": "false",
+    "faults_md_members_tested": "all",
+    "plan_100000_cells_s": "≤ 20",
+    "report_10000_rows_s": "≤ 20",
 }
 
 

@@ -59,7 +59,7 @@ def write_report(plan: Plan, results: Path, documents: Sequence[Path], profiles:
         own = rows[table.name]
         for which, chart in charts.charts_of(own).items():
             figure = figure_path(results, plan, table, which)
-            if chart.drawable(own):
+            if charts.drawable(chart, own):
                 written[figure] = _write(figure, charts.draw(chart, own, table.title, _subtitle(plan, table)))
             else:
                 figure.unlink(missing_ok=True)
@@ -128,7 +128,7 @@ def _stale_files(plan: Plan, table: Table, results: Path, shown: bool) -> Iterat
         yield f"{place} is stale; run: {_again(plan.profile)}"
     for which, chart in charts.charts_of(rows).items():
         figure = figure_path(results, plan, table, which)
-        if not chart.drawable(rows):
+        if not charts.drawable(chart, rows):
             if figure.is_file():
                 yield f"{figure} shows models that have no figures now; run: {_again(plan.profile)}"
         elif not figure.is_file():
@@ -150,7 +150,7 @@ def _file(plan: Plan, table: Table, rows: list[Row], results: Path) -> str:
     """A table's own file."""
     folder = table_path(results, plan, table).parent
     parts = [_document(plan, table, rows, results, folder, "#"), f"{MODELS}\n\n{markdown(model_facts(rows))}\n"]
-    if charts.charts_of(rows)[charts.RECOVERY].drawable(rows):
+    if charts.drawable(charts.charts_of(rows)[charts.RECOVERY], rows):
         parts.append(f"{RECOVERED}\n\n{_picture(plan, table, results, folder, charts.RECOVERY)}\n")
     return "\n".join(parts)
 
@@ -215,7 +215,7 @@ def _document(plan: Plan, table: Table, rows: list[Row], results: Path, folder: 
     title, profile = escaped(table.title), escaped(plan.profile)
     parts = [f"{heading} {title} (profile {profile})", escaped(stands_for(plan, rows)), markdown(columns(rows))]
     parts += [markdown(more) for more in (seed_means(rows), conditions(rows)) if more]
-    if charts.charts_of(rows)[charts.MAIN].drawable(rows):
+    if charts.drawable(charts.charts_of(rows)[charts.MAIN], rows):
         parts.append(_picture(plan, table, results, folder))
     parts.append(foot(plan, table, rows))
     return "\n\n".join(part for part in parts if part) + "\n"

@@ -4,16 +4,15 @@ Records come from elsewhere too (merge), so nothing in such a table is taken on 
 with have the type that it writes; of the others only what JSON can hold is asked.
 """
 
-import math
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, ConfigDict, TypeAdapter
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter
 from typing_extensions import TypedDict
 
-# Deeper than any settings are nested: a stage holds its parent, and that its own.
-DEEPEST = 50
-# Python refuses to spell longer ones, and none of ours is longer than 64 bits.
-LARGEST = 2**64
+from harness.files import canonical
+
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Number = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 class Facts(TypedDict, total=False):
@@ -26,17 +25,17 @@ class Facts(TypedDict, total=False):
     device: str | None
     isa: list[str] | None
     isa_obstacle: str | None
-    physical_cores: int | None
-    measured_cpus: list[int] | None
-    caches_kib: dict[str, float] | None
-    steal_pct: float | None
-    nr_throttled: float | None
+    physical_cores: Number | None
+    measured_cpus: list[Number] | None
+    caches_kib: dict[str, Finite] | None
+    steal_pct: Finite | None
+    nr_throttled: Finite | None
     virtualised: bool | None
     enclosure: dict[str, Any] | None
     session: dict[str, Any] | None
     harness_revision: str | None
     # of an engine's options
-    intra_op_num_threads: int | None
+    intra_op_num_threads: Number | None
 
 
 _FACTS: TypeAdapter[Facts] = TypeAdapter(Facts)
@@ -47,22 +46,10 @@ def _typed(table: dict[str, Any]) -> dict[str, Any]:
     return table
 
 
-def plain(value: Any, depth: int = 0) -> Any:
-    """The value, if it is what JSON can hold: finite numbers that fit, text of whole characters, not nested forever."""
-    if depth > DEEPEST:
-        raise ValueError(f"nested more than {DEEPEST} deep")
-    if isinstance(value, dict):
-        for key, item in value.items():
-            plain(key, depth + 1)
-            plain(item, depth + 1)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            plain(item, depth + 1)
-    elif isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(f"{value} is no number")
-    elif isinstance(value, int) and abs(value) >= LARGEST:
-        raise ValueError("a whole number of more than 64 bits")
-    return value
+def plain(table: dict[str, Any]) -> dict[str, Any]:
+    """The table, if it is what JSON can hold; ValueError where a number is none, or has thousands of digits."""
+    canonical(table)
+    return table
 
 
 # settings of a stage, or facts without a name that is known here
