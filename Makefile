@@ -11,6 +11,8 @@ PY := .venvs/main/bin/python
 HAVE_UV := .venvs/uv/.made
 HAVE_MAIN := .venvs/main/.made
 HAVE_DEV := .venvs/main/.made-dev
+HAVE_RAY := .venvs/main/.made-ray
+ASKED_RAY := $(if $(filter ray,$(EXECUTOR)),$(HAVE_RAY))
 HAVE_BENCH := .venvs/bench-1.16.0/.made .venvs/isa/bench-1.16.0/.made
 HAVE_BENCHES := $(HAVE_BENCH) .venvs/bench-current/.made .venvs/isa/bench-current/.made
 
@@ -27,6 +29,11 @@ endif
 ifdef BUILD_NETWORK
 export BUILD_NETWORK
 endif
+
+# Make would ignore a variable that is given in small letters.
+SMALL := profile experiment data_dir runner budget together devices redo code again time watch tensorboard
+SMALL := $(filter $(SMALL:%=%=%),$(MAKEOVERRIDES))
+$(if $(SMALL),$(error write the names of variables in capitals: $(SMALL)))
 
 MAKEFLAGS += --no-builtin-rules
 .DELETE_ON_ERROR:
@@ -45,7 +52,7 @@ help:  ## this list
 	@echo 'BUDGET=9m ends train-matrix and results cleanly before the time is up; the same command resumes.'
 	@echo 'TOGETHER=4 trains at most four networks side by side, DEVICES=cuda:0,cuda:1 names GPUs; without them memory'
 	@echo 'and all GPUs decide. REDO=id makes a model again, REDO=all all of them, and AGAIN=1 measures all of them again;'
-	@echo 'CODE=redo|keep says what becomes of models whose code changed.'
+	@echo 'CODE=redo|keep says what becomes of models whose code changed. EXECUTOR=ray trains on a Ray cluster.'
 
 # A cell that fails (exit code 1) does not stop the next verbs: the table says so, and so does the exit code in the end.
 # Any other failure stops here.
@@ -58,20 +65,21 @@ quickstart: $(HAVE_MAIN) $(HAVE_BENCH)  ## everything in small: set up, fetch da
 	done; \
 	exit $$failed
 
-setup: $(HAVE_MAIN) $(HAVE_BENCHES)  ## make the environments: .venvs/main, and one per version of an engine
+setup: $(HAVE_MAIN) $(HAVE_BENCHES) $(ASKED_RAY)  ## make the environments: .venvs/main, and one per version of an engine
 
 plan: $(HAVE_MAIN)  ## the cells, and what would run [TIME=1: and how long training will take here]
 	@$(HARNESS) plan $(OPTIONS) $(if $(TIME),--time)
 
-status: $(HAVE_MAIN)  ## how far the matrix has come: done, missing, failed
-	@$(HARNESS) status $(OPTIONS)
+status: $(HAVE_MAIN)  ## how far the matrix has come: a grid per table [WATCH=1: until Ctrl-C]
+	@$(HARNESS) status $(OPTIONS) $(if $(WATCH),--watch)
 
 data: $(HAVE_MAIN)  ## the profile's data set: found, or fetched and checked
 	@$(HARNESS) data --profile '$(PROFILE)'
 
-train-matrix: $(HAVE_MAIN)  ## train and export the missing models
+train-matrix: $(HAVE_MAIN) $(ASKED_RAY)  ## train and export the missing models [EXECUTOR=ray: on a cluster]
 	@$(HARNESS) train-matrix $(OPTIONS) $(if $(BUDGET),--budget '$(BUDGET)') $(IN_IMAGE) $(if $(GPUS),--gpus '$(GPUS)') \
-	  $(if $(TOGETHER),--together '$(TOGETHER)') $(if $(DEVICES),--devices '$(DEVICES)') $(foreach id,$(REDO),--redo '$(id)') $(if $(CODE),--code '$(CODE)')
+	  $(if $(TOGETHER),--together '$(TOGETHER)') $(if $(DEVICES),--devices '$(DEVICES)') $(if $(EXECUTOR),--executor '$(EXECUTOR)') \
+	  $(foreach id,$(REDO),--redo '$(id)') $(if $(CODE),--code '$(CODE)') $(if $(TENSORBOARD),--tensorboard '$(TENSORBOARD)')
 
 bench: $(HAVE_MAIN) $(HAVE_BENCHES)  ## measure latency and accuracy of the exported models
 	@$(HARNESS) bench $(OPTIONS) $(IN_IMAGE) $(if $(CODE),--code '$(CODE)') $(if $(AGAIN),--again)
@@ -85,8 +93,8 @@ check: $(HAVE_MAIN)  ## named checks of records and ONNX files; fails on errors
 verify: $(HAVE_MAIN)  ## the same and more: every number walked back to files, raw samples, keys
 	@$(HARNESS) verify $(OPTIONS)
 
-report: $(HAVE_MAIN)  ## tables and figures from the records, also in README.md and docs/
-	@$(HARNESS) report $(OPTIONS)
+report: $(HAVE_MAIN)  ## tables, figures and the page from the records, also tables in README.md and docs/ [PNG=1]
+	@$(HARNESS) report $(OPTIONS) $(if $(PNG),--png)
 
 report-check: $(HAVE_MAIN)  ## fail where tables in README.md and docs/ are stale
 	@$(HARNESS) report-check
@@ -132,7 +140,8 @@ lock: $(HAVE_UV)  ## pyproject.toml -> requirements/*.txt [UPGRADE=1]
 	@$(COMPILE) pyproject.toml --extra bench -o requirements/bench-1.16.0.txt
 	@$(COMPILE) pyproject.toml --extra train -o requirements/train.txt
 	@$(COMPILE) pyproject.toml --extra bench-current -c requirements/train.txt -o requirements/bench-current.txt
-	@$(COMPILE) pyproject.toml --extra train --extra dev -c requirements/train.txt -o requirements/dev.txt
+	@$(COMPILE) pyproject.toml --extra train --extra ray -c requirements/train.txt -o requirements/ray.txt
+	@$(COMPILE) pyproject.toml --extra train --extra dev -c requirements/ray.txt -o requirements/dev.txt
 
 clean:  ## remove the quick profile's results and all caches
 	@rm -rf artifacts/quick results/quick .pytest_cache .ruff_cache .mypy_cache .hypothesis .import_linter_cache .benchmarks
@@ -173,6 +182,11 @@ $(HAVE_MAIN): $(call with_uv,$(call unless_same,train,$(HAVE_MAIN)))
 	@$(call put_in_place,.venvs/main)
 
 # Laid over the environment before, and gone with it.
+$(HAVE_RAY): $(call with_uv,$(or $(call unless_same,train,$(HAVE_MAIN)),$(call unless_same,ray,$(HAVE_RAY)))) | $(HAVE_MAIN)
+	@echo '==> .venvs/main: Ray'
+	@$(INSTALL) --python .venvs/main -r requirements/ray.txt
+	@cp requirements/ray.txt $@
+
 $(HAVE_DEV): $(call with_uv,$(or $(call unless_same,train,$(HAVE_MAIN)),$(call unless_same,dev,$(HAVE_DEV)))) | $(HAVE_MAIN)
 	@echo '==> .venvs/main: tests and linters'
 	@$(INSTALL) --python .venvs/main -r requirements/dev.txt

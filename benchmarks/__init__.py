@@ -30,6 +30,7 @@ SUBJECTS = {
     "measurement": Subject("bench_quality", "whether the bench gives the same figures twice (most of an hour)"),
     "training": Subject("training_speed", "the training loop against usual ones, and nine concurrent students"),
     "training_profile": Subject("step_profile", "where the time of a training step goes"),
+    "gpu": Subject("gpu_steps", "ways of taking training steps on a GPU (two minutes; it needs one)"),
     "results": Subject("unattended_run", "the first steps of the profiles that want a GPU, at full size"),
     "latency": Subject(
         "any_onnx", "`harness latency` on any ONNX files and whose instruction set they see (about 22 minutes)"
@@ -38,6 +39,8 @@ SUBJECTS = {
     "house": Subject("house", "how many files an addition takes, and how tidy the package is"),
     "full": Subject("full_width", "the full-width models on record, and how right the time is that `plan --time` says"),
     "survival": Subject("survival", "kills, hostile input, and what ten times as many cells cost (most of an hour)"),
+    "ray": Subject("ray_executor", "what the Ray executor costs, on a cluster of this machine alone; needs Ray"),
+    "report": Subject("report_page", "the page of a report in a browser; needs Chromium"),
     "right": Subject("right", "whether intervals, checks and pruning hold what they promise"),
 }
 

@@ -2,7 +2,7 @@
 
 Reads the raw samples that benchmarks.bench_quality has kept of runs of the same models, quiet and disturbed. For each
 of several estimators it computes the ratios to the teacher, how far two runs lie apart, how wide the intervals are, and
-how far the disturbance moves the ratios. Writes results/benchmarks/estimators.json, docs/estimators.png and the table
+how far the disturbance moves the ratios. Writes results/benchmarks/estimators.json, docs/estimators.svg and the table
 in docs/estimators.md.
 """
 
@@ -18,16 +18,17 @@ from tabulate import tabulate
 from harness.bench.job import Job
 from harness.files import atomic_path, write_text
 from harness.intervals import undisturbed
-from harness.reporting.chart_style import FAINT, INK, STYLE
+from harness.reporting.chart_files import as_svg, recoloured
+from harness.reporting.chart_style import DARK, LIGHT, style
 from harness.reporting.markers import Marker, fill, read_document
 
 Floats = npt.NDArray[np.float64]
-TARGET, FIGURE = Path("results/benchmarks/estimators.json"), Path("docs/estimators.png")
+TARGET, FIGURE = Path("results/benchmarks/estimators.json"), Path("docs/estimators.svg")
 # what was found, in words, with a marker where the table goes
 DOCUMENT = Path("docs/estimators.md")
 RESAMPLES, SEED = 1999, 0
 # the estimator of harness.intervals, and by how much two runs may differ
-CHOSEN, WANTED_PCT, LIMIT = ("1st percentile", "lower quartile"), 2.0, "#D55E00"
+CHOSEN, WANTED_PCT, LIMIT = ("1st percentile", "lower quartile"), 2.0, LIGHT.known["FMSE+Base"]
 
 
 def _trimmed(values: Floats, axis: int) -> Floats:
@@ -71,7 +72,7 @@ def study(folder: Path, job: Job) -> list[Path]:
         return table(rows) if marker.experiment == "estimators" else None
 
     write_text(DOCUMENT, fill(read_document(DOCUMENT), str(DOCUMENT), render)[0])
-    return [TARGET, FIGURE, DOCUMENT]
+    return [TARGET, FIGURE, dark(FIGURE), DOCUMENT]
 
 
 def read(raw: Path, job: Job) -> Samples:
@@ -141,24 +142,34 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def draw(rows: list[dict[str, Any]], path: Path) -> None:
-    """Two panels, quiet and disturbed: by estimator, how far two runs lie apart in the ratio that differs most."""
+    """Two panels, quiet and disturbed: by estimator, how far two runs lie apart in the ratio that differs most.
+
+    Beside it the same for a dark page.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.style import context
 
     names = [f"{row['within']} of a process, {row['over']} over processes" for row in rows]
-    with context({**STYLE, "axes.grid.axis": "x"}, after_reset=True):
+    with context({**style(LIGHT), "axes.grid.axis": "x"}, after_reset=True):
         figure = Figure(figsize=(10, 6.2), layout="constrained")
         FigureCanvasAgg(figure)
         panels = figure.subplots(1, 2, sharex=True, sharey=True)
         for panel, suffix, title in zip(panels, ("", "_disturbed"), ("Quiet", "Disturbed"), strict=True):
             values = [row[f"rerun_disagreement_max_pct{suffix}"] for row in rows]
-            colours = [INK if (row["within"], row["over"]) == CHOSEN else FAINT for row in rows]
+            colours = [LIGHT.ink if (row["within"], row["over"]) == CHOSEN else LIGHT.faint for row in rows]
             panel.barh(names, values, color=colours, height=0.6)
             panel.set_xscale("log")
             panel.axvline(WANTED_PCT, color=LIMIT, linewidth=1)
             panel.set_title(title)
             panel.set_xlabel("Two runs differ by (%), worst ratio")
         panels[0].invert_yaxis()
-        with atomic_path(path) as temporary:
-            figure.savefig(temporary, dpi=130, metadata={"Software": None})
+        svg = as_svg(figure)
+    for place, content in {path: svg, dark(path): recoloured(svg, LIGHT.turned(DARK))}.items():
+        with atomic_path(place) as temporary:
+            temporary.write_bytes(content)
+
+
+def dark(path: Path) -> Path:
+    """Where the same picture for a dark page is."""
+    return path.with_stem(f"{path.stem}-{DARK.name}")

@@ -55,7 +55,7 @@ def crossed_difference(before: Rights, after: Rights, confidence_pct: float = CO
     if len(differences) == 1 or not differences.any():
         return paired_difference(before[0], after[0], confidence_pct)
     value = float(differences.mean())
-    half = math.hypot(*(_half(differences.mean(axis=axis), confidence_pct) for axis in (0, 1)))
+    half = math.hypot(*(half_width(differences.mean(axis=axis), confidence_pct) for axis in (0, 1)))
     return _points(value, max(value - half, -1.0), min(value + half, 1.0))
 
 
@@ -75,6 +75,17 @@ def change_of_shares(
     low = value - math.hypot(two - two_low, one_high - one)
     high = value + math.hypot(two_high - two, one - one_low)
     return _points(value, low, high)
+
+
+def half_width(values: npt.NDArray[np.float64], confidence_pct: float = CONFIDENCE_PCT) -> float:
+    """Half the width of the interval of a mean by Student's t; 0 where a single value says nothing of it."""
+    # here, since only tables over several seeds need it
+    from scipy.special import stdtrit
+
+    if len(values) < 2:
+        return 0.0
+    quantile = float(stdtrit(len(values) - 1, 0.5 + confidence_pct / 200))
+    return quantile * float(values.std(ddof=1)) / math.sqrt(len(values))
 
 
 def _tango(gained: int, lost: int, images: int, confidence_pct: float) -> Interval:
@@ -108,17 +119,6 @@ def _wilson(correct: int, count: int, z: float) -> tuple[float, float]:
     low, high = ((middle + side * half) / (1 + z * z / count) for side in (-1, 1))
     # Exact at 0 and 100 %, where rounding would put the share itself just outside.
     return min(low, share), max(high, share)
-
-
-def _half(values: npt.NDArray[np.float64], confidence_pct: float) -> float:
-    """Half the width of the mean's interval by Student's t."""
-    # here, since only tables over several seeds need it
-    from scipy.special import stdtrit
-
-    if len(values) < 2:
-        return 0.0
-    quantile = float(stdtrit(len(values) - 1, 0.5 + confidence_pct / 200))
-    return quantile * float(values.std(ddof=1)) / math.sqrt(len(values))
 
 
 def _points(value: float, low: float, high: float) -> Interval:

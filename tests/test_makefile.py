@@ -186,3 +186,9 @@ def test_goals_are_made_one_after_the_other_however_many_jobs_make_may_run(tmp_p
     done = make("-j4", "train-matrix", "bench", "report", folder=tmp_path)
     verbs = [f"{verb} {what}" for verb in ("train-matrix", "bench", "report") for what in ("begins", "ends")]
     assert done.stdout.splitlines() == verbs, done.stderr
+
+
+@pytest.mark.parametrize("given", ["profile=quick", "data_dir=a folder", "budget=9m"])
+def test_a_variable_in_small_letters_is_refused_rather_than_ignored(given: str) -> None:
+    done = make("-n", "plan", given)
+    assert done.returncode == 2 and f"names of variables in capitals: {given.split()[0]}" in done.stderr

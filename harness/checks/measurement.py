@@ -189,7 +189,8 @@ def wide_interval(evidence: Evidence) -> Iterator[Fault]:
         if wanted < width and not (headline and width > limits.USABLE_HALFWIDTH_PCT):
             # an interval narrows with the square root of the number of processes
             processes = math.ceil(len(record.processes) * (width / wanted) ** 2)
-            reason = f"the ratio is known to ±{width:.1f} %, {wanted:g} % is wanted: about {processes} processes"
+            where = "" if headline else f" under {record.condition}"
+            reason = f"the ratio{where} is known to ±{width:.1f} %, {wanted:g} % is wanted: about {processes} processes"
             yield Fault(entry, "latency", f"{reason} instead of {len(record.processes)}")
 
 

@@ -13,7 +13,18 @@ from harness.errors import HarnessError, readable
 from harness.files import worded
 
 # What the package is installed without, unless its extra `train` is asked for.
-EXTRA = ("docker", "matplotlib", "PIL", "psutil", "safetensors", "scipy", "torch", "torch_pruning", "torchvision")
+EXTRA = (
+    "docker",
+    "matplotlib",
+    "PIL",
+    "psutil",
+    "safetensors",
+    "scipy",
+    "tensorboardX",
+    "torch",
+    "torch_pruning",
+    "torchvision",
+)
 
 
 def application(about: str, completion: bool = False) -> typer.Typer:

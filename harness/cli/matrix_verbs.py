@@ -2,8 +2,11 @@
 
 import json
 import sys
+from collections import Counter
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from time import sleep
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,6 +18,7 @@ from harness.cli.options import (
     Budget,
     Code,
     Documents,
+    Executor,
     Experiment,
     Json,
     Matrix,
@@ -24,16 +28,25 @@ from harness.cli.options import (
     Results,
     Runner,
     documents_of,
+    require_one_host,
 )
 from harness.cli.stopping import STOPPED, until_interrupted
 from harness.errors import HarnessError
 
+# Of more files of one folder only the number is printed.
+MOST_NAMED = 8
+
 if TYPE_CHECKING:
+    from harness.commands.scope import Scope
     from harness.commands.train_matrix import Outcome
     from harness.commands.training_time import TrainingTime
     from harness.plan.planning import Plan
+    from harness.reporting.report import WrittenPage
     from harness.store.paths import Paths
     from harness.store.states import CellState
+
+
+WATCH_EVERY_S = 2.0
 
 
 def plan(
@@ -46,7 +59,17 @@ def plan(
     time: Annotated[bool, typer.Option("--time", help="Also how long training will take here: times steps.")] = False,
 ) -> None:
     """Show the cells, what is done, missing or failed, and what would run. Runs nothing."""
-    _show(profile, experiment, matrix, results, artifacts, as_json, only_counts=False, time=time)
+    from harness.commands.overview import as_text
+    from harness.commands.scope import Scope
+
+    scope = Scope.of(matrix, profile, results, artifacts, experiment)
+    planned, found = _found(scope)
+    if as_json:
+        _print_document(planned, found, **(_training_time(scope.paths, planned, found).document if time else {}))
+        return
+    print(as_text(planned, found, only_counts=False))
+    if time:
+        print(f"\n{_training_time(scope.paths, planned, found).text}")
 
 
 def status(
@@ -56,36 +79,46 @@ def status(
     results: Results = RESULTS,
     artifacts: Artifacts = ARTIFACTS,
     as_json: Json = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Look again every two seconds, until Ctrl-C.")] = False,
 ) -> None:
-    """Show how far the matrix has come, and the reason of everything that failed."""
-    _show(profile, experiment, matrix, results, artifacts, as_json, only_counts=True)
-
-
-def _show(
-    profile: str,
-    experiment: list[str] | None,
-    matrix: Path,
-    results: Path,
-    artifacts: Path,
-    as_json: bool,
-    only_counts: bool,
-    time: bool = False,
-) -> None:
-    from harness.commands.overview import as_document, as_text
+    """Show how far each table has come, as a grid, and the reason of everything that failed."""
+    from harness.commands.grid import as_grid
+    from harness.commands.overview import as_text
     from harness.commands.scope import Scope
-    from harness.store.states import states
 
     scope = Scope.of(matrix, profile, results, artifacts, experiment)
-    planned = scope.plan()
-    found = states(scope.paths, planned)
     if as_json:
-        more = _training_time(scope.paths, planned, found).document if time else {}
-        # without indentation, which would take longer than all the rest for thousands of cells
-        print(json.dumps(as_document(planned, found) | more))
+        _print_document(*_found(scope))
         return
-    print(as_text(planned, found, only_counts))
-    if time:
-        print(f"\n{_training_time(scope.paths, planned, found).text}")
+
+    def text() -> str:
+        planned, found = _found(scope)
+        return f"{as_text(planned, found, only_counts=True)}\n\n{as_grid(planned, found, scope.paths)}"
+
+    if not watch:
+        print(text())
+        return
+    from rich.live import Live
+    from rich.text import Text
+
+    with Live(Text(text()), auto_refresh=False) as live, suppress(KeyboardInterrupt):
+        while True:
+            sleep(WATCH_EVERY_S)
+            live.update(Text(text()), refresh=True)
+
+
+def _found(scope: "Scope") -> "tuple[Plan, list[CellState]]":
+    from harness.store.states import states
+
+    planned = scope.plan()
+    return planned, states(scope.paths, planned)
+
+
+def _print_document(planned: "Plan", found: "list[CellState]", **more: Any) -> None:
+    from harness.commands.overview import as_document
+
+    # without indentation, which would take longer than all the rest for thousands of cells
+    print(json.dumps(as_document(planned, found) | more))
 
 
 def _training_time(paths: "Paths", planned: "Plan", found: "list[CellState]") -> "TrainingTime":
@@ -127,27 +160,33 @@ def train_matrix(
     devices: Annotated[
         str, typer.Option(help="On this machine: cuda:0,cuda:1 or cpu; without it all GPUs, or the CPU.")
     ] = "",
+    executor: Executor = "local",
     runner: Runner = "auto",
     gpus: Annotated[str, typer.Option(help="For the image: auto, all, none, or numbers like 0,2.")] = "auto",
     memory: Memory = "",
+    tensorboard: Annotated[Path | None, typer.Option(help="Write every epoch there, for TensorBoard to show.")] = None,
 ) -> None:
     """Train, prune, distil and export every cell that is not there yet.
 
     With a budget the most valuable cells come first; without one all students of a seed train side by side.
     """
     from harness.commands.scope import Scope
-    from harness.commands.train_matrix import Request, code_policy, nothing_to_train, train
+    from harness.commands.train_matrix import Request, code_policy, executor_name, nothing_to_train, train
     from harness.containers.runner import choose
 
     scope = Scope.of(matrix, profile, results, artifacts, experiment)
-    policy = code_policy(code)
-    request = Request(scope, cell or [], budget, together, devices, redo or [], policy)
+    policy, where = code_policy(code), executor_name(executor)
+    request = Request(scope, cell or [], budget, together, devices, where, redo or [], policy)
     # Bad settings are reported before anything is downloaded, and a finished matrix without loading torch.
     if (there := nothing_to_train(request)) is not None:
         print(f"Nothing to train: all {there} models of profile {profile} are there.")
         return
     limits = {"MEMORY": memory, "GPUS": "" if gpus == "auto" else gpus}
-    if docker := choose(runner, "gpu", limits):
+    if where == "ray" and runner == "docker":
+        raise HarnessError("EXECUTOR=ray trains where the cluster's nodes were started; leave RUNNER=docker out")
+    if docker := choose("local" if where == "ray" else runner, "gpu", limits):
+        if tensorboard:
+            raise HarnessError(f"--tensorboard {tensorboard}: a container writes nothing there; add RUNNER=local")
         from harness.containers.in_docker import train as train_in
         from harness.datasets import provide_for
 
@@ -158,11 +197,19 @@ def train_matrix(
         more += [f"--devices={devices}"] if devices else []
         more += [f"--code={code}"] if code != "refuse" else []
         raise typer.Exit(train_in(docker, planned, scope.paths, matrix, experiment or [], budget, gpus, memory, more))
+    from harness.cli.tensorboard import Board
     from harness.cli.training_display import Display
+    from harness.commands.live_page import LivePage
 
     uninterrupted = until_interrupted()
     with Display() as display:
-        outcome = train(request, display.say, display, uninterrupted)
+        page = LivePage(scope, display.say)
+        display.after_cell = page.cell_done
+        reporter = Board(tensorboard, display) if tensorboard else display
+        outcome = train(request, display.say, reporter, uninterrupted, display.expect)
+        # who stops a run, or gives it so much time and no more, waits for nothing else
+        if outcome.complete:
+            page.ended()
     _close(outcome, out_of_time=uninterrupted())
 
 
@@ -187,23 +234,26 @@ def bench(
     artifacts: Artifacts = ARTIFACTS,
     code: Code = "refuse",
     again: Annotated[bool, typer.Option("--again", help="Measure every model again, whatever is up to date.")] = False,
+    executor: Executor = "local",
     runner: Runner = "auto",
     memory: Memory = "",
 ) -> None:
     """Measure latency and accuracy of every exported model, in the image or environment with the pinned runtime."""
     from harness.commands.bench_job import matrix_job, not_exported, run_bench, with_those_measured
+    from harness.commands.live_page import LivePage
     from harness.commands.scope import Scope
     from harness.commands.train_matrix import code_policy
     from harness.containers.runner import choose
     from harness.store.lock import alone
 
+    require_one_host(executor)
     scope = Scope.of(matrix, profile, results, artifacts, experiment)
     asked = scope.plan_to_measure()
     planned = with_those_measured(asked, scope.whole_plan(), scope.paths) if experiment else asked
     if along := len(planned.cells) - len(asked.cells):
         models = f"{along} models of other experiments are" if along > 1 else "a model of another experiment is"
         print(f"{models} measured along: a ratio to the teacher holds within one run.", file=sys.stderr)
-    docker = choose(runner, "cpu", {"MEMORY": memory})
+    docker, page = choose(runner, "cpu", {"MEMORY": memory}), LivePage(scope)
     with alone(scope.paths, profile) as lock:
         job = matrix_job(planned, scope.paths, docker is None, code_policy(code), again)
         for cell in not_exported(planned, scope.paths):
@@ -211,8 +261,13 @@ def bench(
         if docker:
             from harness.containers.in_docker import bench as bench_in
 
-            raise typer.Exit(bench_in(docker, job, memory))
-        raise typer.Exit(run_bench(job, lock))
+            exit_code = bench_in(docker, job, memory)
+        else:
+            exit_code = run_bench(job, lock)
+    # not before: what is measured must not be disturbed
+    if exit_code != STOPPED:
+        page.ended()
+    raise typer.Exit(exit_code)
 
 
 def images(fresh: Annotated[bool, typer.Option(help="Build from nothing, whatever is there.")] = False) -> None:
@@ -296,22 +351,36 @@ def report(
     results: Results = RESULTS,
     artifacts: Artifacts = ARTIFACTS,
     document: Documents = None,
+    png: Annotated[bool, typer.Option("--png", help="Draw the charts as PNG as well, light and dark.")] = False,
+    page_only: Annotated[bool, typer.Option("--page-only", help="Write nothing but the page.")] = False,
 ) -> None:
-    """Check the records, write the tables and figures, and fill in the documents' tables of this profile."""
+    """Check the records, write tables, figures and the page, and fill in the documents' tables of this profile."""
     from harness.checks import findings
     from harness.checks.catalogue import check_results
     from harness.commands.scope import Scope
     from harness.plan.loading import profile_names
-    from harness.reporting.report import write_report
+    from harness.reporting.report import write_page, write_report
 
     planned = Scope.of(matrix, profile, results, artifacts, experiment).plan()
+    if page_only:
+        _say_page(write_page(planned, results))
+        return
     # A failing row is shown as failed; what else is wrong, and what to do about it, is said here.
     print(findings.as_text(planned, check_results(planned, results, artifacts)) + "\n", file=sys.stderr)
-    made = write_report(planned, results, documents_of(document, results), profile_names(matrix))
+    made = write_report(planned, results, documents_of(document, results), profile_names(matrix), png)
     print(made.text + "\n")
     for said, paths in {"Written": made.written, "Unchanged": made.unchanged}.items():
         if paths:
-            print(f"{said}: {', '.join(map(str, paths))}")
+            folders = Counter(path.parent for path in paths)
+            # the charts of a profile are dozens of files
+            many = {folder: f"{folder}/ ({count} files)" for folder, count in folders.items() if count > MOST_NAMED}
+            print(f"{said}: {', '.join(dict.fromkeys(many.get(path.parent, str(path)) for path in paths))}")
+    print()
+    _say_page(made.page)
+
+
+def _say_page(page: "WrittenPage") -> None:
+    print(f"Open {page.path} in a browser. {page.says}")
 
 
 def report_check(matrix: Matrix = MATRIX, results: Results = RESULTS, document: Documents = None) -> None:

@@ -63,7 +63,7 @@ def train(
             display.say(
                 f"Without --orig-model it is the teacher that is trained: {', '.join(given)} can have no effect."
             )
-        made = train_one(request, matrix, profile, outp_dir, data_dir, display, until_interrupted())
+        made = train_one(request, matrix, profile, outp_dir, data_dir, display, until_interrupted(), display.expect)
     if made is None:
         print("Stopped before the end; the same command resumes from here.")
         raise typer.Exit(STOPPED)

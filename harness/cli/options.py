@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from harness.errors import HarnessError
+
 Matrix = Annotated[Path, typer.Option(help="The matrix file.")]
 Profile = Annotated[str, typer.Option(help="quick, lite, overnight, full, long or reference.")]
 Experiment = Annotated[list[str] | None, typer.Option(help="Only this experiment; may be repeated.")]
@@ -20,6 +22,10 @@ Documents = Annotated[
 ]
 Budget = Annotated[str, typer.Option(help="Stop cleanly before this much time is up: 90s, 9m, 1h30m.")]
 Runner = Annotated[str, typer.Option(envvar="RUNNER", help="auto, docker, local: in the image, on this machine.")]
+Executor = Annotated[
+    str,
+    typer.Option(envvar="EXECUTOR", help="local, or ray: the cluster of RAY_ADDRESS, or one of this machine alone."),
+]
 Memory = Annotated[str, typer.Option(help="Of the container, like 4g; without it what is usual for the command.")]
 Redo = Annotated[
     list[str] | None,
@@ -42,3 +48,12 @@ def documents_of(given: list[Path] | None, results: Path) -> list[Path]:
     from harness.reporting.documents import own_documents
 
     return given or (own_documents(Path()) if results.resolve() == RESULTS.resolve() else [])
+
+
+def require_one_host(executor: str) -> None:
+    """Raise HarnessError where a command that measures is to run on a cluster."""
+    if executor != "local":
+        raise HarnessError(
+            f"EXECUTOR={executor}: latency is measured on one host, one model after the other, never on a cluster; "
+            f"leave it out here and give it to train-matrix"
+        )

@@ -12,10 +12,12 @@ from harness.cli.options import (
     Artifacts,
     Budget,
     Documents,
+    Executor,
     Experiment,
     Matrix,
     Profile,
     Results,
+    require_one_host,
 )
 from harness.cli.stopping import STOPPED
 
@@ -28,6 +30,7 @@ def results(
     artifacts: Artifacts = ARTIFACTS,
     document: Documents = None,
     budget: Budget = "",
+    executor: Executor = "local",
     bench: Annotated[bool, typer.Option("--bench/--no-bench", help="Measure here what is trained.")] = True,
 ) -> None:
     """Train, export, measure and report as much as the budget allows, the most valuable first; resume the next time.
@@ -39,6 +42,7 @@ def results(
     from harness.commands.subprocess_stage import CommandRunner
     from harness.commands.unattended import Unattended
 
+    require_one_host(executor)
     scope = Scope.of(matrix, profile, results, artifacts, experiment)
     # what is wrong with the settings is said before anything starts
     scope.plan()

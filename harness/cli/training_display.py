@@ -1,39 +1,44 @@
-"""How a training run looks: a live display on a terminal, plain lines anywhere else."""
+"""How a training run looks: a bar that is updated in place on a terminal, plain lines anywhere else."""
 
-import sys
+import os
 import time
+from collections.abc import Callable, Sequence
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from harness.commands.budget import clock
+from harness.commands.remaining import Remaining, networks_ahead
 from harness.plan.planning import Cell
 from harness.store.records import Epoch, TrainRecord
 
-# Without a terminal a line at most this often, in seconds.
+# Where nothing is updated in place, a line at most this often, in seconds.
 PLAIN_EVERY_S = 30.0
 
 
 class Display:
-    """Told by the training room what happens, it says so: stages, steps, epochs with loss and speed, cells."""
+    """Told by the training room what happens, it says so: stages, steps, epochs with loss and speed, cells.
+
+    The bar and the time left are those of all that is to be trained. What is printed fits 80 columns, unless a model
+    has a long name. What is set as `after_cell` is called after each cell that is done or has failed.
+    """
 
     def __init__(self) -> None:
         self.console = Console(highlight=False, soft_wrap=True)
-        self.live = sys.stdout.isatty()
+        self.live = self.console.is_terminal and os.environ.get("TERM") not in ("dumb", "unknown")
         self.progress = Progress(
-            TextColumn("  {task.description}"),
-            BarColumn(bar_width=28),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[facts]}"),
-            TimeElapsedColumn(),
+            TextColumn("  {task.percentage:3.0f} %"),
+            BarColumn(bar_width=10),
+            TextColumn("{task.description}"),
             console=self.console,
             disable=not self.live,
             transient=True,
         )
+        self.remaining = Remaining({})
+        self.after_cell: Callable[[], None] = lambda: None
         self._task: TaskID | None = None
         self._said = time.monotonic()
-        self._from: tuple[float, int] | None = None
 
     def __enter__(self) -> "Display":
         self.progress.start()
@@ -48,39 +53,37 @@ class Display:
         """One line."""
         self.console.print(text, markup=False)
 
+    def expect(self, cells: Sequence[Cell]) -> None:
+        """These are to be trained."""
+        self.remaining = Remaining(networks_ahead(cells))
+
     def stage(self, text: str) -> None:
         """A new stage begins."""
-        self._from = None
-        if self._task is not None:
-            self.progress.remove_task(self._task)
-            self._task = None
         self.say(text)
 
     def step(self, epoch: int, epochs: int, step: int, steps: int, learners: int, images_per_s: float) -> None:
         """A step was taken by all learners."""
-        done, total = epoch * steps + step, epochs * steps
-        if self._from is None:
-            # The first step compiles kernels; the clock starts after it.
-            self._from = (time.monotonic(), done)
-        since, first = self._from
-        facts = f"{images_per_s:,.0f} images/s"
-        if done > first:
-            facts += f", {clock((time.monotonic() - since) / (done - first) * (total - done))} left"
+        self.remaining.step(epoch, step, steps, learners)
+        left = self.remaining.left_s
+        speed = f"{images_per_s:,.0f} images/s" + ("" if left is None else f", {clock(left)} left")
         if self.live:
-            name = f"epoch {epoch + 1} of {epochs}" + (f", {learners} networks" if learners > 1 else "")
+            networks = f", {learners} networks" if learners > 1 else ""
             if self._task is None:
-                self._task = self.progress.add_task(name, total=total, facts=facts)
-            self.progress.update(self._task, description=name, completed=done, total=total, facts=facts)
+                self._task = self.progress.add_task("", total=1.0)
+            facts = f"epoch {epoch + 1}/{epochs}{networks}, {speed}"
+            self.progress.update(self._task, completed=self.remaining.share, description=facts)
         elif time.monotonic() - self._said > PLAIN_EVERY_S:
             self._said = time.monotonic()
-            self.say(f"  epoch {epoch + 1} of {epochs}, step {step} of {steps}: {facts}")
+            share = f"{100 * self.remaining.share:.0f} %"
+            self.say(f"  {share}: epoch {epoch + 1} of {epochs}, step {step} of {steps}: {speed}")
 
     def epoch(self, learner: str, number: int, of: int, epoch: Epoch) -> None:
         """A learner finished an epoch."""
+        self.remaining.epoch(learner, number, of)
         self._said = time.monotonic()
-        right = "" if epoch.accuracy_pct is None else f"  training accuracy {epoch.accuracy_pct:.1f} %"
-        tested = "" if epoch.test_accuracy_pct is None else f"  test accuracy {epoch.test_accuracy_pct:.1f} %"
-        self.say(f"  {learner:<24} {epoch.phase:<8} epoch {number} of {of}  loss {epoch.loss:.3f}{right}{tested}")
+        right = "" if epoch.accuracy_pct is None else f"  train {epoch.accuracy_pct:.1f} %"
+        tested = "" if epoch.test_accuracy_pct is None else f"  test {epoch.test_accuracy_pct:.1f} %"
+        self.say(f"  {learner:<15} {epoch.phase:<7} epoch {number} of {of}  loss {epoch.loss:.3f}{right}{tested}")
 
     def cell(self, cell: Cell, record: TrainRecord) -> None:
         """A cell is done or has failed."""
@@ -92,3 +95,4 @@ class Display:
                 f"  {cell.title}: accuracy {record.accuracy_pct:.2f} %, {record.params / 1e6:.2f} M parameters, "
                 f"{clock(record.seconds)}"
             )
+        self.after_cell()

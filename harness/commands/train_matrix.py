@@ -17,10 +17,13 @@ from harness.store.states import CellState, states
 
 if TYPE_CHECKING:
     from harness.training.finishing import Reporter
+    from harness.training.ray_tasks import RayCluster
 
 # What to do with finished cells whose plug-ins have changed since: say so and stop, make them again, or declare that
 # the change makes no difference.
 CodePolicy = Literal["refuse", "redo", "keep"]
+# Where models are trained: on this machine, or on a Ray cluster.
+ExecutorName = Literal["local", "ray"]
 # In place of the ids of cells to make again.
 ALL = "all"
 
@@ -33,6 +36,14 @@ def code_policy(given: str) -> CodePolicy:
     raise HarnessError(f"--code {given}: unknown; allowed: {', '.join(get_args(CodePolicy))}")
 
 
+def executor_name(given: str) -> ExecutorName:
+    """The executor by its name; HarnessError on any other."""
+    for name in get_args(ExecutorName):
+        if given == name:
+            return name
+    raise HarnessError(f"--executor {given}: unknown; allowed: {', '.join(get_args(ExecutorName))}")
+
+
 @dataclass(frozen=True)
 class Request:
     """The options of the command."""
@@ -42,6 +53,7 @@ class Request:
     budget: str = ""
     together: int | None = None
     devices: str = ""
+    executor: ExecutorName = "local"
     redo: Sequence[str] = ()
     code: CodePolicy = "refuse"
 
@@ -118,24 +130,37 @@ def nothing_to_train(request: Request) -> int | None:
 
 
 def train(
-    request: Request, say: Callable[[str], None], reporter: "Reporter", uninterrupted: Callable[[], bool]
+    request: Request,
+    say: Callable[[str], None],
+    reporter: "Reporter",
+    uninterrupted: Callable[[], bool],
+    expect: Callable[[Sequence[Cell]], None] = lambda _: None,
 ) -> Outcome:
-    """Make what is missing on this machine, within the budget. Raises HarnessError on bad options and missing data."""
+    """Make what is missing, within the budget; `expect` is told what that is.
+
+    Raises HarnessError on bad options and missing data.
+    """
     from harness.datasets import provide_for
     from harness.plan import registry
     from harness.training.allocation import device_names
     from harness.training.device import choose_device, emulates_bf16, gpu_count
+    from harness.training.dispatch import make_on
     from harness.training.pipeline import make_cells
-    from harness.training.workers import make_on
+    from harness.training.workers import Workers
 
     time_box = Budget(request.budget)
     gpus = gpu_count()
-    several = device_names(request.devices, gpus) or ([f"cuda:{n}" for n in range(gpus)] if gpus > 1 else [])
+    several: list[str] = []
+    if request.executor == "local":
+        several = device_names(request.devices, gpus) or ([f"cuda:{n}" for n in range(gpus)] if gpus > 1 else [])
     settings = request.scope.settings
     dataset = provide_for(request.paths, settings, request.scope.profile)
     plan = request.scope.plan(dataset)
     wanted = request.wanted(plan)
-    redo = to_redo(request, plan, states(request.paths, plan))
+    found = states(request.paths, plan)
+    redo = to_redo(request, plan, found)
+    there = {one.cell.id for one in found if one.training not in ("missing", "failed", "recorded")} - redo
+    expect([cell for name, cell in {cell.id: cell for cell in (plan.teacher, *wanted)}.items() if name not in there])
 
     def keep_going() -> bool:
         return uninterrupted() and time_box.lasts()
@@ -145,9 +170,10 @@ def train(
         missing = registry.find("dataset", settings.data.dataset).title
         say(f"{missing} can neither be found nor downloaded: training on {title}.")
     by_value = bool(request.budget)
-    if several:
-        say(f"Profile {plan.profile}: {len(wanted)} models on {', '.join(several)}, a process each")
-        summary = make_on(several, plan, request.paths, reporter, keep_going, wanted, by_value, request.together, redo)
+    if several or request.executor == "ray":
+        executor = Workers(several) if several else ray_cluster(request.devices)
+        say(f"Profile {plan.profile}: {len(wanted)} models on {executor.about}")
+        summary = make_on(executor, plan, request.paths, reporter, keep_going, wanted, by_value, request.together, redo)
     else:
         device = choose_device(plan.settings.precision)
         facts = device.facts()
@@ -161,3 +187,15 @@ def train(
             plan, request.paths, device, reporter, keep_going, wanted, by_value, request.together, redo
         )
     return Outcome(summary.made, summary.failed, len(wanted), summary.complete)
+
+
+def ray_cluster(device: str) -> "RayCluster":
+    """The Ray cluster to train on; HarnessError where Ray is not installed."""
+    try:
+        from harness.training.ray_tasks import RayCluster
+    except ModuleNotFoundError as error:
+        raise HarnessError(
+            f"--executor ray: no module named {error.name} here; `make train-matrix EXECUTOR=ray` installs Ray "
+            f"(requirements/ray.txt)"
+        ) from error
+    return RayCluster(device)

@@ -1,7 +1,7 @@
 """One model at a time, with the reference study's options: train one student, export one file."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from harness.model_files.onnx_export import PARITY_IMAGES, RUNTIME, Exported, ex
 from harness.model_files.weights import load_weights, read_metadata
 from harness.plan import registry
 from harness.plan.loading import load_settings
-from harness.plan.planning import make_plan
+from harness.plan.planning import Cell, make_plan
 from harness.plan.settings import Recipe, Settings
 from harness.store.paths import Paths, data_root
 from harness.store.revision import revision
@@ -62,6 +62,7 @@ def train_one(
     data_dir: Path | None,
     reporter: Reporter,
     keep_going: Callable[[], bool],
+    expect: Callable[[Sequence[Cell]], None] = lambda _: None,
 ) -> Path | None:
     """Train what is asked for and save it under its title in `out`; None where `keep_going` ended it.
 
@@ -83,6 +84,7 @@ def train_one(
     wanted, used = (registry.find("dataset", name).title for name in (settings.data.dataset, plan.dataset))
     instead = "" if used == wanted else f", in place of {wanted}, which can neither be found nor downloaded"
     reporter.stage(f"{cell.title}: trained on {used}{instead}")
+    expect([cell])
     device = choose_device(settings.precision)
     summary = make_cells(plan, paths, device, reporter, keep_going, [cell])
     if summary.failed:

@@ -158,6 +158,14 @@ class Plan:
                 raise HarnessError(f"profile {self.profile} has no cell {name!r}; `harness plan --json` lists the ids")
         return [cell for cell in self.cells if not ids or cell.id in ids]
 
+    def only(self, ids: Collection[str]) -> "Plan":
+        """The plan of the teacher and these cells: small enough to be sent to whoever makes them."""
+
+        def few(table: Table) -> Table:
+            return replace(table, cells=tuple(cell for cell in table.cells if cell.is_teacher or cell.id in ids))
+
+        return replace(self, tables=tuple(map(few, self.tables)))
+
     def latency(self, cell: Cell, condition: str) -> Latency:
         """The measurement of a cell's latency under a condition."""
         engine, isa, threads = self._conditions[condition]

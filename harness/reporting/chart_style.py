@@ -1,6 +1,6 @@
-"""How charts look: one palette, and one mark per series. Nothing here imports matplotlib until something is drawn."""
+"""How charts look: two themes, and one mark per series. Nothing here imports matplotlib until something is drawn."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle
 from typing import TYPE_CHECKING, Any
@@ -10,59 +10,120 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
-INK, FAINT, STUDY = "#222222", "#8a8a8a", "#555555"
 DASHED = (0, (4, 2))
-# The study's methods and the two controls keep Okabe and Ito's colours; the other methods share what follows. All
-# fourteen stay apart in the eyes of the colour-blind.
-KD_COLOURS = {
-    "Base": "#0072B2",
-    "FMSE+Base": "#D55E00",
-    "GRAM+Base": "#009E73",
-    "None": "#CC79A7",
-    "None (from scratch)": "#E69F00",
-}
-OTHER_COLOURS = ("#920000", "#DDCC77", "#490092", "#FFB2FD", "#008DF9", "#8400CD", "#117733", "#F0E442", "#E20134")
+
+
+@dataclass(frozen=True, eq=False)
+class Theme:
+    """The colours of a chart. `known` are those of the study's methods and the two controls; others share `more`.
+
+    All fourteen, the ink and the background stay apart in the eyes of the colour-blind.
+    """
+
+    name: str
+    background: str
+    ink: str
+    faint: str
+    muted: str
+    grid: str
+    lost: str
+    known: Mapping[str, str]
+    more: Sequence[str]
+
+    def colours(self, names: Collection[str]) -> dict[str, str]:
+        """A colour for each value of the KD column; they repeat after fourteen."""
+        return _assigned(names, self.known, self.more)
+
+    def turned(self, other: "Theme") -> dict[str, str]:
+        """Every colour of this theme with what the other one has in its place."""
+        return dict(zip(self._all, other._all, strict=True))
+
+    @property
+    def _all(self) -> list[str]:
+        own = [self.background, self.ink, self.faint, self.muted, self.grid, self.lost]
+        return [*own, *(self.known[name] for name in KD_NAMES), *self.more]
+
+
+KD_NAMES = ("Base", "FMSE+Base", "GRAM+Base", "None", "None (from scratch)")
+LIGHT = Theme(
+    name="light",
+    background="#ffffff",
+    ink="#222222",
+    faint="#8a8a8a",
+    muted="#555555",
+    grid="#e4e4e4",
+    lost="#c9c9c9",
+    # Okabe and Ito's
+    known=dict(zip(KD_NAMES, ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00"), strict=True)),
+    more=("#920000", "#DDCC77", "#490092", "#FFB2FD", "#008DF9", "#8400CD", "#117733", "#F0E442", "#E20134"),
+)
+DARK = Theme(
+    name="dark",
+    background="#0d1117",
+    ink="#e6edf3",
+    faint="#7d8590",
+    muted="#9ea7b3",
+    grid="#272d36",
+    lost="#3d444d",
+    # the same hues, light enough to be seen on the background
+    known=dict(zip(KD_NAMES, ("#3D9BE9", "#E8702A", "#2BB58A", "#DD92BC", "#F0B429"), strict=True)),
+    more=("#4D3DFA", "#C6F79D", "#B1493A", "#A7318A", "#67C06F", "#845A63", "#E0F874", "#5A4ECE", "#C9BDFB"),
+)
+THEMES = (LIGHT, DARK)
+# It comes with matplotlib.
+FONT = "DejaVu Sans"
 PRUNING_MARKS = {"L1": "o", "BN": "s", "GN": "^"}
 OTHER_MARKS = "DvPX<>hdp8H"
 TEACHER_MARK = "*"
 SEED_MARKS = "osD^vPX<>hdp8H"
 # Inches: the height of a line of the legend, and the characters that fit into one.
-LEGEND_LINE, LEGEND_CHARACTERS = 0.24, 130
-STYLE: dict[str, Any] = {
-    "font.family": "DejaVu Sans",
-    "font.size": 10,
-    "text.color": INK,
-    "axes.edgecolor": FAINT,
-    "axes.labelcolor": INK,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.titlesize": 11,
-    "axes.titlelocation": "left",
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "axes.grid": True,
-    "axes.grid.axis": "y",
-    "axes.axisbelow": True,
-    "grid.color": "#e4e4e4",
-    "legend.frameon": False,
-    "legend.fontsize": 9,
-    "legend.handletextpad": 0.4,
-    "legend.columnspacing": 1.4,
-    "hatch.linewidth": 0.8,
-}
+LEGEND_LINE, LEGEND_CHARACTERS = 0.24, 110
+
+
+def style(theme: Theme) -> dict[str, Any]:
+    """Matplotlib's settings for a theme. Titles are no formulas, whatever is in them."""
+    return {
+        "font.family": FONT,
+        "font.size": 10,
+        "text.color": theme.ink,
+        "text.parse_math": False,
+        "figure.facecolor": theme.background,
+        "axes.facecolor": theme.background,
+        "axes.edgecolor": theme.faint,
+        "axes.labelcolor": theme.ink,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.titlecolor": theme.ink,
+        "axes.titlesize": 11,
+        "axes.titlelocation": "left",
+        "axes.grid": True,
+        "axes.grid.axis": "y",
+        "axes.axisbelow": True,
+        "grid.color": theme.grid,
+        "xtick.color": theme.ink,
+        "ytick.color": theme.ink,
+        "hatch.linewidth": 0.8,
+        "legend.frameon": False,
+        "legend.fontsize": 9,
+        "legend.handletextpad": 0.4,
+        "legend.columnspacing": 1.4,
+        "legend.labelcolor": theme.ink,
+        # Text stays text, and the names of clip paths are the same every time.
+        "svg.fonttype": "none",
+        "svg.hashsalt": "harness",
+    }
 
 
 @dataclass(frozen=True)
-class Below:
-    """What stands below a chart's axes: lines of legend entries, and inches for names of more than two lines."""
+class Room:
+    """What a chart needs around its axes: lines of legend entries, inches below them and to their left, and by how many
+    inches they are taller than those of other charts. `finish` is called once the axes have their final size."""
 
     legend: "list[list[Artist]]"
-    inches: float = 0.0
-
-
-def kd_colours(names: Collection[str]) -> dict[str, str]:
-    """A colour for each value of the KD column; they repeat after fourteen."""
-    return _assigned(names, KD_COLOURS, OTHER_COLOURS)
+    below: float = 0.0
+    left: float = 0.0
+    taller: float = 0.0
+    finish: Callable[[], object] | None = None
 
 
 def pruning_marks(names: Collection[str]) -> dict[str, str]:
@@ -82,14 +143,12 @@ def seed_mark(place: int) -> str:
     return SEED_MARKS[place % len(SEED_MARKS)]
 
 
-def legend_mark(mark: str, colour: str, label: str) -> "Line2D":
+def legend_mark(mark: str, colour: str, label: str, edge: str = "white") -> "Line2D":
     """A legend entry for a mark."""
     from matplotlib.lines import Line2D
 
     size = 13 if mark == TEACHER_MARK else 8
-    return Line2D(
-        [], [], marker=mark, linestyle="", color=colour, markeredgecolor="white", markersize=size, label=label
-    )
+    return Line2D([], [], marker=mark, linestyle="", color=colour, markeredgecolor=edge, markersize=size, label=label)
 
 
 def legend_line(colour: str, label: str, dashed: bool = False) -> "Line2D":

@@ -9,32 +9,39 @@ from statistics import fmean
 
 import numpy as np
 
-from harness.proportions import CONFIDENCE_PCT, crossed_difference
-from harness.reporting.rows import Row
+from harness.proportions import CONFIDENCE_PCT, crossed_difference, half_width
+from harness.reporting.interval_text import interval_text
+from harness.reporting.rows import Model, Row, accuracies
 from harness.store.records import Interval
 
-# The trainings of one model, one for each seed.
-Model = Sequence[Row]
 
+def to_teacher(model: Model, rows: Sequence[Row]) -> Interval | None:
+    """Mean accuracy minus the teacher's, in percentage points; None without accuracies.
 
-def to_teacher(model: Model, rows: Sequence[Row]) -> str | None:
-    """Mean accuracy minus the teacher's in percentage points: -0.8 [-1.5, -0.1]; "≈" where no difference was shown.
-
-    Without an interval where the answers are not on record; "0" for the teacher itself; None without accuracies.
+    Without bounds where the answers are not on record; for the teacher itself exactly 0.
     """
     teacher = next((row for row in rows if row.cell.is_teacher), None)
-    found = [row.accuracy_pct for row in model if row.accuracy_pct is not None]
+    found = accuracies(model)
     if not found or teacher is None or teacher.accuracy_pct is None:
         return None
     if teacher in model:
-        return "0"
-    interval = difference([teacher], model)
-    return interval_text(interval) if interval else f"{fmean(found) - teacher.accuracy_pct:+z.1f}"
+        return Interval(value=0, low=0, high=0)
+    return difference([teacher], model) or Interval(value=fmean(found) - teacher.accuracy_pct)
 
 
-def interval_text(interval: Interval) -> str:
-    """-0.8 [-1.5, -0.1]; ≈ -0.3 [-1.0, +0.4] where the interval covers 0."""
-    return f"{'≈ ' if interval.covers(0) else ''}{interval.text('+z.1f')}"
+def difference_text(interval: Interval) -> str:
+    """-0.8 ± 0.7; ≈ -0.3 [-1.0, +0.5] where the interval covers 0; -0.8 alone where nothing is known of its error."""
+    return interval_text(interval, 1, same=0, sign="+") if interval.bounds else f"{interval.value:+z.1f}"
+
+
+def mean_ratio(model: Model) -> Interval | None:
+    """Latency divided by the teacher's; of several seeds the mean, with its 95 % interval over seeds."""
+    found = [row.ratio for row in model if row.ratio]
+    if len(found) < 2:
+        return found[0] if found else None
+    values = np.asarray([ratio.value for ratio in found])
+    middle, half = float(values.mean()), half_width(values)
+    return Interval(value=middle, low=middle - half, high=middle + half)
 
 
 def difference(before: Model, after: Model, confidence_pct: float = CONFIDENCE_PCT) -> Interval | None:

@@ -10,9 +10,10 @@ from harness.plan.planning import Plan, Table
 from harness.plan.settings import Recipe
 from harness.plan.specs import JointObjective, Student, Teacher
 from harness.reporting.escaping import escaped, one_line
+from harness.reporting.guard import footnotes
 from harness.reporting.machine import bench_machine, shown_cpu, target_differences
 from harness.reporting.rows import Row, width_text
-from harness.reporting.tables import of_study, over_seeds
+from harness.reporting.tables import BEST, over_seeds
 from harness.store.records import LatencyRecord, Record
 
 # Characters of a message that is given as a warning.
@@ -91,7 +92,10 @@ def in_short(plan: Plan, rows: Sequence[Row]) -> str:
         network_line(plan),
         stands_for(plan, rows),
         _measured_on(benched) if benched else "Nothing has been measured yet.",
-        "In parentheses: latency divided by the teacher's, with its 95 % interval; ≈ where no difference was shown.",
+        "In parentheses: latency divided by the teacher's, and accuracy minus the teacher's in points, with their 95 % "
+        "intervals; ≈ where no difference was shown.",
+        f"{BEST}: the best for its latency, since no model that is as fast is as accurate.",
+        "Students differ in more than their methods: the full table has the footnotes." if footnotes(rows) else "",
         f"The table has {count} warning{'' if count == 1 else 's'}." if count else "",
     ]
     return " ".join(fact for fact in facts if fact)
@@ -130,15 +134,10 @@ def how_to_read(rows: Sequence[Row]) -> list[str]:
         "latency divided by the teacher's in the same bench run, with its 95 % interval; ≈ where no difference was "
         "shown.",
         _differences(rows),
+        f"Pareto: 1 ({BEST}) where no other model is at least as fast and as accurate, so that the model is the best "
+        "for its latency; 2 where that holds once those of rank 1 are left out, and so on. Estimates decide, not their "
+        "intervals.",
         "MACs ratio: multiply-adds divided by the teacher's.",
-        *(
-            [
-                "Study: as published for ckdghk77/Network-Compression-Gram (full width, 224 px, i9-9900K); "
-                "its latency ratios are computed from its latencies."
-            ]
-            if of_study(rows)
-            else []
-        ),
     ]
 
 
@@ -154,6 +153,13 @@ def _differences(rows: Sequence[Row]) -> str:
     )
 
 
+def footnote_lines(rows: Sequence[Row]) -> list[str]:
+    """The footnotes of a table as sentences, and what they mean for its reader; none where all was made alike."""
+    found = [f"{one.sign} {one.text[:1].upper()}{one.text[1:]}." for one in footnotes(rows)]
+    told = "Rows with different footnotes were not made on equal terms: their accuracies compare more than methods."
+    return [*found, told] if found else []
+
+
 def warnings(rows: Sequence[Row]) -> list[str]:
     """Why rows have no figures or fail a check, what to be wary of in others, and what the bench said about rows."""
     said: dict[str, list[str]] = {}
@@ -165,9 +171,10 @@ def warnings(rows: Sequence[Row]) -> list[str]:
 
 
 def foot(plan: Plan, table: Table, rows: Sequence[Row]) -> str:
-    """All of it as a Markdown list, warnings first."""
+    """All of it as a Markdown list, warnings and footnotes first."""
     facts = [f"{network_line(plan)} {recipe_line(plan, table)}", *measured_lines(plan, rows), *how_to_read(rows)]
-    items = [f"**Warning:** {escaped(text)}" for text in warnings(rows)] + [escaped(fact) for fact in facts]
+    items = [f"**Warning:** {escaped(text)}" for text in warnings(rows)]
+    items += [escaped(line) for line in (*footnote_lines(rows), *facts)]
     return "\n".join(f"- {item}" for item in items)
 
 

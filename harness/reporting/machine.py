@@ -16,7 +16,7 @@ def bench_machine(environment: Environment) -> str:
     cores = environment.get("physical_cores")
     if cores:
         facts.append(f"{cores} physical core{'' if cores == 1 else 's'}")
-    kind = _vectors(environment)
+    kind = vectors_of(environment)
     if kind:
         facts.append(kind.words)
     if environment.get("virtualised"):
@@ -43,23 +43,25 @@ def target_differences(environment: Environment, target: Cpu, shown: bool = Fals
     cores = environment.get("physical_cores")
     if cores != target.physical_cores:
         differences.append(f"{cores or 'unknown'} instead of {target.physical_cores} physical cores")
-    kind = _vectors(environment)
+    kind = vectors_of(environment)
     if not shown and kind != target.vectors:
         found = f"{kind.words} ({kind.channels} channels per block)" if kind else "an unknown vector extension"
         differences.append(f"{found} instead of {target.vectors.words} ({target.vectors.channels})")
-    l3_mib = _l3_mib(environment)
+    l3_mib = l3_mib_of(environment)
     if l3_mib != target.l3_mib:
         found = f"{l3_mib:g} MiB" if l3_mib else "unknown"
         differences.append(f"L3 cache {found} instead of {target.l3_mib:g} MiB")
     return differences
 
 
-def _vectors(environment: Environment) -> Vectors | None:
+def vectors_of(environment: Environment) -> Vectors | None:
+    """The machine's own vector instructions; None where they are of no kind that is known here."""
     extensions = environment.get("isa")
     return vectors(extensions) if isinstance(extensions, list) else None
 
 
-def _l3_mib(environment: Environment) -> float | None:
+def l3_mib_of(environment: Environment) -> float | None:
+    """The size of its L3 cache in MiB; None where that is not on record."""
     caches = environment.get("caches_kib")
     found = caches.get("L3") if isinstance(caches, dict) else None
     return found / 1024 if isinstance(found, int | float) else None

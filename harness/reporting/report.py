@@ -1,44 +1,57 @@
 """What `harness report` and `harness report-check` do: tables and figures under results/, tables in documents."""
 
-import os
 import textwrap
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from urllib.parse import quote
 
 from harness.errors import HarnessError
 from harness.files import atomic_path, write_text
 from harness.plan.planning import Plan, Table
 from harness.reporting import charts
 from harness.reporting.documents import WITHOUT_PLAN, filled
-from harness.reporting.escaping import escaped, one_line
-from harness.reporting.foot import foot, in_short, measured_lines, network_line, recipe_line, stands_for, warnings
+from harness.reporting.escaping import one_line
+from harness.reporting.foot import footnote_lines, measured_lines, network_line, recipe_line, stands_for, warnings
 from harness.reporting.markers import Marker
-from harness.reporting.model_facts import model_facts
+from harness.reporting.page.build import page, page_of, page_path
+from harness.reporting.page.content import content, in_a_sentence
 from harness.reporting.rows import Row, read_rows
-from harness.reporting.tables import columns, conditions, markdown, seed_means, short, terminal
+from harness.reporting.table_document import KINDS, figure_path, full_document, short_document, table_files, table_path
+from harness.reporting.tables import columns, conditions, seed_means, terminal
 
-MODELS = "## The models"
-RECOVERED = "## How the students came back, from pruning to their last epoch"
+
+@dataclass(frozen=True)
+class WrittenPage:
+    """The file that has everything on one page, whether it is new, and what it shows in a sentence or two."""
+
+    path: Path
+    new: bool
+    says: str
 
 
 @dataclass(frozen=True)
 class Report:
-    """The files of a report, by whether they were written or held the same already, and its tables as text."""
+    """The files of a report, by whether they were written or held the same already, and its tables as text.
+
+    The page is one of the files.
+    """
 
     written: tuple[Path, ...]
     unchanged: tuple[Path, ...]
     text: str
+    page: WrittenPage
 
 
-def write_report(plan: Plan, results: Path, documents: Sequence[Path], profiles: Collection[str]) -> Report:
-    """Write the plan's tables and charts under results/<profile>/, and fill in the documents' markers of this profile.
+def write_report(
+    plan: Plan, results: Path, documents: Sequence[Path], profiles: Collection[str], png: bool = False
+) -> Report:
+    """Write tables, charts and page of the plan under results/<profile>/, and fill in its markers in the documents.
 
     Figures that belong to no profile are filled in as well. Without documents, as for results that are not this
     checkout's, none is touched. A file that would be the same is left alone. `profiles` are the names that markers may
-    have. Raises HarnessError on an unwritable folder, and on a marker of an unknown profile or experiment.
+    have. `png` draws the charts as PNG as well; those that are there are kept current in any case. Raises HarnessError
+    on an unwritable folder, and on a marker of an unknown profile or experiment.
     """
     rows = {table.name: read_rows(plan, table, results) for table in plan.tables}
 
@@ -58,19 +71,24 @@ def write_report(plan: Plan, results: Path, documents: Sequence[Path], profiles:
     for table in plan.tables:
         own = rows[table.name]
         for which, chart in charts.charts_of(own).items():
-            figure = figure_path(results, plan, table, which)
-            if charts.drawable(chart, own):
-                written[figure] = _write(figure, charts.draw(chart, own, table.title, _subtitle(plan, table)))
-            else:
-                figure.unlink(missing_ok=True)
-        place = table_path(results, plan, table)
-        written[place] = _write(place, _file(plan, table, own, results).encode())
-        texts.append(_text(plan, table, own, place))
+            written |= _write_chart(plan, table, own, results, which, chart, png)
+        for path, text in table_files(plan, table, own, results).items():
+            written[path] = _write(path, text)
+        texts.append(_text(plan, table, own, table_path(results, plan, table)))
+    whole = write_page(plan, results)
+    written[whole.path] = whole.new
     return Report(
         tuple(path for path, new in written.items() if new),
         tuple(path for path, new in written.items() if not new),
         "\n\n".join(texts),
+        whole,
     )
+
+
+def write_page(plan: Plan, results: Path) -> WrittenPage:
+    """Write the page of the plan's profile alone, unless it would be the same."""
+    place, document = page_path(results, plan), content(plan, results)
+    return WrittenPage(place, _write(place, page_of(document)), in_a_sentence(document))
 
 
 def check_report(documents: Sequence[Path], results: Path, plan_of: Callable[[str], Plan]) -> list[str]:
@@ -113,6 +131,10 @@ def check_files(plan: Plan, results: Path, shown: Collection[str] = ()) -> list[
     belongs to no experiment of matrix.toml is named as well.
     """
     stale = [line for table in plan.tables for line in _stale_files(plan, table, results, table.name in shown)]
+    place = page_path(results, plan)
+    # It shows all of the tables, so it is named only where it alone is stale.
+    if not stale and place.is_file() and place.read_bytes() != page(plan, results):
+        stale.append(f"{place} is stale; run: {_again(plan.profile)}")
     return stale + [
         f"{path}: no experiment has this name; delete the file if the experiment was renamed or removed"
         for path in _orphans(plan, results)
@@ -120,76 +142,88 @@ def check_files(plan: Plan, results: Path, shown: Collection[str] = ()) -> list[
 
 
 def _stale_files(plan: Plan, table: Table, results: Path, shown: bool) -> Iterator[str]:
-    place, figure = table_path(results, plan, table), figure_path(results, plan, table)
+    place, figure = (path(results, plan, table) for path in (table_path, figure_path))
     if not (place.is_file() or figure.is_file() or shown):
         return
     rows = read_rows(plan, table, results)
-    if place.is_file() and place.read_bytes() != _file(plan, table, rows, results).encode():
-        yield f"{place} is stale; run: {_again(plan.profile)}"
+    if place.is_file():
+        files = table_files(plan, table, rows, results)
+        # They all follow from the same rows, so one line is enough.
+        if stale := next((path for path, content in files.items() if _differs(path, content)), None):
+            yield f"{stale} is {'stale' if stale.is_file() else 'missing'}; run: {_again(plan.profile)}"
     for which, chart in charts.charts_of(rows).items():
-        figure = figure_path(results, plan, table, which)
-        if not charts.drawable(chart, rows):
-            if figure.is_file():
-                yield f"{figure} shows models that have no figures now; run: {_again(plan.profile)}"
-        elif not figure.is_file():
-            yield f"{figure} is missing; run: {_again(plan.profile)}"
-        elif not charts.is_current(figure, chart, rows, table.title, _subtitle(plan, table)):
-            yield f"{figure} is stale; run: {_again(plan.profile)}"
+        yield from _stale_chart(plan, table, rows, results, which, chart)
+
+
+def _stale_chart(
+    plan: Plan, table: Table, rows: list[Row], results: Path, which: str, chart: charts.Chart
+) -> Iterator[str]:
+    """At most a line: the files of a chart follow from the same rows. Only SVG must be there."""
+    files = _pictures(plan, table, results, which)
+    if not chart.drawable(rows):
+        if there := next((path for path in files.values() if path.is_file()), None):
+            yield f"{there} shows models that have no figures now; run: {_again(plan.profile)}"
+        return
+    for picture, path in files.items():
+        if not path.is_file() and picture.form != charts.COMMITTED:
+            continue
+        if not charts.is_current(path, picture, chart, rows, table.title, _subtitle(plan, table)):
+            yield f"{path} is {'stale' if path.is_file() else 'missing'}; run: {_again(plan.profile)}"
+            return
+
+
+def _write_chart(
+    plan: Plan, table: Table, rows: list[Row], results: Path, which: str, chart: charts.Chart, png: bool
+) -> dict[Path, bool]:
+    """Draw those of a chart's files that are not current; returns which were written."""
+    files, about = _pictures(plan, table, results, which), (chart, rows, table.title, _subtitle(plan, table))
+    if not chart.drawable(rows):
+        for path in files.values():
+            path.unlink(missing_ok=True)
+        return {}
+    written: dict[Path, bool] = {}
+    for form in charts.FORMATS:
+        own = {picture: path for picture, path in files.items() if picture.form == form}
+        if form == charts.ON_DEMAND and not png and not any(path.is_file() for path in own.values()):
+            continue
+        if all(charts.is_current(path, picture, *about) for picture, path in own.items()):
+            written |= dict.fromkeys(own.values(), False)
+        else:
+            written |= {own[one]: _write(own[one], content) for one, content in charts.draw(*about, form).items()}
+    return written
+
+
+def _pictures(plan: Plan, table: Table, results: Path, which: str) -> dict[charts.Picture, Path]:
+    return {picture: figure_path(results, plan, table, which, picture) for picture in charts.PICTURES}
 
 
 def _orphans(plan: Plan, results: Path) -> Iterator[Path]:
     names = [experiment.name for experiment in plan.settings.experiment]
-    owned = {_table(results, plan, name) for name in names}
-    owned |= {_figure(results, plan, name + which) for name in names for which in (charts.MAIN, charts.RECOVERY)}
-    for folder in {path.parent for path in owned}:
-        files = sorted(folder.iterdir()) if folder.is_dir() else []
-        yield from (path for path in files if path not in owned and not path.name.startswith("."))
-
-
-def _file(plan: Plan, table: Table, rows: list[Row], results: Path) -> str:
-    """A table's own file."""
-    folder = table_path(results, plan, table).parent
-    parts = [_document(plan, table, rows, results, folder, "#"), f"{MODELS}\n\n{markdown(model_facts(rows))}\n"]
-    if charts.drawable(charts.charts_of(rows)[charts.RECOVERY], rows):
-        parts.append(f"{RECOVERED}\n\n{_picture(plan, table, results, folder, charts.RECOVERY)}\n")
-    return "\n".join(parts)
-
-
-def _picture(plan: Plan, table: Table, results: Path, folder: Path, which: str = charts.MAIN) -> str:
-    """A table's chart in a document that lies in `folder`."""
-    figure = _link(figure_path(results, plan, table, which), folder)
-    return f"![{escaped(table.title)}, profile {escaped(plan.profile)}]({figure})"
-
-
-def _link(path: Path, folder: Path) -> str:
-    return quote(Path(os.path.relpath(path, folder)).as_posix())
-
-
-def table_path(results: Path, plan: Plan, table: Table) -> Path:
-    """Where a table is written."""
-    return _table(results, plan, table.name)
-
-
-def figure_path(results: Path, plan: Plan, table: Table, which: str = charts.MAIN) -> Path:
-    """Where one of a table's charts is drawn."""
-    return _figure(results, plan, table.name + which)
-
-
-def _table(results: Path, plan: Plan, experiment: str) -> Path:
-    return results / plan.profile / "tables" / f"{experiment}.md"
-
-
-def _figure(results: Path, plan: Plan, name: str) -> Path:
-    return results / plan.profile / "figures" / f"{name}.png"
+    owned = {
+        "tables": {f"{name}.{kind}" for name in names for kind in KINDS},
+        "figures": {
+            f"{name}{which}{picture.ending}"
+            for name in names
+            for which in charts.SUFFIXES
+            for picture in charts.PICTURES
+        },
+    }
+    for folder, known in owned.items():
+        place = results / plan.profile / folder
+        files = sorted(place.iterdir()) if place.is_dir() else []
+        yield from (path for path in files if path.name not in known and not path.name.startswith("."))
 
 
 def _write(path: Path, content: bytes) -> bool:
     """Write a file unless it holds just this; returns whether it was written."""
-    if path.is_file() and path.read_bytes() == content:
-        return False
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(content)
-    return True
+    if changed := _differs(path, content):
+        with atomic_path(path) as temporary:
+            temporary.write_bytes(content)
+    return changed
+
+
+def _differs(path: Path, content: bytes) -> bool:
+    return not path.is_file() or path.read_bytes() != content
 
 
 def _planned(marker: Marker, plan: Plan) -> Table | None:
@@ -204,21 +238,7 @@ def _planned(marker: Marker, plan: Plan) -> Table | None:
 
 def _marked(marker: Marker, plan: Plan, table: Table, rows: list[Row], results: Path, folder: Path) -> str:
     """What stands at a marker in a document of `folder`."""
-    if not marker.short:
-        return _document(plan, table, rows, results, folder, "###")
-    place = _link(table_path(results, plan, table), folder)
-    return f"{markdown(short(rows))}\n\n{escaped(in_short(plan, rows))} [All columns]({place}).\n"
-
-
-def _document(plan: Plan, table: Table, rows: list[Row], results: Path, folder: Path, heading: str) -> str:
-    """A table as Markdown in a file of `folder`: title, table, means over seeds, other conditions, chart, foot."""
-    title, profile = escaped(table.title), escaped(plan.profile)
-    parts = [f"{heading} {title} (profile {profile})", escaped(stands_for(plan, rows)), markdown(columns(rows))]
-    parts += [markdown(more) for more in (seed_means(rows), conditions(rows)) if more]
-    if charts.drawable(charts.charts_of(rows)[charts.MAIN], rows):
-        parts.append(_picture(plan, table, results, folder))
-    parts.append(foot(plan, table, rows))
-    return "\n\n".join(part for part in parts if part) + "\n"
+    return (short_document if marker.short else full_document)(plan, table, rows, results, folder)
 
 
 def _subtitle(plan: Plan, table: Table) -> str:
@@ -229,6 +249,7 @@ def _text(plan: Plan, table: Table, rows: list[Row], place: Path) -> str:
     told = [
         network_line(plan),
         recipe_line(plan, table),
+        *footnote_lines(rows),
         *measured_lines(plan, rows),
         *(f"Warning: {text}" for text in warnings(rows)),
     ]

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from harness import predictions
@@ -22,6 +23,7 @@ from harness.plan.planning import Cell, Plan, Table, kd_label
 from harness.plan.settings import BASIC_AXES
 from harness.predictions import Predictions
 from harness.reporting import published
+from harness.reporting.front import Place, middle, pareto_ranks
 from harness.store.chain import Chain, Link, State
 from harness.store.records import AccuracyRecord, ExportRecord, Interval, LatencyRecord, StageName, TrainRecord
 
@@ -73,6 +75,11 @@ class Row:
     def ratio(self) -> Interval | None:
         """Latency divided by the teacher's, under the headline condition."""
         return self.latency.ratio_to_teacher if self.latency else None
+
+    @property
+    def place(self) -> Place | None:
+        """Where the model lies in accuracy and latency; None where it lacks one of the two."""
+        return Place(self.ratio.value, self.accuracy_pct) if self.ratio and self.accuracy_pct is not None else None
 
     @property
     def params(self) -> int | None:
@@ -191,9 +198,43 @@ def _with_findings(row: Row, failing: list[Problem]) -> Row:
     return replace(row, problems=(*row.problems, *(problem for problem in failing if problem.stage not in known)))
 
 
+# The trainings of one model, one for each seed.
+Model = Sequence[Row]
+
+
 def in_order(rows: Sequence[Row]) -> list[Row]:
-    """The teacher, then by accuracy from the best, then rows without one; among equals as planned."""
-    return sorted(rows, key=lambda row: (not row.cell.is_teacher, row.accuracy_pct is None, -(row.accuracy_pct or 0)))
+    """The teacher, then by Pareto rank and by accuracy from the best, then rows without a figure; else as planned.
+
+    The seeds of one model stay together, and their means decide.
+    """
+    models = models_of(rows)
+    ranks = fronts(models)
+    return [row for model, _ in sorted(zip(models, ranks, strict=True), key=_precedence) for row in model]
+
+
+def _precedence(ranked: tuple[Model, int | None]) -> tuple[bool, bool, int, bool, float]:
+    model, rank = ranked
+    known = accuracies(model)
+    return not model[0].cell.is_teacher, rank is None, rank or 0, not known, -fmean(known or [0])
+
+
+def models_of(rows: Sequence[Row]) -> list[Model]:
+    """The teacher, and the students, those together that differ in nothing but their seed."""
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        alike = sorted((axis, repr(value)) for axis, value in row.cell.point.items() if axis != "seed")
+        groups.setdefault(repr(alike), []).append(row)
+    return [sorted(model, key=lambda row: row.cell.seed) for model in groups.values()]
+
+
+def fronts(models: Sequence[Model]) -> list[int | None]:
+    """The Pareto rank of each model, by its means over seeds."""
+    return pareto_ranks([middle(row.place for row in model) for model in models])
+
+
+def accuracies(rows: Sequence[Row]) -> list[float]:
+    """The accuracies (%) that are known."""
+    return [row.accuracy_pct for row in rows if row.accuracy_pct is not None]
 
 
 def read_row(chain: Chain, cell: Cell, results: Path) -> Row:

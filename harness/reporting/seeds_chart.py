@@ -4,25 +4,15 @@ from collections.abc import Callable, Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from harness.reporting.chart_style import (
-    DASHED,
-    FAINT,
-    INK,
-    STUDY,
-    Below,
-    kd_colours,
-    legend_line,
-    legend_lines,
-    legend_mark,
-    seed_mark,
-)
-from harness.reporting.rows import Row
-from harness.reporting.tables import accuracies, axis_headers, seed_groups
+from harness.reporting.chart_style import DASHED, Room, Theme, legend_line, legend_lines, legend_mark, seed_mark
+from harness.reporting.rows import Model, Row, accuracies
+from harness.reporting.tables import axis_headers, students
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+ABOUT = "Accuracy over seeds, and what is left of the teacher"
 HALF = 0.3
 # More groups than these have their names on the slant, which takes some inches per letter below the axes, and no
 # figures beside their marks, where there is no room for them: the table has them.
@@ -56,17 +46,19 @@ def shown(rows: Sequence[Row]) -> list[Any]:
     ]
 
 
-def draw(figure: "Figure", rows: Sequence[Row]) -> Below:
+def draw(figure: "Figure", rows: Sequence[Row], theme: Theme) -> Room:
     """Two panels: accuracies, and how many of the teacher's parameters and MACs are left."""
-    groups = sorted(seed_groups(rows), key=lambda members: _place(members[0]))
-    colours = kd_colours({members[0].kd for members in groups})
+    groups = sorted(students(rows), key=lambda members: _place(members[0]))
+    colours = theme.colours({members[0].kd for members in groups})
     seeds = sorted({row.cell.seed for members in groups for row in members})
     accuracy, size = figure.subplots(1, 2, width_ratios=(3, 2))
-    _accuracies(accuracy, rows, groups, colours, seeds)
-    _sizes(size, rows, groups, colours)
+    _accuracies(accuracy, rows, groups, colours, seeds, theme)
+    _sizes(size, rows, groups, colours, theme)
     headers = axis_headers(rows)
     upright = len(groups) <= UPRIGHT
-    names = [_name(members[0], headers, "\n" if upright else ", ") for members in groups]
+    # what all have in common would only make the names longer
+    pruned = upright or len({(members[0].pruning, members[0].cell.prune_amount) for members in groups}) > 1
+    names = [_name(members[0], headers, "\n" if upright else ", ", pruned) for members in groups]
     for axes in (accuracy, size):
         axes.set_xticks(range(len(groups)), names)
         axes.set_xlim(-0.65, len(groups) - 0.35)
@@ -77,41 +69,45 @@ def draw(figure: "Figure", rows: Sequence[Row]) -> Below:
                 label.set(ha="right", rotation_mode="anchor")
     longest = max(map(len, names), default=0)
     inches = 0.16 * len(headers) if upright else max(0.0, LETTER * longest - 0.4)
-    return Below(_legend(groups, seeds), inches)
+    return Room(_legend(groups, seeds, theme), inches)
 
 
 def _place(row: Row) -> tuple[float, str, str, list[str]]:
     return row.cell.prune_amount or 0.0, row.pruning, row.kd, list(row.axes.values())
 
 
-def _name(row: Row, headers: dict[str, str], between: str) -> str:
+def _name(row: Row, headers: dict[str, str], between: str, pruned: bool) -> str:
     own = [f"{headers[axis]} {value}" for axis, value in row.axes.items()]
-    return between.join([row.kd, f"{row.pruning} {row.cell.prune_amount:g}", *own])
+    return between.join([row.kd, *([f"{row.pruning} {row.cell.prune_amount:g}"] if pruned else []), *own])
 
 
 def _accuracies(
-    axes: "Axes", rows: Sequence[Row], groups: list[list[Row]], colours: dict[str, str], seeds: list[int]
+    axes: "Axes",
+    rows: Sequence[Row],
+    groups: Sequence[Model],
+    colours: dict[str, str],
+    seeds: list[int],
+    theme: Theme,
 ) -> None:
     step, figures = 2 * HALF / max(len(seeds), 2), len(groups) <= UPRIGHT
     for place, members in enumerate(groups):
         colour, values, published = colours[members[0].kd], accuracies(members), members[0].published_mean
         if published is not None:
-            _mean(axes, place, published, STUDY, figures, dashed=True)
+            _mean(axes, place, published, theme.muted, figures, dashed=True)
         if values:
             _mean(axes, place, fmean(values), colour, figures)
         for row in members:
             if row.accuracy_pct is not None:
                 index = seeds.index(row.cell.seed)
                 across = place + (index - (len(seeds) - 1) / 2) * step
-                mark = seed_mark(index)
-                size = 8 if figures else 6
-                axes.plot(across, row.accuracy_pct, mark, color=colour, ms=size, markeredgecolor="white", zorder=3)
+                size = 8 if figures else min(6, 60 / len(groups))
+                edge: dict[str, Any] = {"markeredgecolor": theme.background, "markeredgewidth": 0.8}
+                axes.plot(across, row.accuracy_pct, seed_mark(index), color=colour, ms=size, zorder=3, **edge)
     teacher = next((row.accuracy_pct for row in rows if row.cell.is_teacher), None)
     if teacher is not None:
-        axes.axhline(teacher, color=INK, linewidth=1, linestyle=":")
-        axes.annotate(f"teacher {teacher:.2f}", (-0.63, teacher), (0, 3), textcoords="offset points", fontsize=9)
+        axes.axhline(teacher, color=theme.ink, linewidth=1, linestyle=DASHED)
     axes.set_ylabel("Accuracy (%)")
-    axes.set_title("Accuracy, one mark per seed")
+    axes.set_title("Accuracy, one mark per seed" + ("" if teacher is None else f"; the teacher's is {teacher:.2f} %"))
     axes.margins(y=0.12)
 
 
@@ -134,7 +130,7 @@ def _mean(axes: "Axes", place: int, mean: float, colour: str, figure: bool, dash
     )
 
 
-def _sizes(axes: "Axes", rows: Sequence[Row], groups: list[list[Row]], colours: dict[str, str]) -> None:
+def _sizes(axes: "Axes", rows: Sequence[Row], groups: Sequence[Model], colours: dict[str, str], theme: Theme) -> None:
     teacher = next((row for row in rows if row.cell.is_teacher), None)
     for shift, (name, measure) in zip((-0.2, 0.2), MEASURES.items(), strict=True):
         whole = measure(teacher) if teacher else None
@@ -148,7 +144,7 @@ def _sizes(axes: "Axes", rows: Sequence[Row], groups: list[list[Row]], colours: 
                 place + shift,
                 fmean(shares),
                 0.36,
-                color=colour if filled else "white",
+                color=colour if filled else theme.background,
                 edgecolor=colour,
                 hatch=None if filled else "////",
             )
@@ -160,15 +156,18 @@ def _sizes(axes: "Axes", rows: Sequence[Row], groups: list[list[Row]], colours: 
     axes.set_title("Compression: what is left of the teacher")
 
 
-def _legend(groups: list[list[Row]], seeds: list[int]) -> list[list[Any]]:
+def _legend(groups: Sequence[Model], seeds: list[int], theme: Theme) -> list[list[Any]]:
     from matplotlib.patches import Patch
 
-    marks = [legend_mark(seed_mark(index), FAINT, f"seed {seed}") for index, seed in enumerate(seeds)]
-    others: list[Any] = [legend_line(FAINT, "mean")]
+    marks = [
+        legend_mark(seed_mark(index), theme.faint, f"seed {seed}", theme.background) for index, seed in enumerate(seeds)
+    ]
+    others: list[Any] = [legend_line(theme.faint, "mean")]
     if any(members[0].published_mean is not None for members in groups):
-        others.append(legend_line(STUDY, "the study's mean", dashed=True))
+        others.append(legend_line(theme.muted, "the study's mean", dashed=True))
     others += [
-        Patch(facecolor=FAINT, edgecolor=FAINT, label="parameters"),
-        Patch(facecolor="white", edgecolor=FAINT, hatch="////", label="MACs"),
+        legend_line(theme.ink, "the teacher", dashed=True),
+        Patch(facecolor=theme.faint, edgecolor=theme.faint, label="parameters"),
+        Patch(facecolor=theme.background, edgecolor=theme.faint, hatch="////", label="MACs"),
     ]
     return [*legend_lines(marks), *legend_lines(others)]

@@ -1,68 +1,85 @@
-"""Rows -> the study's table, with what it lacks beside each row: latency ratio, MACs, labels and published figures."""
+"""Rows -> the study's table, with what it lacks beside each row: differences to the teacher, Pareto ranks, labels."""
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean, stdev
 
 from tabulate import tabulate
 
 from harness.plan.cpu_table import whose_instruction_set
-from harness.reporting.differences import Model, ranks, to_teacher
+from harness.reporting.differences import difference_text, mean_ratio, ranks, to_teacher
 from harness.reporting.escaping import escaped
-from harness.reporting.published import Published
-from harness.reporting.rows import Row
+from harness.reporting.guard import signs
+from harness.reporting.interval_text import interval_text
+from harness.reporting.rows import Model, Row, accuracies, fronts, models_of
 from harness.store.records import Interval, LatencyRecord
 
 ABSENT = "—"
+# What marks the models of the Pareto front.
+BEST = "★"
+DIFFERENCE = "Δ accuracy (points)"
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column as text. `figures` are right-aligned; `study` columns hold published figures; `markup` is Markdown."""
+    """A column as text. `figures` are right-aligned; a `detail` is left out of narrow tables; `markup` is Markdown."""
 
     header: str
     cells: list[str]
     figures: bool = True
-    study: bool = False
+    detail: bool = False
     markup: bool = False
 
 
 def columns(rows: Sequence[Row]) -> list[Column]:
-    """The study's six columns, verbatim and first, then the axes of the experiment's own, what sets the models apart
-    from the teacher, a note, and (for models that the study made) its figures."""
+    """The study's six columns, verbatim and first, then the axes of the experiment's own, how the models compare with
+    the teacher and with one another, and a note."""
     teacher_macs = next((row.macs for row in rows if row.cell.is_teacher), None)
     latency = [row.latency_ms for row in rows]
     params = [row.params / 1e6 if row.params is not None else None for row in rows]
-    notes = [note(row) for row in rows]
-    ours = [
+    marks = signs(rows)
+    notes = [note(row, marks.get(row.cell.id, "")) for row in rows]
+    models: list[Model] = [[row] for row in rows]
+    found = [
         Column("Model Name", [row.cell.title for row in rows], figures=False),
         _figures("Latency (ms)", latency, _decimals(latency, digits=3, least=2)),
         _figures("Accuracy (%)", [row.accuracy_pct for row in rows], 2),
         _figures("Parameters (M)", params, _decimals(params, digits=2, least=1)),
-        *_made_by(rows),
-        *_accuracies_compared([[row] for row in rows], rows, ranked=not over_seeds(rows)),
+        *made_by(rows),
+        _difference(models, rows),
         Column("Latency ratio", [ratio(row.latency, noise(rows)) for row in rows]),
-        _figures("MACs ratio", [_macs_ratio(row, teacher_macs) for row in rows], 2),
+        # Single trainings are in no order where there are several of each model: the best of five is the luckiest.
+        *([] if over_seeds(rows) else _ranked(models)),
+        replace(_figures("MACs ratio", [macs_ratio(row, teacher_macs) for row in rows], 2), detail=True),
     ]
-    if any(notes):
-        ours.append(Column("Note", notes, figures=False))
-    return ours + _study(rows)
+    return [*found, Column("Note", notes, figures=False)] if any(notes) else found
+
+
+def narrow(table: Sequence[Column]) -> list[Column]:
+    """A table without its details."""
+    return [column for column in table if not column.detail]
 
 
 def short(rows: Sequence[Row]) -> list[Column]:
-    """The study's six columns alone. The ratio to the teacher stands behind the latency, in parentheses."""
-    name, latency, *others = columns(rows)[:6]
-    ratios = [ratio(row.latency, noise(rows)) for row in rows]
-    cells = [
-        text if row.cell.is_teacher or found == ABSENT else f"{text} ({found})"
-        for row, text, found in zip(rows, latency.cells, ratios, strict=True)
-    ]
-    return [name, replace(latency, cells=cells), *others]
+    """The study's six columns alone. How a model compares with the teacher stands in parentheses behind its latency
+    and its accuracy; the models of the Pareto front are marked."""
+    table = {column.header: column.cells for column in columns(rows)}
+    name, latency, accuracy, *others = columns(rows)[:6]
+    best = [cell.startswith(BEST) for cell in table.get("Pareto", [ABSENT] * len(rows))]
+
+    def beside(column: Column, compared: str, mark: str = "") -> Column:
+        cells = [
+            text + (f" ({found})" if found != ABSENT and not row.cell.is_teacher else "") + (mark if marked else "")
+            for row, text, found, marked in zip(rows, column.cells, table[compared], best, strict=True)
+        ]
+        return replace(column, cells=cells)
+
+    return [name, beside(latency, "Latency ratio"), beside(accuracy, DIFFERENCE, f" {BEST}"), *others]
 
 
-def _made_by(rows: Sequence[Row]) -> list[Column]:
+def made_by(rows: Sequence[Row]) -> list[Column]:
     """How the models were made: Pruning, KD, and a column for each axis of the experiment's own."""
     return [
         Column("Pruning", [row.pruning for row in rows], figures=False),
@@ -71,14 +88,24 @@ def _made_by(rows: Sequence[Row]) -> list[Column]:
     ]
 
 
-def _accuracies_compared(models: Sequence[Model], rows: Sequence[Row], ranked: bool = True) -> list[Column]:
-    """The difference to the teacher's accuracy and, where there are several to be ranked, each model's rank."""
-    places = ranks(models) if ranked else []
-    differences = [to_teacher(model, rows) or ABSENT for model in models]
-    return [
-        Column("Δ accuracy (points)", differences),
-        *([Column("Rank", [str(place or ABSENT) for place in places])] if sum(map(bool, places)) > 1 else []),
-    ]
+def _difference(models: Sequence[Model], rows: Sequence[Row]) -> Column:
+    def text(model: Model) -> str:
+        found = to_teacher(model, rows)
+        if found is None:
+            return ABSENT
+        return "0" if model[0].cell.is_teacher else difference_text(found)
+
+    return Column(DIFFERENCE, [text(model) for model in models])
+
+
+def _ranked(models: Sequence[Model]) -> list[Column]:
+    """Each model's Pareto rank, those of the front marked; and its rank by accuracy, where several can be ranked."""
+    pareto, places = fronts(models), ranks(models)
+    texts = [f"{BEST} {rank}" if rank == 1 else str(rank or ABSENT) for rank in pareto]
+    found = [Column("Pareto", texts)] if any(pareto) else []
+    if sum(map(bool, places)) > 1:
+        found.append(Column("Rank", [str(place or ABSENT) for place in places], detail=True))
+    return found
 
 
 def axis_headers(rows: Sequence[Row]) -> dict[str, str]:
@@ -88,30 +115,10 @@ def axis_headers(rows: Sequence[Row]) -> dict[str, str]:
     return {axis: end if common[end] == 1 else axis for axis, end in ends.items()}
 
 
-def of_study(rows: Sequence[Row]) -> bool:
-    """Whether the study published any of these students. The teacher alone has nothing to be compared with."""
-    return any(row.published for row in rows if not row.cell.is_teacher)
-
-
-def _study(rows: Sequence[Row]) -> list[Column]:
-    if not of_study(rows):
-        return []
-
-    def column(header: str, take: Callable[[Published], str]) -> Column:
-        cells = [take(row.published) if row.published else ABSENT for row in rows]
-        return Column(f"Study: {header}", cells, study=True)
-
-    return [
-        column("latency (ms)", lambda found: f"{found.latency_ms:.2f}"),
-        column("accuracy (%)", lambda found: f"{found.accuracy_pct:.2f}"),
-        column("parameters (M)", lambda found: f"{found.params_m:g}"),
-        column("latency ratio", lambda found: f"{found.ratio_to_teacher:.2f}"),
-    ]
-
-
-def note(row: Row) -> str:
-    """What the reader must know about a row: how it is not the study's, what to be wary of, and what is missing."""
-    return ", ".join([*row.labels, *(one.short for one in (*row.cautions, *row.problems))])
+def note(row: Row, marks: str = "") -> str:
+    """What the reader must know about a row: its footnotes, how it is not the study's, what to be wary of, and what is
+    missing."""
+    return ", ".join([*([marks] if marks else []), *row.labels, *(one.short for one in (*row.cautions, *row.problems))])
 
 
 def conditions(rows: Sequence[Row]) -> list[Column]:
@@ -148,52 +155,40 @@ def ratio(latency: LatencyRecord | None, noise: float) -> str:
     found = latency.ratio_to_teacher if latency else None
     if found is None:
         return ABSENT
-    return "1" if found == Interval(value=1, low=1, high=1) else interval_text(found, noise)
+    return "1" if found == Interval(value=1, low=1, high=1) else ratio_text(found, noise)
 
 
-def interval_text(interval: Interval, noise: float = 0.0) -> str:
-    """0.62 [0.61, 0.63]; ≈ 0.99 [0.97, 1.02] where the interval covers 1 or the difference is in the noise."""
-    same = interval.covers(1) or abs(interval.value - 1) <= noise
-    return f"{'≈ ' if same else ''}{interval.text('.2f')}"
+def ratio_text(interval: Interval, noise: float = 0.0) -> str:
+    """0.621 ± 0.006; ≈ 0.991 [0.972, 1.020] where the interval covers 1 or the difference is in the noise."""
+    return interval_text(interval, 3, same=1, noise=noise)
 
 
 def seed_means(rows: Sequence[Row]) -> list[Column]:
-    """Mean accuracy over the seeds and how it compares, where a table has more than one; else no columns. The best mean
-    is first."""
+    """Mean accuracy over the seeds and how it compares, where a table has more than one; else no columns."""
     if not over_seeds(rows):
         return []
-    groups = [(members, accuracies(members)) for members in seed_groups(rows)]
-    groups.sort(key=lambda group: (not group[1], -fmean(group[1] or [0])))
-    means = [members[0].published_mean for members, _ in groups]
-    study = [ABSENT if mean is None else f"{mean:.2f}" for mean in means]
+    models = students(rows)
+    found = [accuracies(model) for model in models]
+    ratios = [mean_ratio(model) for model in models]
     return [
-        *_made_by([members[0] for members, _ in groups]),
-        Column("Seeds", [f"{len(found)} of {len(members)}" for members, found in groups]),
-        Column("Mean accuracy (%)", [f"{fmean(found):.2f}" if found else ABSENT for _, found in groups]),
-        Column("SD over seeds", [f"{stdev(found):.2f}" if len(found) > 1 else ABSENT for _, found in groups]),
-        *_accuracies_compared([members for members, _ in groups], rows),
-        *([Column("Study: mean accuracy (%)", study, study=True)] if any(means) else []),
+        *made_by([model[0] for model in models]),
+        Column("Seeds", [f"{len(known)} of {len(model)}" for known, model in zip(found, models, strict=True)]),
+        Column("Mean accuracy (%)", [f"{fmean(known):.2f}" if known else ABSENT for known in found]),
+        Column("SD over seeds", [f"{stdev(known):.2f}" if len(known) > 1 else ABSENT for known in found]),
+        _difference(models, rows),
+        Column("Latency ratio", [ratio_text(one, noise(rows)) if one else ABSENT for one in ratios]),
+        *_ranked(models),
     ]
 
 
-def accuracies(rows: Sequence[Row]) -> list[float]:
-    """The accuracies (%) that are known."""
-    return [row.accuracy_pct for row in rows if row.accuracy_pct is not None]
+def students(rows: Sequence[Row]) -> list[Model]:
+    """The models but the teacher, each with its seeds."""
+    return [model for model in models_of(rows) if not model[0].cell.is_teacher]
 
 
 def over_seeds(rows: Sequence[Row]) -> bool:
     """Whether the table repeats anything over seeds."""
-    return any(len(members) > 1 for members in seed_groups(rows))
-
-
-def seed_groups(rows: Sequence[Row]) -> list[list[Row]]:
-    """The students, those together that differ in nothing but their seed."""
-    groups: dict[str, list[Row]] = {}
-    for row in rows:
-        if not row.cell.is_teacher:
-            alike = sorted((axis, repr(value)) for axis, value in row.cell.point.items() if axis != "seed")
-            groups.setdefault(repr(alike), []).append(row)
-    return list(groups.values())
+    return any(len(model) > 1 for model in models_of(rows))
 
 
 def markdown(table: Sequence[Column]) -> str:
@@ -208,14 +203,14 @@ def markdown(table: Sequence[Column]) -> str:
 
 
 def terminal(table: Sequence[Column]) -> str:
-    """The same without the study's figures, narrow enough for a terminal."""
-    narrow = [column for column in table if not column.study]
+    """The same without details, narrow enough for a terminal."""
+    table = narrow(table)
     return tabulate(
-        list(zip(*(column.cells for column in narrow), strict=True)),
-        headers=[column.header.replace(" ", "\n") for column in narrow],
+        list(zip(*(column.cells for column in table), strict=True)),
+        headers=[column.header.replace(" ", "\n") for column in table],
         tablefmt="simple",
         disable_numparse=True,
-        colalign=["right" if column.figures else "left" for column in narrow],
+        colalign=["right" if column.figures else "left" for column in table],
     )
 
 
@@ -229,5 +224,6 @@ def _decimals(values: Sequence[float | None], digits: int, least: int) -> int:
     return max(least, digits - 1 - math.floor(math.log10(smallest)))
 
 
-def _macs_ratio(row: Row, teacher_macs: int | None) -> float | None:
+def macs_ratio(row: Row, teacher_macs: int | None) -> float | None:
+    """Multiply-adds divided by the teacher's."""
     return row.macs / teacher_macs if row.macs and teacher_macs else None

@@ -1,4 +1,6 @@
-"""One run at a time in a profile's folders, whether it trains, measures, merges or unpacks."""
+"""One run at a time in a profile's folders, whether it trains, measures, merges or unpacks; or several that share
+them out.
+"""
 
 import contextlib
 import fcntl
@@ -13,8 +15,8 @@ from harness.store.paths import Paths
 
 
 @contextmanager
-def alone(paths: Paths, profile: str) -> Iterator[int]:
-    """Hold the profile's lock.
+def alone(paths: Paths, profile: str, sharing: bool = False) -> Iterator[int]:
+    """Hold the profile's lock; with `sharing`, beside others that share it (their claims say who makes what).
 
     Two runs that train the same cells would overwrite each other's checkpoints, two that measure would share cores and
     delete each other's raw files, and a merge meanwhile would judge records that are about to be replaced. The kernel
@@ -30,7 +32,7 @@ def alone(paths: Paths, profile: str) -> Iterator[int]:
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = _open(path)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, (fcntl.LOCK_SH if sharing else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(descriptor)
         raise HarnessError(
@@ -43,7 +45,8 @@ def alone(paths: Paths, profile: str) -> Iterator[int]:
             f"{path}: cannot be locked ({error.strerror}); keep artifacts on a file system that has locks"
         ) from error
     try:
-        for folder in (path.parent, paths.results / profile):
+        # Those who share may be on other machines, whose locks on single files need not be seen from here.
+        for folder in () if sharing else (path.parent, paths.results / profile):
             sweep(folder)
         yield descriptor
     finally:

@@ -37,6 +37,10 @@ class Paths:
         """A cell's exported model."""
         return model_file(self.artifacts, profile, cell)
 
+    def checkpoint(self, profile: str, cell: Cell) -> Path:
+        """What a cell that was stopped in training is resumed from."""
+        return self.folder(profile, cell) / "checkpoint.pt"
+
     def dataset(self, settings: Settings, profile: str) -> str:
         """The data set that the profile's cells are trained on, as far as can be told without a download.
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from harness.errors import HarnessError
 from harness.plan.planning import Cell
-from harness.plan.specs import JointObjective, Sparse
+from harness.plan.specs import JointObjective, Pruned, Sparse
 
 
 def device_names(given: str, gpus: int) -> list[str]:
@@ -36,10 +36,14 @@ def units(cells: Sequence[Cell]) -> list[list[Cell]]:
     together: two devices must not both make it."""
     found: dict[str, list[Cell]] = {}
     for cell in cells:
-        pruned = cell.student.start
-        shared = pruned.start if isinstance(pruned.start, Sparse) else pruned
-        found.setdefault(shared.key, []).append(cell)
+        found.setdefault(shared_start(cell).key, []).append(cell)
     return list(found.values())
+
+
+def shared_start(cell: Cell) -> Sparse | Pruned:
+    """The network that a student shares with the rest of its unit."""
+    pruned = cell.student.start
+    return pruned.start if isinstance(pruned.start, Sparse) else pruned
 
 
 def spread(cells: Sequence[Cell], devices: int) -> list[list[Cell]]:

@@ -23,6 +23,8 @@ class Device:
     bf16: bool
     # channels_last is faster for thin networks too, pruned or not: docs/training-profile.md.
     layout: memory_format = channels_last
+    # whether steps are recorded as CUDA graphs and replayed
+    graphs: bool = False
 
     def autocast(self) -> AbstractContextManager[None]:
         """A context for forward passes."""
@@ -49,12 +51,16 @@ class Device:
             "python": platform.python_version(),
             # The id of the Docker image; null outside containers.
             "image": os.environ.get("HARNESS_IMAGE"),
+            **({"cuda_graphs": self.graphs} if cuda else {}),
             **{name: version(name) for name in ("torch", "torchvision", "torch-pruning", "onnx", "onnxruntime")},
         }
 
 
 def choose_device(precision: str, cuda: bool | None = None) -> Device:
-    """The GPU where there is one, else the CPU, for this precision: "bf16" or "fp32"."""
+    """The GPU where there is one, else the CPU, for this precision: "bf16" or "fp32".
+
+    A GPU replays recorded steps, unless the environment says CUDA_GRAPHS=0.
+    """
     use_cuda = torch.cuda.is_available() if cuda is None else cuda
     device = torch.device("cuda" if use_cuda else "cpu")
     if use_cuda:
@@ -71,7 +77,7 @@ def choose_device(precision: str, cuda: bool | None = None) -> Device:
         # PyTorch counts the cores that this process may run on, but not how much of them a quota leaves it.
         if quota := cgroups.limits()["cpu_quota"]:
             torch.set_num_threads(min(torch.get_num_threads(), max(1, round(quota))))
-    return Device(device, bf16=precision == "bf16")
+    return Device(device, precision == "bf16", graphs=use_cuda and os.environ.get("CUDA_GRAPHS") != "0")
 
 
 def emulates_bf16(device: Device) -> bool:

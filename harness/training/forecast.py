@@ -36,9 +36,10 @@ from harness.store.paths import Paths
 from harness.training.batches import Stream
 from harness.training.device import Device
 from harness.training.executors import step_executor
-from harness.training.loop import EVALUATION_BATCH, Learner, answers, teach
+from harness.training.loop import EVALUATION_BATCH, Learner, answers, desk_for, teach
 from harness.training.memory import side_by_side
 from harness.training.preparation import Prepared, prepare
+from harness.training.replay import WARM_UP
 
 # What is timed is timed at least this often, and for this long (s).
 LEAST_TIMES, LEAST_S = 2, 1.0
@@ -233,11 +234,18 @@ class Rehearsal:
             self.say(f"a step of {like[0]} ({learners[0].phases[0].name}) at {size} px")
             images, labels = next(self._stream(recipe, size).batches(0))
             outputs = teach(self.teacher, images, learners, self.device)
+            desk = desk_for(learners, self.device)
+            if desk:
+                images, labels, outputs = desk.put(images, labels, outputs)
 
             def step(learner: Learner) -> Callable[[], None]:
                 # a learner takes its rate from its place in the epoch, and stays at its first step here
                 return lambda: learner.learn(images, labels, outputs, self.device, steps=10**9)
 
+            if desk:
+                # what is recorded is replayed from then on, and only that is to be timed
+                for one in learners * (WARM_UP + 1):
+                    step(one)()
             return self._timed([step(one) for one in learners], alone)
 
         return self._once(("step", *like, size, recipe.batch_size), step_s)

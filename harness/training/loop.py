@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -27,16 +28,16 @@ from harness.store.records import Epoch, Failure
 from harness.training.batches import Stream
 from harness.training.device import Device
 from harness.training.executors import step_executor
+from harness.training.replay import Desk, Lesson, Replays, cuda_recorder
 
 CHECKPOINT_EVERY_S = 45.0
 EVALUATION_BATCH = 250
 # The attributes of a learner that say how far it has come.
-COUNTERS = ("epoch", "step", "losses", "seen", "right", "seconds")
+COUNTERS = ("epoch", "step", "losses", "seen", "right", "rate", "seconds")
 
 Batches = Iterator[tuple[Tensor, Tensor]]
 # (model, height and width) -> accuracy on the test images in percent
 Test = Callable[[nn.Module, int], float]
-Lesson = tuple[Tensor, Tensor, Outputs | None]
 
 
 class Watcher(Protocol):
@@ -74,6 +75,10 @@ class Learner:
     seen: int = 0
     right: Tensor = field(init=False)
     log: list[Epoch] = field(default_factory=list)
+    # the rate of the latest step
+    rate: float = 0.0
+    # how a GPU repeats its steps; None: each is computed anew
+    replays: Replays | None = None
     seconds: float = 0.0
     failure: Failure | None = None
 
@@ -94,6 +99,8 @@ class Learner:
             # and a feature stage gives the classifier no gradient.
             for parameter in self.parameters:
                 self.optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+        # a step that a GPU repeats as recorded reads its rate from the GPU's memory
+        self.rate_on_gpu = torch.zeros((), device=device) if device.type == "cuda" else None
         self.losses = torch.zeros((), dtype=torch.float64, device=device)
         self.right = torch.zeros((), dtype=torch.int64, device=device)
 
@@ -118,9 +125,20 @@ class Learner:
 
     def learn(self, images: Tensor, labels: Tensor, teacher: Outputs | None, device: Device, steps: int) -> None:
         """One step."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.recipe, self.epoch + self.step / steps, self.epochs)
+        self.rate = learning_rate(self.recipe, self.epoch + self.step / steps, self.epochs)
         phase = self.phase()
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rate if self.rate_on_gpu is None else self.rate_on_gpu.fill_(self.rate)
+        step = partial(self._compute, images, labels, teacher, phase, device)
+        if self.replays:
+            self.replays.take(step, phase.name, (images, labels, teacher))
+        else:
+            step()
+        self.seen += len(labels)
+        self.step += 1
+
+    def _compute(self, images: Tensor, labels: Tensor, teacher: Outputs | None, phase: Phase, device: Device) -> None:
+        """What a step computes: on the device alone, so that a GPU can repeat it without the host."""
         images = images.contiguous(memory_format=device.layout)
         with device.autocast():
             outputs = tapped(self.model, images, phase.taps)
@@ -134,9 +152,7 @@ class Learner:
         self.optimizer.step()
         # Summed on the device: reading it here would make the host wait for every step.
         self.losses += loss.detach()
-        self.seen += len(labels)
         self.right += (outputs.logits.detach().argmax(1) == labels).sum()
-        self.step += 1
 
     def end_epoch(self, steps: int, images_per_s: float, image_size: int, test: Test | None) -> Epoch | None:
         """Close the epoch in the log and return its entry; a loss that is not finite ends the learner without one.
@@ -145,7 +161,7 @@ class Learner:
         """
         loss = self.losses.item() / steps
         accuracy = 100 * self.right.item() / max(self.seen, 1)
-        rate, phase, ended = self.optimizer.param_groups[0]["lr"], self.phase().name, None
+        rate, phase, ended = self.rate, self.phase().name, None
         if math.isfinite(loss):
             ended = Epoch(
                 phase=phase,
@@ -261,6 +277,7 @@ def _train(
     test: Test | None,
 ) -> bool:
     saved = time.monotonic()
+    desk = desk_for(learners, device)
     while running := [learner for learner in learners if learner.running]:
         epoch, first = min((learner.epoch, learner.step) for learner in running)
         together = [learner for learner in running if learner.epoch == epoch]
@@ -283,6 +300,8 @@ def _train(
             if step + 1 < stream.steps:
                 coming.append(executor.submit(lesson))
             learning = [learner for learner in together if learner.step == step]
+            if desk:
+                images, labels, outputs = desk.put(images, labels, outputs)
             taught = [executor.submit(_learn, one, images, labels, outputs, device, stream.steps) for one in learning]
             for done in taught:
                 done.result()
@@ -307,6 +326,16 @@ def _train(
             if not learner.running:
                 ended(learner)
     return True
+
+
+def desk_for(learners: Sequence[Learner], device: Device) -> Desk | None:
+    """Have a device that is to replay steps replay those of these learners; the desk that their lessons come from."""
+    if not device.graphs:
+        return None
+    record = cuda_recorder(device.torch)
+    for learner in learners:
+        learner.replays = Replays(record)
+    return Desk()
 
 
 def teach(teacher: nn.Module | None, images: Tensor, learners: Sequence[Learner], device: Device) -> Outputs | None:

@@ -394,7 +394,7 @@ class Maker:
         return side_by_side(network, max(recipe.image_sizes), recipe.batch_size, self.device, self.memory_share)
 
     def _checkpoint(self, cell: Cell) -> Path:
-        return self.ledger.folder(cell) / "checkpoint.pt"
+        return self.paths.checkpoint(self.plan.profile, cell)
 
     def _learner(
         self,

@@ -1,8 +1,8 @@
-"""One device's share of a matrix, in a process of its own: `python -m harness.training.worker`.
+"""What a worker does with its order; as a process of its own: `python -m harness.training.worker`.
 
-Reads its order, pickled, from stdin, and says what happens as one JSON object per line on stdout. It works for as long
-as stdin stays open: when the process that started it closes it, or dies, the worker stops after its next step and keeps
-what it has.
+That process reads its order, pickled, from stdin, and says what happens as one JSON object per line on stdout. It works
+for as long as stdin stays open: when the process that started it closes it, or dies, the worker stops after its next
+step and keeps what it has.
 """
 
 import json
@@ -11,8 +11,10 @@ import pickle
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+import traceback
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO, Any
 
 from harness.errors import HarnessError
@@ -20,33 +22,42 @@ from harness.plan.planning import Cell, Plan
 from harness.store.paths import Paths
 from harness.store.records import Epoch, TrainRecord
 
+ROOT = Path(__file__).parents[2]
+
 
 @dataclass(frozen=True)
 class Order:
-    """What a worker has to make: cells of a plan by their ids, the most valuable first where `by_value`."""
+    """What a worker has to make: cells of a plan by their ids, the most valuable first where `by_value`.
+
+    Who makes the order says what; on which device and how many threads, the executor that gives it to a worker.
+    """
 
     plan: Plan
     paths: Paths
     cells: tuple[str, ...]
-    cuda: bool
-    threads: int
-    together: int | None
+    together: int | None = None
     by_value: bool = False
     redo: tuple[str, ...] = ()
+    cuda: bool = False
+    threads: int = 1
     # the part of the device's free memory that is this worker's
     memory_share: float = 1.0
 
+    @property
+    def for_teacher(self) -> bool:
+        """Whether it is the teacher that is to be made, which everything else waits for."""
+        return self.plan.teacher.id in self.cells
+
 
 class Teller:
-    """A reporter that writes JSON lines."""
+    """A reporter that hands on what happens, as JSON objects."""
 
-    def __init__(self, out: IO[str]) -> None:
-        self.out = out
+    def __init__(self, send: Callable[[dict[str, Any]], None]) -> None:
+        self.send = send
 
     def tell(self, **said: Any) -> None:
-        """One line."""
-        self.out.write(json.dumps(said) + "\n")
-        self.out.flush()
+        """One object."""
+        self.send(said)
 
     def stage(self, text: str) -> None:
         self.tell(stage=text)
@@ -61,17 +72,17 @@ class Teller:
         self.tell(cell=cell.id, record=record.model_dump(mode="json"))
 
 
-def main() -> None:
-    """Do what stdin says."""
-    # Ctrl-C reaches every process of the terminal; whether to stop is for the one that started us to say.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    teller = Teller(os.fdopen(os.dup(1), "w", encoding="utf-8"))
-    # what libraries print must not get between the lines
-    os.dup2(2, 1)
-    order: Order = pickle.load(sys.stdin.buffer)
-    stop = threading.Event()
-    threading.Thread(target=_until_closed, args=(sys.stdin.buffer, stop), daemon=True).start()
+def python_path() -> str:
+    """Where a worker process finds this package, and the plug-ins that this process finds."""
+    return os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
 
+
+def carry_out(order: Order, teller: Teller, keep_going: Callable[[], bool]) -> None:
+    """Make what the order says, in this process and thread.
+
+    The last thing told is how it ended: `made`, `failed` and `complete`; or `error`, which the user can put right, and
+    which would meet every other order as well; or `broke`, an exception that is a defect of the harness.
+    """
     # only now: the environment decides which GPU there is
     import torch
 
@@ -80,25 +91,43 @@ def main() -> None:
 
     torch.set_num_threads(order.threads)
     plan = order.plan
-    device = choose_device(plan.settings.precision, order.cuda)
-    wanted: Sequence[Cell] = [cell for cell in plan.cells if cell.id in order.cells]
     maker = Maker(
         plan,
         order.paths,
-        device,
+        choose_device(plan.settings.precision, order.cuda),
         teller,
-        lambda: not stop.is_set(),
+        keep_going,
         plan.groups if order.by_value else None,
         order.together,
         order.redo,
         order.memory_share,
     )
     try:
-        summary = maker.run(wanted)
+        summary = maker.run([cell for cell in plan.cells if cell.id in order.cells])
     except HarnessError as error:
         teller.tell(error=str(error))
+    except Exception as error:  # one order's defect is no reason to give up the others
+        traceback.print_exc()
+        teller.tell(broke=f"{type(error).__name__}: {error}")
     else:
         teller.tell(made=summary.made, failed=summary.failed, complete=summary.complete)
+
+
+def main() -> None:
+    """Do what stdin says."""
+    # Ctrl-C reaches every process of the terminal; whether to stop is for the one that started us to say.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    out = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    # what libraries print must not get between the lines
+    os.dup2(2, 1)
+    order: Order = pickle.load(sys.stdin.buffer)
+    stop = threading.Event()
+    threading.Thread(target=_until_closed, args=(sys.stdin.buffer, stop), daemon=True).start()
+
+    def send(said: dict[str, Any]) -> None:
+        print(json.dumps(said), file=out, flush=True)
+
+    carry_out(order, Teller(send), lambda: not stop.is_set())
     # the thread still reads stdin, and Python would wait for its lock
     os._exit(0)
 

@@ -72,14 +72,17 @@ def test_slow_processes_move_the_median_but_not_the_lower_quartile(studied: list
 def test_the_document_keeps_its_words_and_gets_a_table_and_a_plot(studied: list[Path]) -> None:
     assert studied == [
         Path("results/benchmarks/estimators.json"),
-        Path("docs/estimators.png"),
+        Path("docs/estimators.svg"),
+        Path("docs/estimators-dark.svg"),
         Path("docs/estimators.md"),
     ]
     text = Path("docs/estimators.md").read_text()
     assert text.startswith("# Study\n") and text.endswith("The end.\n")
     assert text.count("**1st percentile** | **lower quartile**") == 1
     assert text.count("\n| ") == 21
-    assert Path("docs/estimators.png").read_bytes().startswith(b"\x89PNG")
+    light, dark = (Path(f"docs/estimators{theme}.svg").read_text() for theme in ("", "-dark"))
+    assert "Two runs differ by (%), worst ratio</text>" in light
+    assert "#222222" in light and "#222222" not in dark
 
 
 def test_the_control_is_not_read_and_every_block_is(tmp_path: Path, job: Job) -> None:

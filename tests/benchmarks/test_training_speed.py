@@ -6,6 +6,8 @@ import torch
 
 from benchmarks import SUBJECTS, Figures
 from benchmarks.baseline_loops import Loop, LoopProcess, PilImages, study_transform, usual_transform
+from benchmarks.gpu_steps import measure as on_gpu
+from benchmarks.gpu_steps import steps
 from benchmarks.resume_cost import main as resume
 from benchmarks.step_profile import stepping, where, where_table
 from benchmarks.training_speed import Size, ratio, take_turns
@@ -162,3 +164,18 @@ def test_a_loop_in_a_process_of_its_own_takes_its_turns_and_ends(
     with loop:
         assert all(0 < loop.seconds_per_image() < 10 for _ in range(2))
     assert loop.process.exitcode == 0
+
+
+def test_ways_of_taking_steps_are_compared_at_every_size() -> None:
+    found = steps(CPU, (8, 16), batch=4, width=THIN, rounds=1, graphs=False)
+    speeds = {name: value for name, value in found.items() if name.endswith("images_per_s")}
+    assert list(speeds) == [
+        f"{size} px, {who}, kernel by kernel: images_per_s" for size in (8, 16) for who in ("teacher", "nine students")
+    ]
+    assert all(isinstance(value, float) and value > 0 for value in speeds.values())
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU, which takes it two minutes")
+def test_ways_of_taking_steps_on_a_gpu_want_one() -> None:
+    with pytest.raises(HarnessError, match="no CUDA GPU here"):
+        on_gpu()

@@ -102,11 +102,21 @@ def test_report_names_what_it_wrote_and_what_was_the_same(run: Run, bench: Bench
     readme = tmp_path / "README.md"
     readme.write_text("<!-- table: full seeds -->\n<!-- end -->\n")
     lite = bench.results / "lite"
-    files = f"{lite / 'figures/prune-0.3.png'}, {lite / 'tables/prune-0.3.md'}"
+    page = lite / "report.html"
+    files = f"{lite / 'figures/prune-0.3.png'}, {lite / 'tables/prune-0.3.md'}, {page}"
     first = run("report", "--document", str(readme)).stdout.splitlines()
-    assert first[-2:] == [f"Written: {files}", f"Unchanged: {readme}"]
+    assert first[-4:-1] == [f"Written: {files}", f"Unchanged: {readme}", ""]
     again = run("report", "--document", str(readme)).stdout.splitlines()
-    assert again[-2:] == ["", f"Unchanged: {readme}, {files}"]
+    assert again[-4:-1] == ["", f"Unchanged: {readme}, {files}", ""]
+    assert first[-1] == again[-1]
+    assert first[-1].startswith(f"Open {page} in a browser. Experiment 1: prune amount 0.3. Best per latency: ")
+
+
+def test_the_page_alone_can_be_written(run: Run, bench: Bench) -> None:
+    said = run("report", "--page-only").stdout
+    lite = bench.results / "lite"
+    assert said.startswith(f"Open {lite / 'report.html'} in a browser. ") and (lite / "report.html").is_file()
+    assert not (lite / "tables").exists() and not (lite / "figures").exists()
 
 
 def test_compare_prints_its_table_and_refuses_other_machines(run: Run, sound: Bench, bench: Bench) -> None:

@@ -1,33 +1,41 @@
 import os
+import re
 import subprocess
 import sys
+from collections.abc import Callable, Mapping
 from itertools import combinations
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 
 from harness.plan.planning import Plan
-from harness.reporting import charts
+from harness.reporting import charts, seeds_chart
+from harness.reporting.chart_files import as_svg
 from harness.reporting.chart_style import (
-    KD_COLOURS,
+    DARK,
     LEGEND_CHARACTERS,
-    OTHER_COLOURS,
+    LIGHT,
     PRUNING_MARKS,
-    kd_colours,
+    THEMES,
+    Theme,
     legend_lines,
     legend_mark,
     pruning_marks,
 )
+from harness.reporting.charts import FORMATS, PICTURES, Picture
 from harness.reporting.rows import Row, read_rows
 from harness.store.records import AccuracyRecord, Interval, LatencyRecord
 from tests.documents import Load
 from tests.reporting.plans import own_plan, write_methods
+from tests.reporting.shown import all_that_can_be_shown
 from tests.synthetic import ACCURACY, LEFT, change, fill_results, plan_for
 
 PNG = b"\x89PNG\r\n\x1a\n"
+uncached = charts.draw
 ROOT = Path(__file__).parents[2]
 # As the eye sees them with one of the three kinds of cone missing (Machado et al., 2009), on linear sRGB.
 EYES = {
@@ -53,12 +61,17 @@ def drawable(rows: list[Row]) -> bool:
     return main_chart(rows).drawable(rows)
 
 
-def draw(rows: list[Row], title: str, subtitle: str) -> bytes:
-    return charts.draw(main_chart(rows), rows, title, subtitle)
+def draw(rows: list[Row], title: str, subtitle: str) -> dict[Picture, bytes]:
+    # never one that was drawn for another test
+    return {
+        picture: content
+        for form in FORMATS
+        for picture, content in uncached(main_chart(rows), rows, title, subtitle, form).items()
+    }
 
 
-def is_current(path: Path, rows: list[Row], title: str, subtitle: str) -> bool:
-    return charts.is_current(path, main_chart(rows), rows, title, subtitle)
+def is_current(path: Path, picture: Picture, rows: list[Row], title: str, subtitle: str) -> bool:
+    return charts.is_current(path, picture, main_chart(rows), rows, title, subtitle)
 
 
 def rows_of(plan: Plan, results: Path) -> list[Row]:
@@ -72,23 +85,39 @@ def test_the_same_rows_give_the_same_bytes(experiment: str, tmp_path: Path) -> N
     rows = rows_of(plan, tmp_path)
     assert drawable(rows)
     one, two = draw(rows, "Title", "subtitle"), draw(rows, "Title", "subtitle")
-    assert one.startswith(PNG)
+    assert set(one) == set(PICTURES) and len(set(one.values())) == 4
     assert one == two
-    assert b"tIME" not in one
-    assert b"Software" not in one
+    for picture, content in one.items():
+        assert content.startswith(PNG if picture.form == "png" else b"<?xml")
+        assert not [said for said in (b"tIME", b"Software", b"matplotlib", b"<dc:date") if said in content.lower()]
 
 
 @pytest.mark.parametrize("experiment", ["seeds", "prune-0.3"])
 def test_a_file_is_known_by_what_it_shows(experiment: str, tmp_path: Path) -> None:
     plan = plan_for("long", experiments=[experiment])
     fill_results(plan, tmp_path)
-    rows, path = rows_of(plan, tmp_path), tmp_path / "chart.png"
-    path.write_bytes(draw(rows, "Title", "subtitle"))
-    assert is_current(path, rows, "Title", "subtitle")
-    assert not is_current(path, rows, "Other title", "subtitle")
-    assert not is_current(path, rows, "Title", "other subtitle")
-    assert not is_current(path, rows[:-1], "Title", "subtitle")
-    assert not is_current(tmp_path / "none.png", rows, "Title", "subtitle")
+    rows = rows_of(plan, tmp_path)
+    for picture, content in draw(rows, "Title", "subtitle").items():
+        path = tmp_path / f"chart{picture.ending}"
+        path.write_bytes(content)
+        assert is_current(path, picture, rows, "Title", "subtitle")
+        assert not is_current(path, picture, rows, "Other title", "subtitle")
+        assert not is_current(path, picture, rows, "Title", "other subtitle")
+        assert not is_current(path, picture, rows[:-1], "Title", "subtitle")
+        for other in PICTURES:
+            assert is_current(path, other, rows, "Title", "subtitle") == (other.theme is picture.theme)
+        assert not is_current(path.with_stem("none"), picture, rows, "Title", "subtitle")
+
+
+def test_text_of_an_svg_stays_text_and_coordinates_are_short(tmp_path: Path) -> None:
+    plan = plan_for("lite", experiments=["prune-0.3"])
+    fill_results(plan, tmp_path)
+    svg = draw(rows_of(plan, tmp_path), "<b> & 3.14159", "subtitle")[Picture(LIGHT, "svg")].decode()
+    tree = ElementTree.fromstring(svg)
+    texts = ["".join(text.itertext()) for text in tree.iter("{http://www.w3.org/2000/svg}text")]
+    assert {"<b> & 3.14159", "teacher", "Accuracy (%)"} <= set(texts)
+    assert not re.search(r"\d\.\d{3}", re.sub(r">[^<]*<", "><", svg).split("<defs>", 1)[1])
+    assert "font-family" in tree.attrib and len(svg) < 60_000
 
 
 @pytest.mark.parametrize("experiment", ["seeds", "prune-0.3"])
@@ -97,7 +126,7 @@ def test_gaps_are_no_obstacle(experiment: str, tmp_path: Path) -> None:
     fill_results(plan, tmp_path, skip={plan.teacher.id, "p0.3-bn-base-s0", "p0.3-bn-fmse-s0"})
     rows = rows_of(plan, tmp_path)
     assert drawable(rows)
-    assert len(draw(rows, "Title", "subtitle")) > 10_000
+    assert all(len(content) > 8_000 for content in draw(rows, "Title", "subtitle").values())
 
 
 @pytest.mark.parametrize("experiment", ["seeds", "prune-0.3"])
@@ -107,7 +136,7 @@ def test_figures_that_are_no_numbers_are_gaps(experiment: str, tmp_path: Path) -
     change(tmp_path, plan, "p0.3-bn-base-s0", AccuracyRecord, accuracy_pct=nan)
     ratio = Interval(value=1, low=1, high=1).model_copy(update={"value": nan})
     change(tmp_path, plan, "p0.3-bn-gram-s0", LatencyRecord, ratio_to_teacher=ratio)
-    assert draw(rows_of(plan, tmp_path), "Title", "subtitle").startswith(PNG)
+    assert set(draw(rows_of(plan, tmp_path), "Title", "subtitle")) == set(PICTURES)
 
 
 def test_without_a_student_there_is_no_chart(tmp_path: Path) -> None:
@@ -131,13 +160,32 @@ def test_twelve_methods_with_titles_of_any_kind_are_drawn(
     fill_results(plan, tmp_path)
     rows = rows_of(plan, tmp_path)
     assert len({row.kd for row in rows if not row.cell.is_teacher}) == 12
-    assert draw(rows, "$\\frac$ and $", "$\\alpha$").startswith(PNG)
+    svg = uncached(main_chart(rows), rows, "$\\frac$ and $", "$\\alpha$")[Picture(LIGHT, "svg")]
+    assert b">$\\frac$ and $</text>" in svg
 
 
-def test_known_methods_and_criteria_keep_their_look() -> None:
+@pytest.mark.parametrize("chart", [*charts.charts_of([]).values(), seeds_chart], ids=lambda chart: chart.__name__)
+def test_the_dark_picture_is_the_one_that_the_dark_theme_draws(
+    chart: charts.Chart, load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = all_that_can_be_shown(3, ["bn"], 2, load, tmp_path / "own", monkeypatch)
+    recoloured = uncached(chart, rows, "Title", "#0072b2")[Picture(DARK, "svg")]
+    with charts.drawn(chart, rows, "Title", "#0072b2", DARK) as figure:
+        drawn = as_svg(figure)
+    # shapes have names that their colours count for
+    names = re.compile(rb'(?<=[ "#(])[mph][0-9a-f]{10}')
+    assert names.sub(b"", drawn) == names.sub(b"", recoloured[: len(recoloured) - len(stamp_of(recoloured))])
+
+
+def stamp_of(svg: bytes) -> bytes:
+    return svg[svg.rindex(b"<!-- Source") :]
+
+
+@pytest.mark.parametrize("theme", THEMES, ids=[theme.name for theme in THEMES])
+def test_known_methods_and_criteria_keep_their_look(theme: Theme) -> None:
     names = {"Base", "GRAM+Base", "DKD", "Logit Std."}
-    colours = kd_colours(names)
-    assert (colours["Base"], colours["GRAM+Base"]) == (KD_COLOURS["Base"], KD_COLOURS["GRAM+Base"])
+    colours = theme.colours(names)
+    assert (colours["Base"], colours["GRAM+Base"]) == (theme.known["Base"], theme.known["GRAM+Base"])
     marks = pruning_marks({"L1", "BN", "GN", "Random", "Taylor"})
     assert {name: marks[name] for name in PRUNING_MARKS} == PRUNING_MARKS
     assert marks["Random"] != marks["Taylor"]
@@ -145,7 +193,11 @@ def test_known_methods_and_criteria_keep_their_look() -> None:
 
 @pytest.mark.parametrize("known", range(6))
 def test_fourteen_methods_or_criteria_look_different(known: int) -> None:
-    for assign, ours in ((kd_colours, KD_COLOURS), (pruning_marks, PRUNING_MARKS)):
+    looks: list[tuple[Callable[[set[str]], dict[str, str]], Mapping[str, str]]] = [
+        *((theme.colours, theme.known) for theme in THEMES),
+        (pruning_marks, PRUNING_MARKS),
+    ]
+    for assign, ours in looks:
         names = {*list(ours)[:known], *(f"Method {number}" for number in range(14))}
         names = set(sorted(names)[:14])
         assert len(set(assign(names).values())) == 14
@@ -153,10 +205,11 @@ def test_fourteen_methods_or_criteria_look_different(known: int) -> None:
         assert len(assign({*names, *"abcdefgh"})) == 22
 
 
+@pytest.mark.parametrize("theme", THEMES, ids=[theme.name for theme in THEMES])
 @pytest.mark.parametrize("eye", EYES)
-def test_colours_can_be_told_apart(eye: str) -> None:
-    colours = [*KD_COLOURS.values(), *OTHER_COLOURS]
-    seen = {colour: lab(np.array(EYES[eye]) @ linear(colour)) for colour in [*colours, "#ffffff", "#222222"]}
+def test_colours_can_be_told_apart(eye: str, theme: Theme) -> None:
+    colours = [*theme.known.values(), *theme.more, theme.background, theme.ink]
+    seen = {colour: lab(np.array(EYES[eye]) @ linear(colour)) for colour in colours}
     distance = {(one, two): float(np.linalg.norm(seen[one] - seen[two])) for one, two in combinations(seen, 2)}
     closest = min(distance, key=lambda pair: distance[pair])
     # Some ten times what is just noticeable.
@@ -196,7 +249,8 @@ from tests.synthetic import fill_results, plan_for
 plan = plan_for("lite", experiments=["prune-0.3"])
 fill_results(plan, Path("results"))
 rows = read_rows(plan, plan.tables[0], Path("results"))
-Path("chart.png").write_bytes(draw(charts_of(rows)[MAIN], rows, "Title", "subtitle"))
+for picture, content in draw(charts_of(rows)[MAIN], rows, "Title", "subtitle").items():
+    Path(f"chart{picture.ending}").write_bytes(content)
 """
 
 
@@ -207,7 +261,7 @@ def test_the_environments_backend_does_not_matter(backend: str, tmp_path: Path) 
         [sys.executable, "-c", DRAW], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "chart.png").read_bytes().startswith(PNG)
+    assert (tmp_path / "chart.svg").read_bytes().startswith(b"<?xml")
 
 
 def test_matplotlib_is_not_imported_before_a_chart_is_drawn() -> None:

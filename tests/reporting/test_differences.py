@@ -1,4 +1,5 @@
 import random
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,12 +13,12 @@ from hypothesis import strategies as st
 from harness.plan.planning import Plan
 from harness.predictions import Predictions, answers_name
 from harness.proportions import Right, crossed_difference, paired_difference
-from harness.reporting.differences import difference, interval_text, ranks, to_teacher
+from harness.reporting.differences import difference, difference_text, mean_ratio, ranks, to_teacher
 from harness.reporting.foot import how_to_read
 from harness.reporting.rows import Row, read_rows
 from harness.reporting.tables import ABSENT, columns, seed_means
 from harness.store.records import AccuracyRecord, Interval
-from tests.synthetic import change, fill_results, keep_predictions, plan_for
+from tests.synthetic import change, fill_results, keep_predictions, measure, plan_for
 
 DELTA = "Δ accuracy (points)"
 PLAN = plan_for("lite", experiments=["prune-0.3"])
@@ -50,32 +51,35 @@ def answering(row: Row, right: Sequence[bool] | Right) -> Row:
 @given(st.floats(-100, 100), st.floats(0, 50), st.floats(0, 50))
 def test_the_mark_is_there_exactly_where_the_interval_covers_0(value: float, below: float, above: float) -> None:
     interval = Interval(value=value, low=value - below, high=value + above)
-    assert interval_text(interval).startswith("≈") == (value - below <= 0 <= value + above)
+    assert difference_text(interval).startswith("≈") == (value - below <= 0 <= value + above)
 
 
-def test_a_difference_is_shown_as_a_latency_ratio_is() -> None:
-    assert interval_text(Interval(value=-0.8, low=-1.52, high=-0.08)) == "-0.8 [-1.5, -0.1]"
-    assert interval_text(Interval(value=-0.04, low=-0.52, high=0.44)) == "≈ +0.0 [-0.5, +0.4]"
+def test_a_difference_has_its_sign_and_its_interval_if_there_is_one() -> None:
+    assert difference_text(Interval(value=-0.8, low=-1.52, high=-0.08)) == "-0.8 ± 0.7"
+    assert difference_text(Interval(value=-0.8, low=-1.7, high=-0.1)) == "-0.8 [-1.7, -0.1]"
+    assert difference_text(Interval(value=-0.04, low=-0.52, high=0.44)) == "≈ +0.0 ± 0.5"
+    assert difference_text(Interval(value=-0.8)) == "-0.8"
 
 
 def test_every_row_stands_beside_the_teacher_on_the_same_images(rows: list[Row]) -> None:
     teacher, *students = rows
-    assert teacher.predictions and to_teacher([teacher], rows) == "0"
+    assert teacher.predictions and to_teacher([teacher], rows) == Interval(value=0, low=0, high=0)
     for row in students:
         assert row.predictions and row.accuracy_pct and teacher.accuracy_pct
         found = paired_difference(teacher.predictions.right, row.predictions.right)
         assert found.value == pytest.approx(row.accuracy_pct - teacher.accuracy_pct)
-        assert to_teacher([row], rows) == interval_text(found)
+        assert to_teacher([row], rows) == found
 
 
 def test_the_table_has_differences_and_ranks_after_the_studys_columns(tmp_path: Path) -> None:
     filled(PLAN, tmp_path)
     table = cells(PLAN, tmp_path)
-    assert list(table)[6:9] == [DELTA, "Rank", "Latency ratio"]
-    assert table[DELTA][0] == "0" and all("[" in cell for cell in table[DELTA][1:])
-    assert table["Rank"][0] == ABSENT and table["Rank"][1] == "1"
-    places = [int(place) for place in table["Rank"][1:]]
-    assert places == sorted(places) and places[-1] > 1
+    assert list(table)[6:10] == [DELTA, "Latency ratio", "Pareto", "Rank"]
+    assert table[DELTA][0] == "0" and all("±" in cell or "[" in cell for cell in table[DELTA][1:])
+    assert table["Rank"][0] == ABSENT
+    by_accuracy = sorted(zip(table["Accuracy (%)"][1:], table["Rank"][1:], strict=True), reverse=True)
+    places = [int(place) for _, place in by_accuracy]
+    assert places == sorted(places) and places[0] == 1 and places[-1] > 1
 
 
 def test_records_from_before_answers_were_kept_have_a_difference_without_an_interval(tmp_path: Path) -> None:
@@ -93,7 +97,7 @@ def test_a_row_whose_answers_are_not_on_record_is_not_ranked_and_the_others_are(
     table = cells(PLAN, tmp_path)
     row = table["Model Name"].index("P(0.3_BN)_KD(3)_SEED(0)")
     assert (table[DELTA][row], table["Rank"][row]) == ("-1.6", ABSENT)
-    assert ABSENT not in table["Rank"][2:]
+    assert table["Rank"].count(ABSENT) == 2, "the teacher and the row itself"
 
 
 def test_a_row_without_an_accuracy_has_no_difference(tmp_path: Path) -> None:
@@ -168,7 +172,7 @@ def test_means_over_seeds_are_compared_over_seeds_and_images(tmp_path: Path) -> 
     right = np.stack([row.predictions.right for row in gram if row.predictions])
     assert rows[0].predictions
     teacher = np.broadcast_to(rows[0].predictions.right, right.shape)
-    assert means[DELTA][0] == interval_text(crossed_difference(teacher, right))
+    assert means[DELTA][0] == difference_text(crossed_difference(teacher, right))
     assert means["Rank"][0] == "1"
     # Single seeds are not ranked: the best of five is the luckiest.
     assert "Rank" not in cells(plan, tmp_path)
@@ -191,5 +195,20 @@ def test_a_mean_of_which_one_seeds_answers_are_missing_has_no_interval(tmp_path:
     change(tmp_path, plan, "p0.3-bn-gram-s3", AccuracyRecord, predictions_sha256=None, labels_sha256=None)
     means = {column.header: column.cells for column in seed_means(read_rows(plan, plan.tables[0], tmp_path))}
     row = means["KD"].index("GRAM+Base")
-    assert "[" not in means[DELTA][row] and means["Rank"][row] == ABSENT
-    assert all("[" in cell for place, cell in enumerate(means[DELTA]) if place != row)
+    assert re.fullmatch(r"-\d\.\d", means[DELTA][row]) and means["Rank"][row] == ABSENT
+    assert all("±" in cell or "[" in cell for place, cell in enumerate(means[DELTA]) if place != row)
+
+
+def test_a_mean_ratio_has_an_interval_over_seeds_and_that_of_one_seed_its_own(tmp_path: Path) -> None:
+    plan = plan_for("long", experiments=["seeds"])
+    fill_results(plan, tmp_path)
+    for seed, ratio in enumerate([0.50, 0.52, 0.54, 0.56, 0.58]):
+        measure(tmp_path, plan, f"p0.3-bn-gram-s{seed}", ratio)
+    gram = [row for row in read_rows(plan, plan.tables[0], tmp_path) if row.kd == "GRAM+Base"]
+    mean = mean_ratio(gram)
+    assert mean and mean.bounds
+    assert mean.value == pytest.approx(0.54)
+    # Student's t of 4 degrees of freedom, times the standard error
+    assert mean.bounds[1] - mean.value == pytest.approx(2.776 * 0.031623 / 5**0.5, rel=1e-3)
+    assert mean_ratio(gram[:1]) == gram[0].ratio
+    assert mean_ratio([]) is None

@@ -63,7 +63,7 @@ def test_a_report_fills_them_all_and_a_check_names_file_and_line_of_what_is_stal
     readme, page, words = documents
     assert {readme, page} <= set(report.written) and words not in (*report.written, *report.unchanged)
     assert words.read_bytes() == b"Only words.\r\n"
-    assert "(../results/quick/figures/prune-0.3.png)" in page.read_text()
+    assert 'src="../results/quick/figures/prune-0.3.svg"' in page.read_text()
     assert check_report(documents, results, lambda _: plan) == []
     page.write_text(page.read_text().replace("Intel Xeon E5-2699 v4", "Intel Xeon E5-2699 v5"))
     line = page.read_text().split("\n").index("<!-- table: cpus all -->") + 1

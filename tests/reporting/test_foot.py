@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from harness.plan.planning import Plan
-from harness.reporting.foot import foot, network_line, recipe_line, stands_for, warnings
+from harness.reporting.foot import foot, footnote_lines, network_line, recipe_line, stands_for, warnings
 from harness.reporting.rows import read_rows
 from harness.store.records import LatencyRecord, TrainRecord
 from tests.documents import Load
@@ -87,11 +87,12 @@ def test_a_teacher_that_was_given_is_not_said_to_be_trained(load: Load, tmp_path
     assert recipe_line(plan, plan.tables[0]).startswith("Teacher from a given checkpoint, students")
 
 
-def test_the_study_is_named_where_its_figures_are_shown(tmp_path: Path) -> None:
-    for experiment, named in (("prune-0.3", True), ("controlled", False)):
-        plan = plan_for("long", experiments=[experiment])
-        fill_results(plan, tmp_path)
-        assert ("Study: as published" in foot_of(plan, tmp_path)) == named
+def test_rows_that_were_not_made_on_equal_terms_have_footnotes_and_the_reader_is_told(tmp_path: Path) -> None:
+    plan = plan_for("lite", experiments=["prune-0.3"])
+    fill_results(plan, tmp_path)
+    lines = foot_of(plan, tmp_path).splitlines()
+    assert lines[0].startswith("- ¹ ") and "not made on equal terms" in foot_of(plan, tmp_path)
+    assert footnote_lines(read_rows(plan, plan.tables[0], tmp_path)[:2]) == [], "one student is like itself"
 
 
 def test_what_is_missing_what_fails_a_check_and_what_the_bench_said_are_warnings(tmp_path: Path) -> None:

@@ -1,3 +1,4 @@
+import html
 import re
 import shutil
 from io import BytesIO
@@ -10,13 +11,18 @@ from PIL.PngImagePlugin import PngInfo
 
 from harness.errors import HarnessError
 from harness.plan.planning import Plan, make_plan
-from harness.reporting.report import check_files, check_report, figure_path, table_path, write_report
+from harness.reporting.chart_style import LIGHT
+from harness.reporting.charts import MAIN, PICTURES, STUDY, Picture
+from harness.reporting.page.build import page_path
+from harness.reporting.report import check_files, check_report, write_report
 from harness.reporting.rows import width_text
+from harness.reporting.table_document import KINDS, figure_path, table_path
 from harness.store.records import AccuracyRecord, ExportRecord, Interval, LatencyRecord, Record, TrainRecord
 from tests.documents import Load
 from tests.synthetic import change, fill_results, path_of, plan_for
 
 AGAIN = "run: make report PROFILE=lite"
+PNG = Picture(LIGHT, "png")
 PROFILES = ["quick", "lite", "long", "reference"]
 MARKERS = """# Harness
 
@@ -57,7 +63,10 @@ def test_it_writes_tables_and_charts_and_returns_them(plan: Plan, results: Path)
         assert table.title in report.text
     assert all(path.is_file() for path in report.written)
     text = table_path(results, plan, plan.tables[0]).read_text()
-    assert "(../figures/prune-0.3.png)" in text
+    for which in ("", "-study", "-latency", "-training"):
+        assert f'srcset="../figures/prune-0.3{which}-dark.svg"><img' in text
+        assert f' src="../figures/prune-0.3{which}.svg"></picture>' in text
+    assert "-widths" not in text, "synthetic records know of no widths"
     assert text.startswith("# Experiment 1")
 
 
@@ -65,7 +74,7 @@ def test_it_fills_the_markers_of_its_profile_only(plan: Plan, results: Path, rea
     write_report(plan, results, [readme], PROFILES)
     text = readme.read_text()
     assert text.count("### Experiment") == 2
-    assert "(results/lite/figures/prune-0.4.png)" in text
+    assert 'src="results/lite/figures/prune-0.4.svg"' in text
     assert "<!-- table: long prune-0.3 -->\n<!-- end -->" in text
 
 
@@ -79,7 +88,8 @@ def test_a_report_of_one_experiment_leaves_the_other_table(plan: Plan, results: 
 
 def test_writing_again_changes_no_byte_and_says_so(plan: Plan, results: Path, readme: Path) -> None:
     first = write_report(plan, results, [readme], PROFILES)
-    assert (len(first.written), first.unchanged) == (5, ())
+    # the README and the page; three files of each table, and four charts of it in two themes
+    assert (len(first.written), first.unchanged) == (2 + 2 * (3 + 4 * 2), ())
     before = [(path.read_bytes(), path.stat().st_mtime_ns) for path in first.written]
     again = write_report(plan, results, [readme], PROFILES)
     assert (again.written, again.unchanged) == ((), first.written)
@@ -90,10 +100,11 @@ def test_only_what_changed_is_written(plan: Plan, results: Path, readme: Path) -
     write_report(plan, results, [readme], PROFILES)
     change(results, plan, "p0.4-bn-gram-s0", ExportRecord, params=123_456)
     report = write_report(plan, results, [readme], PROFILES)
-    # The chart does not show parameters.
-    assert report.written == (readme, table_path(results, plan, plan.tables[1]))
-    assert set(report.unchanged) == {
-        table_path(results, plan, plan.tables[0]),
+    # No chart shows parameters.
+    tables = (table_path(results, plan, plan.tables[1], kind) for kind in KINDS)
+    assert report.written == (readme, *tables, page_path(results, plan))
+    assert set(report.unchanged) > {
+        *(table_path(results, plan, plan.tables[0], kind) for kind in KINDS),
         *(figure_path(results, plan, table) for table in plan.tables),
     }
 
@@ -111,12 +122,14 @@ def test_a_short_table_has_six_columns_and_says_where_the_others_are(plan: Plan,
     _, table, below, _ = readme.read_text().split("\n\n")
     header, _, teacher, *students = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()]
     assert header == ["Model Name", "Latency (ms)", "Accuracy (%)", "Parameters (M)", "Pruning", "KD"]
-    figures = re.compile(r"[\d.]+ \([\d.]+ \[[\d.]+, [\d.]+\]\)")
+    figures = re.compile(r"[\d.]+ \([\d.]+ (± [\d.]+|\[[\d.]+, [\d.]+\])\)")
     assert "(" not in teacher[1] and all(figures.fullmatch(row[1]) for row in students)
+    assert "(" not in teacher[2] and all(re.fullmatch(r"[\d.]+ \([-+][\d.]+\)( ★)?", row[2]) for row in students)
+    assert sum("★" in row[2] for row in students) < len(students)
     assert below.count("\n") == 0 and "1/8 width" in below and "Measured on Some CPU" in below
     assert "[All columns](results/lite/tables/prune-0.3.md)." in below
-    (results / "lite/figures/prune-0.3.png").unlink()
-    assert any("prune-0.3.png is missing" in line for line in full_check(readme, results))
+    (results / "lite/figures/prune-0.3.svg").unlink()
+    assert any("prune-0.3.svg is missing" in line for line in full_check(readme, results))
 
 
 def full_check(readme: Path, results: Path) -> list[str]:
@@ -148,11 +161,15 @@ def test_check_catches_a_record_that_changed(plan: Plan, results: Path, readme: 
     change(results, plan, "p0.4-bn-gram-s0", LatencyRecord, ratio_to_teacher=interval)
     table, chart = table_path(results, plan, plan.tables[1]), figure_path(results, plan, plan.tables[1])
     line = readme.read_text().split("\n").index("<!-- table: lite prune-0.4 -->") + 1
-    assert full_check(readme, results) == [
+    stale = full_check(readme, results)
+    assert stale[:3] == [
         f"{readme}:{line}: table prune-0.4 of profile lite is stale; {AGAIN}",
         f"{table} is stale; {AGAIN}",
         f"{chart} is stale; {AGAIN}",
     ]
+    # The other charts may show the models in another order.
+    assert f"{figure_path(results, plan, plan.tables[1], STUDY)} is stale; {AGAIN}" in stale
+    assert not [line for line in stale if "prune-0.3" in line]
 
 
 def test_unknown_names_in_markers_are_errors_with_file_and_line(plan: Plan, results: Path, readme: Path) -> None:
@@ -170,17 +187,30 @@ def test_unknown_names_in_markers_are_errors_with_file_and_line(plan: Plan, resu
     assert not table_path(results, plan, plan.tables[0]).exists(), "nothing is written before the README is sound"
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_file_of_a_table_is_compared_with_the_records(plan: Plan, results: Path, kind: str) -> None:
+    write_report(plan, results, [], PROFILES)
+    path = table_path(results, plan, plan.tables[0], kind)
+    written = path.read_bytes()
+    path.write_bytes(written.replace(b"76.5", b"76.6"))
+    assert check_files(plan, results) == [f"{path} is stale; {AGAIN}"]
+    if kind != "md":
+        path.unlink()
+        assert check_files(plan, results) == [f"{path} is missing; {AGAIN}"]
+
+
 def test_a_table_file_that_the_records_do_not_bear_out_is_stale(plan: Plan, results: Path) -> None:
     assert check_files(plan, results) == [], "what is not there cannot be stale"
     write_report(plan, results, [], PROFILES)
     assert check_files(plan, results) == []
     change(results, plan, "p0.4-l1-base-s0", ExportRecord, params=123_456)
-    # The chart does not show parameters.
+    # No chart shows parameters.
     assert check_files(plan, results) == [f"{table_path(results, plan, plan.tables[1])} is stale; {AGAIN}"]
     change(results, plan, "p0.4-l1-base-s0", AccuracyRecord, accuracy_pct=12.34, correct=1234)
     assert check_files(plan, results) == [
         f"{table_path(results, plan, plan.tables[1])} is stale; {AGAIN}",
         f"{figure_path(results, plan, plan.tables[1])} is stale; {AGAIN}",
+        f"{figure_path(results, plan, plan.tables[1], STUDY)} is stale; {AGAIN}",
     ]
 
 
@@ -209,15 +239,20 @@ def test_a_chart_is_stale_where_any_figure_that_it_shows_has_changed(experiment:
         write_report(plan, results, [], PROFILES)
 
 
-def test_a_chart_that_is_another_experiments_or_was_edited_or_damaged_is_stale(plan: Plan, results: Path) -> None:
-    write_report(plan, results, [], PROFILES)
-    one, other = (figure_path(results, plan, table) for table in plan.tables)
+def test_a_png_that_is_another_chart_or_was_edited_or_damaged_is_stale(results: Path) -> None:
+    plan = plan_for("lite", experiments=["prune-0.3"])
+    fill_results(plan, results)
+    write_report(plan, results, [], PROFILES, png=True)
+    one, other = (figure_path(results, plan, plan.tables[0], which, PNG) for which in (MAIN, STUDY))
     drawn = one.read_bytes()
     one.write_bytes(other.read_bytes())
     assert check_files(plan, results) == [f"{one} is stale; {AGAIN}"]
     with Image.open(BytesIO(drawn)) as image:
         about = PngInfo()
         about.add_text("Source", image.info["Source"])
+        # what another encoder wrote is current, and what was edited is not
+        image.save(one, pnginfo=about, compress_level=1)
+        assert one.read_bytes() != drawn and check_files(plan, results) == []
         image.putpixel((700, 400), (0, 0, 0))
         image.save(one, pnginfo=about)
     assert check_files(plan, results) == [f"{one} is stale; {AGAIN}"]
@@ -225,20 +260,22 @@ def test_a_chart_that_is_another_experiments_or_was_edited_or_damaged_is_stale(p
         one.write_bytes(damaged)
         assert check_files(plan, results) == [f"{one} is stale; {AGAIN}"]
     one.unlink()
-    assert check_files(plan, results) == [f"{one} is missing; {AGAIN}"]
-    one.write_bytes(drawn)
-    assert check_files(plan, results) == []
-
-
-def test_a_picture_that_another_encoder_wrote_is_current(plan: Plan, results: Path) -> None:
+    assert check_files(plan, results) == [], "it is not committed"
     write_report(plan, results, [], PROFILES)
-    figure = figure_path(results, plan, plan.tables[0])
-    before = figure.read_bytes()
-    with Image.open(figure) as image:
-        about = PngInfo()
-        about.add_text("Source", image.info["Source"])
-        image.save(figure, pnginfo=about, compress_level=1)
-    assert figure.read_bytes() != before
+    assert one.is_file(), "its dark twin is there, so both are kept current"
+
+
+def test_an_svg_that_is_another_experiments_or_was_edited_or_is_missing_is_stale(plan: Plan, results: Path) -> None:
+    write_report(plan, results, [], PROFILES)
+    for picture in (picture for picture in PICTURES if picture.form == "svg"):
+        one, other = (figure_path(results, plan, table, picture=picture) for table in plan.tables)
+        drawn = one.read_bytes()
+        for damaged in (other.read_bytes(), drawn.replace(b"teacher", b"TEACHER"), drawn[:5000], b""):
+            one.write_bytes(damaged)
+            assert check_files(plan, results) == [f"{one} is stale; {AGAIN}"]
+        one.unlink()
+        assert check_files(plan, results) == [f"{one} is missing; {AGAIN}"]
+        one.write_bytes(drawn)
     assert check_files(plan, results) == []
 
 
@@ -250,7 +287,7 @@ def test_files_that_no_experiment_owns_are_named(plan: Plan, results: Path) -> N
     fill_results(controlled, results)
     write_report(controlled, results, [], PROFILES)
     assert check_files(plan, results) == []
-    for path in (table.with_stem("renamed"), figure.with_stem("renamed"), figure.with_suffix(".svg")):
+    for path in (table.with_stem("renamed"), figure.with_stem("renamed"), figure.with_suffix(".pdf")):
         path.write_bytes(b"")
         assert check_files(plan, results) == [
             f"{path}: no experiment has this name; delete the file if the experiment was renamed or removed"
@@ -282,8 +319,9 @@ def test_a_chart_that_the_readme_shows_has_to_be_there(plan: Plan, results: Path
     assert full_check(readme, results) == []
     for folder in ("tables", "figures"):
         shutil.rmtree(results / "lite" / folder)
-    figures = [figure_path(results, plan, table) for table in plan.tables]
-    assert full_check(readme, results) == [f"{figure} is missing; {AGAIN}" for figure in figures]
+    missing = full_check(readme, results)
+    assert {f"{figure_path(results, plan, table)} is missing; {AGAIN}" for table in plan.tables} <= set(missing)
+    assert len(missing) == 2 * 4 and all("figures" in line for line in missing)
     # of a profile that no document shows, nothing was reported yet
     assert check_files(plan, results) == []
 
@@ -324,7 +362,10 @@ def test_titles_are_shown_as_they_are(results: Path, document: dict[str, Any], l
         "\\`code\\` [link\\](http://x) \\\\ \\_it\\_ second"
     )
     assert text.splitlines()[0] == f"# {shown} (profile lite)"
-    assert f"![{shown}, profile lite](../figures/prune-0.3.png)" in text
+    alternative = re.search(r'<img alt="([^"]*)"', text)
+    assert alternative and html.unescape(alternative[1]) == (
+        f"Accuracy against latency: {' '.join(HOSTILE.split())}, profile lite"
+    )
     assert check_files(plan, results) == []
 
 
@@ -332,7 +373,7 @@ def test_a_folder_with_blanks_and_brackets_is_linked(plan: Plan, tmp_path: Path,
     results = tmp_path / "results (of) [mine]"
     fill_results(plan, results)
     write_report(plan, results, [readme], PROFILES)
-    assert "](results%20%28of%29%20%5Bmine%5D/lite/figures/prune-0.3.png)" in readme.read_text()
+    assert 'src="results%20%28of%29%20%5Bmine%5D/lite/figures/prune-0.3.svg"' in readme.read_text()
 
 
 def test_a_missing_readme_is_named(plan: Plan, results: Path, tmp_path: Path) -> None:
@@ -352,5 +393,5 @@ def test_the_text_for_the_terminal_has_the_warnings_and_the_place(results: Path)
 def test_a_report_of_nothing_has_a_row_for_everything(results: Path) -> None:
     plan = plan_for("lite")
     report = write_report(plan, results, [], PROFILES)
-    assert [path.suffix for path in report.written] == [".md", ".md"]
+    assert [path.suffix for path in report.written] == [*[".md", ".csv", ".json"] * 2, ".html"]
     assert report.text.count("no train record") >= len(plan.cells)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.plan.planning import Cell, Plan
-from harness.reporting.rows import Row, in_order, read_rows
+from harness.reporting.rows import Row, fronts, in_order, read_rows
 from harness.reporting.tables import note
 from harness.store.records import (
     AccuracyRecord,
@@ -40,13 +40,28 @@ def rows_of(plan: Plan, results: Path) -> dict[str, Row]:
     return {row.cell.id: row for row in read_rows(plan, plan.tables[0], results)}
 
 
-def test_the_teacher_comes_first_and_students_by_accuracy(plan: Plan, tmp_path: Path) -> None:
+def test_the_teacher_comes_first_and_students_by_pareto_rank_and_accuracy(plan: Plan, tmp_path: Path) -> None:
     fill_results(plan, tmp_path)
     change(tmp_path, plan, CELL, AccuracyRecord, accuracy_pct=99.0)
     rows = read_rows(plan, plan.tables[0], tmp_path)
     assert [row.cell.id for row in rows[:2]] == [plan.teacher.id, CELL]
-    figures = [row.accuracy_pct for row in rows[1:]]
-    assert figures == sorted(figures, key=lambda value: -(value or 0))
+    ranks = fronts([[row] for row in rows])
+    order = [(rank or 0, -(row.accuracy_pct or 0)) for rank, row in zip(ranks[1:], rows[1:], strict=True)]
+    assert order == sorted(order) and {1, 2} <= set(ranks)
+
+
+def test_rows_without_a_figure_come_last_and_seeds_stay_together(tmp_path: Path) -> None:
+    plan = plan_for("long", experiments=["seeds"])
+    fill_results(plan, tmp_path)
+    for seed in range(5):
+        path_of(tmp_path, plan, f"p0.3-bn-base-s{seed}", LatencyRecord).unlink()
+    change(tmp_path, plan, "p0.3-bn-gram-s3", AccuracyRecord, accuracy_pct=1.0)
+    path_of(tmp_path, plan, "p0.3-bn-fmse-s0", AccuracyRecord).unlink()
+    rows = read_rows(plan, plan.tables[0], tmp_path)
+    # The means of the other seeds decide where a model stands, and its seeds are in their own order.
+    assert [(row.kd, row.cell.seed) for row in rows[1:]] == [
+        (kd, seed) for kd in ("FMSE+Base", "GRAM+Base", "Base") for seed in range(5)
+    ]
 
 
 def test_no_planned_cell_is_dropped(plan: Plan, tmp_path: Path) -> None:
@@ -235,8 +250,7 @@ def test_an_accuracy_that_is_no_number_orders_no_other_row(plan: Plan, tmp_path:
     rows = read_rows(plan, plan.tables[0], tmp_path)
     assert rows[-1].cell.id == CELL
     assert rows[-1].accuracy_pct is None
-    figures = [row.accuracy_pct or 0 for row in rows[1:-1]]
-    assert figures == sorted(figures, reverse=True)
+    assert {row.cell.id for row in rows} == {cell.id for cell in plan.cells}
 
 
 def test_the_studys_figures_stand_beside_its_own_models_only(load: Load) -> None:

@@ -31,6 +31,14 @@ def test_a_second_run_is_told_of_the_first_and_another_profile_is_free(paths: Pa
         pass
 
 
+def test_runs_that_share_a_profile_out_keep_all_others_away(paths: Paths) -> None:
+    several = (alone(paths, "quick", sharing=True), alone(paths, "quick", sharing=True))
+    with several[0], several[1], pytest.raises(HarnessError, match="another run"):
+        alone(paths, "quick").__enter__()
+    with alone(paths, "quick"), pytest.raises(HarnessError, match="another run"):
+        alone(paths, "quick", sharing=True).__enter__()
+
+
 def test_a_process_that_inherits_the_lock_holds_it_as_long_as_it_lives(paths: Paths) -> None:
     with alone(paths, "quick") as descriptor:
         command = [sys.executable, "-c", "input()"]

@@ -239,7 +239,7 @@ KINDS: Mapping[int, tuple[str, Tests]] = {
     41: (
         "stale pictures pass",
         (
-            "reporting/test_report.py::test_a_chart_that_is_another_experiments_or_was_edited_or_damaged_is_stale",
+            "reporting/test_report.py::test_a_png_that_is_another_chart_or_was_edited_or_damaged_is_stale",
             "reporting/test_report.py::test_files_that_no_experiment_owns_are_named",
         ),
     ),

@@ -4,6 +4,7 @@ On their own: `.venvs/main/bin/python -m pytest tests/training/test_cuda.py`.
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +15,20 @@ from torch import Tensor, nn
 from harness.architectures import Outputs, architecture_of, build
 from harness.compression.calibration import calibrate
 from harness.compression.distillation import Phase, Setup, cross_entropy, method_of
+from harness.compression.pruning import regulariser
 from harness.datasets import Images, normalise
 from harness.plan import registry
-from harness.plan.specs import JointObjective
+from harness.plan.specs import JointObjective, Sparse
 from harness.store.records import TrainRecord, load, record_path
 from harness.training import loop
 from harness.training.augment import crop, cutout, flip, study
 from harness.training.batches import Stream
 from harness.training.device import Device, choose_device, emulates_bf16, gpu_count
+from harness.training.dispatch import make_on
 from harness.training.loop import Learner, train
 from harness.training.memory import free_bytes, measure, side_by_side
 from harness.training.pipeline import make_cells
-from harness.training.workers import make_on
+from harness.training.workers import Workers
 from tests.drop_in import METHOD, make
 from tests.training.test_loop import STUDY, Ended
 from tests.training_kit import CPU, Told, below, network, recipe, same_weights, thin, tiny_plan
@@ -135,6 +138,39 @@ def test_no_step_makes_the_host_wait(tmp_path: Path, device: Device, on_gpu: Str
             torch.cuda.set_sync_debug_mode("default")
 
 
+@pytest.mark.parametrize("phases", [LABELS, STUDY, joint("gram")], ids=["labels", "study", "joint"])
+def test_replayed_steps_learn_what_steps_computed_anew_do(
+    tmp_path: Path, images: Images, phases: list[Phase], recwarn: pytest.WarningsRecorder
+) -> None:
+    """At two sizes and with every loss; in fp32, so that little but the order of sums can differ."""
+    how = recipe(epochs=2, image_sizes=[8, 16])
+    stream = Stream(images.first(160).to(torch.device("cuda")), how, ("crop", "flip"), "student", seed=0)
+    longer = [replace(phase, epochs=2) for phase in phases]
+    ends = []
+    for graphs in (False, True):
+        device = replace(FP32, graphs=graphs)
+        one = learner(tmp_path, f"{graphs}", device, longer)
+        assert train([one], stream, device, Told(), Ended(), teacher_on(device)) and one.failure is None
+        ends.append(one)
+    assert not [warning for warning in recwarn if "CUDA graph" in str(warning.message)]
+    anew, replayed = ends
+    assert [epoch.loss for epoch in replayed.log] == pytest.approx([epoch.loss for epoch in anew.log], rel=2e-2)
+    assert [epoch.lr for epoch in replayed.log] == [epoch.lr for epoch in anew.log]
+
+
+@pytest.mark.parametrize("criterion", ["bn", "gn"])
+def test_steps_of_sparse_training_can_be_replayed(
+    tmp_path: Path, device: Device, on_gpu: Stream, criterion: str, recwarn: pytest.WarningsRecorder
+) -> None:
+    one = learner(tmp_path, criterion, device, [Phase("labels", 4, cross_entropy)])
+    sparse = tiny_plan(tmp_path, [criterion], ["base"]).cells[1].student.start.parent
+    assert isinstance(sparse, Sparse)
+    one.regularise = regulariser(one.model, torch.zeros(1, 3, 16, 16, device="cuda"), sparse)
+    one.model.train()
+    assert train([one], on_gpu, device, Told(), Ended()) and one.failure is None
+    assert not [warning for warning in recwarn if "CUDA graph" in str(warning.message)]
+
+
 def test_a_step_in_fp32_is_that_of_the_cpu(tmp_path: Path, images: Images, on_gpu: Stream, device: Device) -> None:
     here, there = learner(tmp_path, "cpu", CPU, LABELS), learner(tmp_path, "gpu", FP32, LABELS)
     on_cpu = Stream(images.first(48), on_gpu.recipe, ("crop", "flip"), "student", seed=0)
@@ -216,7 +252,7 @@ def test_a_method_with_modules_of_its_own_on_the_gpu(tmp_path: Path, device: Dev
 def test_a_worker_per_gpu(tmp_path: Path) -> None:
     """Two workers whatever there is: on one GPU they share it."""
     plan, paths = tiny_plan(tmp_path, ["l1"], ["base", "fmse"]), below(tmp_path)
-    summary = make_on(["cuda:0", f"cuda:{min(1, gpu_count() - 1)}"], plan, paths, Told(), lambda: True)
+    summary = make_on(Workers(["cuda:0", f"cuda:{min(1, gpu_count() - 1)}"]), plan, paths, Told(), lambda: True)
     assert summary.complete and not summary.failed
     records = [load(record_path(paths.results, "quick", "train", cell.id), TrainRecord) for cell in plan.cells]
     assert all(record.environment["device_type"] == "cuda" for record in records)
