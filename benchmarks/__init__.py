@@ -38,6 +38,7 @@ SUBJECTS = {
     "containers": Subject("container_costs", "what images cost and a container adds; needs a container engine"),
     "house": Subject("house", "how many files an addition takes, and how tidy the package is"),
     "full": Subject("full_width", "the full-width models on record, and how right the time is that `plan --time` says"),
+    "survival": Subject("survival", "kills, hostile input, and what ten times as many cells cost (most of an hour)"),
     "ray": Subject("ray_executor", "what the Ray executor costs, on a cluster of this machine alone; needs Ray"),
     "report": Subject("report_page", "the page of a report in a browser; needs Chromium"),
     "right": Subject("right", "whether intervals, checks and pruning hold what they promise"),

@@ -1,8 +1,12 @@
 """Files as this project writes and names them: whole or not at all, and known by the SHA-256 of their content."""
 
+import contextlib
+import fcntl
 import hashlib
 import json
 import os
+import re
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +15,8 @@ from typing import Any
 
 from harness.errors import HarnessError
 
+# .x.json.8z3k_x1q.json, as tempfile names them
+_TEMPORARY = re.compile(r"\.(?:.+)\.[a-z0-9_]{8}(\.[^.]+)?")
 _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
 
@@ -35,6 +41,62 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+# No matrix, record, document or plug-in is nearly as large.
+MOST_TEXT_BYTES = 2**28
+_KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket"}
+
+
+def read_bytes(path: Path, missing: str = "no such file", most: int | None = None) -> bytes:
+    """A regular file's content; HarnessError as `require_file` says."""
+    require_file(path, missing, most)
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise HarnessError(f"{path}: cannot be read ({_reason(error)})") from error
+
+
+def require_file(path: Path, missing: str = "no such file", most: int | None = None) -> None:
+    """HarnessError where there is no file (with the words `missing`), or one of more than `most` bytes, and where it is
+    anything but a regular file, which is not opened: a pipe or a device may never end.
+    """
+    try:
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):
+            raise HarnessError(f"{path}: cannot be read: it is {_KINDS.get(stat.S_IFMT(found.st_mode), 'a device')}")
+        if most is not None and found.st_size > most:
+            raise HarnessError(f"{path}: {found.st_size:,} bytes, at most {most:,} are read; is it another file?")
+    except (FileNotFoundError, NotADirectoryError):
+        raise HarnessError(f"{path}: {missing}") from None
+    except OSError as error:
+        raise HarnessError(f"{path}: cannot be read ({_reason(error)})") from error
+    except ValueError as error:  # a zero byte in the name
+        raise HarnessError(f"{path}: no name of a file ({error})") from error
+
+
+def read_text(path: Path, missing: str = "no such file") -> str:
+    """A regular file's content as text, as `read_bytes` reads it; HarnessError where it is not UTF-8."""
+    try:
+        return read_bytes(path, missing, MOST_TEXT_BYTES).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise HarnessError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from error
+
+
+def read_json(path: Path) -> Any:
+    """A regular file's content as JSON; HarnessError where it is none."""
+    try:
+        return json.loads(read_text(path))
+    except (ValueError, RecursionError) as error:
+        raise HarnessError(f"{path}: not JSON ({error})") from error
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is a regular file; False as well where nothing can have such a name."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
 def require_writable(folder: Path) -> None:
     """Raise HarnessError where `folder` cannot be written to, or not be made; makes nothing."""
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
@@ -50,12 +112,11 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
+        handle, name = _temporary(path)
     except OSError as error:
         raise HarnessError(
             f"{path.parent}: cannot write here ({error.strerror}); make the folder writable or name another"
         ) from error
-    os.close(handle)
     temporary = Path(name)
     try:
         yield temporary
@@ -76,6 +137,38 @@ def atomic_path(path: Path) -> Iterator[Path]:
         ) from error
     finally:
         temporary.unlink(missing_ok=True)
+        os.close(handle)
+
+
+def _temporary(path: Path) -> tuple[int, str]:
+    """An empty file beside `path`, open and locked: only those of writers that are gone can be swept away."""
+    while True:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        except OSError:
+            # a file system without locks, where nothing is swept either
+            return handle, name
+        if os.fstat(handle).st_nlink:
+            return handle, name
+        # swept away in the moment before it was locked
+        os.close(handle)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what killed writers have left in a folder and below: the temporary files of `atomic_path`.
+
+    One that is being written is left, since its writer holds its lock; and so is what cannot be removed.
+    """
+    for place, _, names in os.walk(folder):
+        for path in (Path(place) / name for name in names if _TEMPORARY.fullmatch(name)):
+            with contextlib.suppress(OSError):
+                handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+                try:
+                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    path.unlink()
+                finally:
+                    os.close(handle)
 
 
 def _refusal(error: BaseException | None) -> OSError | None:

@@ -20,12 +20,13 @@ import hashlib
 import io
 from dataclasses import dataclass
 from pathlib import Path
+from tokenize import TokenError
 
 import numpy as np
 import numpy.typing as npt
 
 from harness.errors import HarnessError
-from harness.files import atomic_path, file_sha256
+from harness.files import atomic_path, file_sha256, require_file
 from harness.store.records import AccuracyRecord
 
 LABELS = "labels-"
@@ -63,13 +64,14 @@ def save_classes(path: Path, classes: Classes) -> str:
 
 def load_classes(path: Path) -> Classes:
     """Class numbers [N] from a file, of which nothing is taken on trust; HarnessError where it holds anything else."""
+    require_file(path)
     try:
         # Mapped, so that a header cannot ask for more than the file holds. Objects, which are pickled, are refused.
         array = np.lib.format.open_memmap(path, mode="r")
         plain = array.ndim == 1 and array.dtype.kind in "iu" and array.min() >= 0
     except OSError as error:
         raise HarnessError(f"{path}: cannot be read ({error.strerror})") from error
-    except ValueError as error:
+    except (ValueError, TokenError) as error:
         raise HarnessError(f"{path}: no array of class numbers ({error})") from error
     if not plain:
         raise HarnessError(f"{path}: no array of class numbers ({array.dtype} {array.shape})")

@@ -6,6 +6,7 @@ one of them is, because a ratio to the teacher is only valid within the run that
 
 import os
 import secrets
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -29,6 +30,9 @@ from harness.host.facts import environment
 from harness.host.isa.shown import HOST, Shown, show
 from harness.plan.bench_settings import Isa
 from harness.store.records import now, record_path
+
+# Records, raw files of a long run, and what engines write while they load a model.
+LEAST_ROOM_BYTES = 20 * 2**20
 
 
 def run(job: Job, limits: Limits | None = None) -> int:
@@ -161,6 +165,15 @@ def _require_writable(context: Context) -> None:
             raise HarnessError(f"{folder}: cannot be made ({error.strerror}); name another folder") from error
         if not os.access(folder, os.W_OK | os.X_OK):
             raise HarnessError(f"{folder}: cannot write here; make the folder writable or name another")
+    # A process that finds no room fails in the engine's words, and would take a sound model's record along.
+    largest = max((model.onnx.stat().st_size for model in job.models if model.onnx.is_file()), default=0)
+    needed = LEAST_ROOM_BYTES + 2 * largest
+    for folder in (job.results, job.raw, Path(tempfile.gettempdir())):
+        if (free := shutil.disk_usage(folder).free) < needed:
+            raise HarnessError(
+                f"{folder}: {free / 2**20:.1f} MiB are free, and measuring needs {needed / 2**20:.0f} MiB; free space "
+                "there, or name another folder (--results, --artifacts, TMPDIR)"
+            )
 
 
 def _close(context: Context) -> int:

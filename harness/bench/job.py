@@ -7,7 +7,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from harness.errors import HarnessError
-from harness.files import file_sha256
+from harness.files import MOST_TEXT_BYTES, file_sha256, read_bytes
 from harness.host.isa.shown import HOST, Shown
 from harness.plan.bench_settings import Bench, Isa
 
@@ -63,9 +63,9 @@ class OnnxFile(Strict):
     def read(self) -> bytes:
         """The file's bytes. HarnessError unless they are exactly the ones that the job means."""
         try:
-            data = self.onnx.read_bytes()
-        except OSError as error:
-            raise HarnessError(f"{self.onnx}: cannot be read ({error.strerror}); {self.remedy}") from error
+            data = read_bytes(self.onnx)
+        except HarnessError as error:
+            raise HarnessError(f"{error}; {self.remedy}") from error
         self._require(self.onnx, hashlib.sha256(data).hexdigest(), self.onnx_sha256)
         return data
 
@@ -213,9 +213,7 @@ S = TypeVar("S", bound=Strict)
 def read(path: Path, kind: type[S]) -> S:
     """Read a Job or an Assignment; HarnessError names file, key and what is wrong with it."""
     try:
-        return kind.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise HarnessError(f"{path}: cannot be read ({error.strerror})") from error
+        return kind.model_validate_json(read_bytes(path, most=MOST_TEXT_BYTES))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])

@@ -22,7 +22,7 @@ def model_input(model: ModelFile) -> ModelInput:
         raise HarnessError(
             f"{model.onnx}: not a readable ONNX file ({' '.join(str(error).split())}); export {model.cell} again"
         ) from error
-    metadata = {entry.key: entry.value for entry in found.metadata_props}
+    metadata = metadata_of(found)
     if metadata.get("key") != model.key:
         raise HarnessError(
             f"{model.onnx}: was exported for cell {metadata.get('cell', 'unknown')} (key {metadata.get('key')}), "
@@ -34,6 +34,16 @@ def model_input(model: ModelFile) -> ModelInput:
         raise HarnessError(f"{model.onnx}: metadata needs std above 0 and image_size in pixels; export it again")
     _check_graph(found.graph, model, int(size))
     return ModelInput(size=int(size), mean=mean, std=std)
+
+
+def metadata_of(model: onnx.ModelProto) -> dict[str, str]:
+    """What a file says of itself."""
+    return {text(entry.key): text(entry.value) for entry in model.metadata_props}
+
+
+def text(value: str | bytes) -> str:
+    """A string of a file as text: protobuf hands out what is not UTF-8 as bytes."""
+    return value if isinstance(value, str) else value.decode("utf-8", "backslashreplace")
 
 
 def _check_graph(graph: onnx.GraphProto, model: ModelFile, size: int) -> None:

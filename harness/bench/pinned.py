@@ -14,13 +14,18 @@ from harness.host.memory_limit import machine_bytes
 PR_SET_PDEATHSIG = 1
 
 
+def end_with_parent(number: signal.Signals) -> None:
+    """Have this process get a signal when the one that started it ends, however it ends."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number)
+
+
 def main() -> None:
     """Pin, make sure that this process does not outlive a killed parent on the measured CPUs, and exec.
 
     A model that asks for more memory than the machine has fails by itself, before the kernel has to end processes.
     """
     os.sched_setaffinity(0, {int(cpu) for cpu in sys.argv[1].split(",")})
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    end_with_parent(signal.SIGKILL)
     memory = machine_bytes()
     least = min((limit for limit in resource.getrlimit(resource.RLIMIT_DATA) if limit >= 0), default=memory)
     resource.setrlimit(resource.RLIMIT_DATA, (min(memory, least), min(memory, least)))

@@ -18,6 +18,7 @@ import harness
 from harness.bench.job import Assignment
 from harness.bench.remarks import lines
 from harness.errors import HarnessError
+from harness.files import read_json, write_text
 from harness.host.cgroups import oom_kills
 from harness.host.isa.shown import HOST, REFUSED, Shown
 from harness.plan import registry
@@ -83,7 +84,7 @@ def measure(
     assignment.failure.unlink(missing_ok=True)
     with tempfile.TemporaryDirectory(prefix="harness-bench-") as folder:
         file = Path(folder) / "assignment.json"
-        file.write_text(assignment.model_dump_json(), encoding="utf-8")
+        write_text(file, assignment.model_dump_json())
         kills_before = oom_kills()
         path = SUITES / suite
         command = _command(str(python or sys.executable), path, assignment.cpus, output, folder)
@@ -91,13 +92,12 @@ def measure(
         variables["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
         code, printed, errors = _run(command, path.parent, variables, timeout_s)
         if code != 0:
-            log.write_text(printed + errors, encoding="utf-8")
+            write_text(log, printed + errors)
             return _failure(code, timeout_s, oom_kills() > kills_before, assignment.failure, log)
     try:
-        document = json.loads(output.read_text(encoding="utf-8"))
-        (entry,) = document["benchmarks"]
-    except (OSError, ValueError, KeyError) as error:
-        log.write_text(printed + errors, encoding="utf-8")
+        (entry,) = read_json(output)["benchmarks"]
+    except (HarnessError, ValueError, KeyError, TypeError) as error:
+        write_text(log, printed + errors)
         return Failure(kind="error", message=f"{output}: no single benchmark in it ({error!r}); see {log}")
     return {**entry, "said": lines(errors)}
 

@@ -4,6 +4,7 @@ import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from tokenize import TokenError
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +12,7 @@ import numpy.typing as npt
 from harness.bench.engines import Array
 from harness.bench.job import ModelInput
 from harness.errors import HarnessError
+from harness.files import require_file
 
 
 @dataclass(frozen=True)
@@ -26,16 +28,16 @@ class Testset:
 def load_testset(path: Path) -> Testset:
     """Read the .npz that the export stage leaves; a missing, truncated or foreign file is a HarnessError."""
     remedy = "delete it and run the export again"
+    require_file(path, "no such test set; run the export first")
     try:
         with np.load(path, allow_pickle=False) as file:
             images, labels = file["images"], file["labels"]
-    except FileNotFoundError:
-        raise HarnessError(f"{path}: no such test set; run the export first") from None
     except (
         OSError,
         ValueError,
         KeyError,
         EOFError,
+        TokenError,
         AttributeError,
         TypeError,
         zipfile.BadZipFile,

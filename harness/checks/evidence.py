@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ class Entry:
     """One cell's records.
 
     `train`, `export`, `latency` and `accuracy` are those that stand (harness.store.chain): the figures of any other
-    record say nothing about this cell. `links` also tells what became of the others.
+    record say nothing about this cell. `links` also tells what became of the others. Each is asked for once, however
+    many checks look at it.
     """
 
     cell: Cell
@@ -25,43 +27,45 @@ class Entry:
     # of the ONNX file, if it is on this machine
     onnx_file_sha256: str | None = None
 
-    @property
+    @cached_property
     def train(self) -> TrainRecord | None:
         """The standing train record."""
         return self.chain.train(self.cell).standing
 
-    @property
+    @cached_property
     def export(self) -> ExportRecord | None:
         """The standing export record."""
         return self.chain.export(self.cell).standing
 
-    @property
+    @cached_property
     def latency(self) -> LatencyRecord | None:
         """The standing latency record under the headline condition."""
         return self.chain.latency(self.cell).standing
 
-    @property
+    @cached_property
     def latencies(self) -> list[LatencyRecord]:
         """The standing latency records under all conditions, the headline first."""
         return [link.record for link in self.latency_links if link.state == "stands" and link.record]
 
-    @property
+    @cached_property
     def accuracy(self) -> AccuracyRecord | None:
         """The standing accuracy record."""
         return self.chain.accuracy(self.cell).standing
 
-    @property
+    @cached_property
     def latency_links(self) -> list[Link[LatencyRecord]]:
         """The latencies under all conditions, the headline first."""
-        return [self.chain.latency(self.cell, name) for name in self.chain.plan.settings.bench.conditions]
+        return [self.chain.latency(self.cell, name) for name in self.chain.conditions]
 
-    @property
-    def links(self) -> Iterator[tuple[str, Link[Record]]]:
+    @cached_property
+    def links(self) -> list[tuple[str, Link[Record]]]:
         """(condition, link) of every stage in order; the condition of anything but a latency is ""."""
-        yield "", self.chain.train(self.cell)
-        yield "", self.chain.export(self.cell)
-        yield from zip(self.chain.plan.settings.bench.conditions, self.latency_links, strict=True)
-        yield "", self.chain.accuracy(self.cell)
+        return [
+            ("", self.chain.train(self.cell)),
+            ("", self.chain.export(self.cell)),
+            *zip(self.chain.conditions, self.latency_links, strict=True),
+            ("", self.chain.accuracy(self.cell)),
+        ]
 
 
 @dataclass(frozen=True)

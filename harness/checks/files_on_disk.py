@@ -4,7 +4,6 @@ What is not on this machine is not compared. These checks read large files (weig
 that measured has (raw samples), so `verify` runs them, and `check`, which precedes every report, does not.
 """
 
-import json
 import statistics
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from harness.checks.evidence import Entry, Evidence
 from harness.checks.fault import Fault
 from harness.checks.recomputed import same, spelled
 from harness.errors import HarnessError
-from harness.files import file_sha256
+from harness.files import file_sha256, read_json
 from harness.intervals import percentile, undisturbed
 from harness.predictions import named
 from harness.store import paths
@@ -114,10 +113,10 @@ def kept_runs(evidence: Evidence) -> dict[str, KeptRun]:
     folder = evidence.results / evidence.plan.profile / "pytest-benchmark" if evidence.results else None
     for path in sorted(folder.glob("*/*.json")) if folder else []:
         try:
-            document = json.loads(path.read_text(encoding="utf-8"))
+            document = read_json(path)
             entries = {entry["fullname"]: entry for entry in document["benchmarks"]}
             found[str(document["machine_info"]["run"])] = KeptRun(document["machine_info"], entries)
-        except (OSError, ValueError, KeyError, TypeError):
+        except (HarnessError, ValueError, KeyError, TypeError):
             continue
     return found
 
@@ -163,12 +162,12 @@ def raw_samples(evidence: Evidence, record: LatencyRecord) -> Iterator[tuple[Pro
     for process, again in ((process, again) for processes, again in series for process in processes):
         path = folder / f"latency-block{process.block:03d}-{record.cell}{again}.{record.condition}.json"
         try:
-            (entry,) = json.loads(path.read_text(encoding="utf-8"))["benchmarks"]
+            (entry,) = read_json(path)["benchmarks"]
             info, samples = entry["extra_info"], [1000 * sample for sample in entry["stats"]["data"]]
             if info["run"] == record.environment.get("run"):
                 figures = {**info, **_figures(samples)}
                 yield process, figures, f"block {process.block}{' of the control' if again else ''}"
-        except (OSError, ValueError, KeyError, TypeError):
+        except (HarnessError, ValueError, KeyError, TypeError):
             continue
 
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Collection, Iterator
+from functools import cache
 
 from harness.checks import limits
 from harness.checks.evidence import Entry, Evidence
@@ -22,8 +23,9 @@ def wrong_runtime(evidence: Evidence) -> Iterator[Fault]:
         *((entry, one, asked(evidence, entry, one).engine) for entry, one in evidence.latencies()),
         *((entry, one, evidence.plan.accuracy(entry.cell).engine) for entry, one in evidence.accuracies()),
     ]
+    version = cache(engine_version)
     for entry, record, engine in measured:
-        expected = engine_version(engine)
+        expected = version(engine)
         if record.runtime != expected:
             condition = record.condition if isinstance(record, LatencyRecord) else ""
             reason = f"{record.stage} was measured with {record.runtime}, not {expected}"

@@ -189,6 +189,7 @@ ACCURACY: Sequence[Figure[AccuracyRecord]] = (
 # Facts that records of one run share and that no other check compares.
 _COMPARED_ELSEWHERE = {*MACHINE, "image", "enclosure", "run"}
 _NOT_SHARED = {"measured_cpus", "session", "engine_facts"}
+_as_json = json.JSONEncoder(sort_keys=True).encode
 
 
 def _run_facts(evidence: Evidence) -> dict[tuple[str, str], Counter[str]]:
@@ -197,7 +198,7 @@ def _run_facts(evidence: Evidence) -> dict[tuple[str, str], Counter[str]]:
     for _, record in (*evidence.latencies(), *evidence.accuracies()):
         for name, value in record.environment.items():
             place = (str(record.environment.get("run")), name)
-            found.setdefault(place, Counter())[json.dumps(value, sort_keys=True)] += 1
+            found.setdefault(place, Counter())[_as_json(value)] += 1
     return found
 
 
@@ -205,7 +206,7 @@ def _other_facts(evidence: Evidence) -> Iterator[Fault]:
     usual = {place: values.most_common(1)[0][0] for place, values in _run_facts(evidence).items()}
     for entry, record in (*evidence.latencies(), *evidence.accuracies()):
         for name in record.environment.keys() - _COMPARED_ELSEWHERE - _NOT_SHARED:
-            said = json.dumps(record.environment[name], sort_keys=True)
+            said = _as_json(record.environment[name])
             if said != (others := usual[str(record.environment.get("run")), name]):
                 reason = f"environment.{name} is {said} on record, {others} in the other records of the run"
                 yield _fault(entry, record, reason)
@@ -215,7 +216,7 @@ def _other_facts(evidence: Evidence) -> Iterator[Fault]:
 
 
 def _fault(entry: Entry, record: Record, reason: str) -> Fault:
-    beside = isinstance(record, LatencyRecord) and record.condition != entry.chain.plan.settings.bench.conditions[0]
+    beside = isinstance(record, LatencyRecord) and record.condition != entry.chain.conditions[0]
     condition = record.condition if isinstance(record, LatencyRecord) else ""
     return Fault(entry, record.stage, f"{reason} ({condition})" if beside else reason, condition)
 

@@ -1,5 +1,6 @@
 """Commands: parse, call, print. What a command needs is imported inside it, so that --help stays instant."""
 
+import io
 import sys
 from collections.abc import Callable, Sequence
 from typing import Annotated
@@ -8,7 +9,7 @@ import typer
 
 from harness.cli import latency_verb, matrix_verbs, model_verbs, results_verb, transfer_verbs
 from harness.cli.stopping import STOPPED
-from harness.errors import HarnessError
+from harness.errors import HarnessError, readable
 from harness.files import worded
 
 # What the package is installed without, unless its extra `train` is asked for.
@@ -69,8 +70,11 @@ def main() -> None:
 
 def run(app: typer.Typer) -> None:
     """Run a command line; a HarnessError, or what the machine refuses, is one line on stderr and exit code 2."""
-    # Whoever reads a log file wants the lines as they come.
-    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    for stream in (sys.stdout, sys.stderr):
+        # Python has none where the caller has closed it
+        if isinstance(stream, io.TextIOWrapper):
+            # Whoever reads a log file wants the lines as they come, and a terminal that lacks a letter the others.
+            stream.reconfigure(line_buffering=True, errors="backslashreplace")
     try:
         app(prog_name=PROGRAM)
     except ModuleNotFoundError as error:
@@ -84,7 +88,7 @@ def run(app: typer.Typer) -> None:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except OSError as error:
-        print(f"error: {worded(error)}", file=sys.stderr)
+        print(f"error: {readable(worded(error))}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)

@@ -244,6 +244,7 @@ def bench(
     from harness.commands.scope import Scope
     from harness.commands.train_matrix import code_policy
     from harness.containers.runner import choose
+    from harness.store.lock import alone
 
     require_one_host(executor)
     scope = Scope.of(matrix, profile, results, artifacts, experiment)
@@ -253,15 +254,16 @@ def bench(
         models = f"{along} models of other experiments are" if along > 1 else "a model of another experiment is"
         print(f"{models} measured along: a ratio to the teacher holds within one run.", file=sys.stderr)
     docker, page = choose(runner, "cpu", {"MEMORY": memory}), LivePage(scope)
-    job = matrix_job(planned, scope.paths, docker is None, code_policy(code), again)
-    for cell in not_exported(planned, scope.paths):
-        print(f"left out, no ONNX file here: {cell.title}", file=sys.stderr)
-    if docker:
-        from harness.containers.in_docker import bench as bench_in
+    with alone(scope.paths, profile) as lock:
+        job = matrix_job(planned, scope.paths, docker is None, code_policy(code), again)
+        for cell in not_exported(planned, scope.paths):
+            print(f"left out, no ONNX file here: {cell.title}", file=sys.stderr)
+        if docker:
+            from harness.containers.in_docker import bench as bench_in
 
-        exit_code = bench_in(docker, job, memory)
-    else:
-        exit_code = run_bench(job)
+            exit_code = bench_in(docker, job, memory)
+        else:
+            exit_code = run_bench(job, lock)
     # not before: what is measured must not be disturbed
     if exit_code != STOPPED:
         page.ended()

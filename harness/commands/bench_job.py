@@ -1,9 +1,11 @@
 """`harness bench`: the job over a plan's exported models, and running it on this machine as a process of its own."""
 
 import os
+import signal
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from harness.bench.job import Identity, Job, ModelFile
 from harness.bench.process import own_environment
 from harness.commands.train_matrix import CodePolicy
 from harness.errors import HarnessError
+from harness.files import write_text
 from harness.plan.planning import Cell, Plan, Table
 from harness.plan.specs import Stage, code_of
 from harness.store.chain import Chain, Link, as_measured
@@ -143,22 +146,34 @@ def to_measure_again(plan: Plan, paths: Paths, code: CodePolicy) -> bool:
     return bool(changed) and code == "redo"
 
 
-def run_bench(job: Job) -> int:
+def run_bench(job: Job, lock: int | None = None) -> int:
     """Run a job to its end and return its exit code: 0 all done, 1 some failed, 2 bad input, 130 stopped.
 
-    The process that runs it is one of the headline engine's environment.
+    The process that runs it is one of the headline engine's environment. It holds the `lock` as well, for as long as it
+    lives, and stops when this one is told to or ends.
     """
     headline = job.settings.engines[0]
     python = job.pythons.get(headline) or bench_python(headline)
     terminal = {name: os.environ[name] for name in TERMINAL if name in os.environ}
     with tempfile.TemporaryDirectory(prefix="harness-job-") as folder:
         file = Path(folder) / "job.json"
-        file.write_text(job.model_dump_json(), encoding="utf-8")
-        command = [str(python), "-m", "harness.bench", str(file)]
-        process = subprocess.Popen(command, env={**own_environment(job.settings.engines), **terminal})
-        while True:
-            try:
-                return process.wait()
-            except KeyboardInterrupt:
-                # The child got the same Ctrl-C; it cleans up and says so.
-                continue
+        write_text(file, job.model_dump_json())
+        command = [str(python), "-m", "harness.bench", "--end-with-parent", str(file)]
+        variables = {**own_environment(job.settings.engines), **terminal}
+        process = subprocess.Popen(command, env=variables, pass_fds=[] if lock is None else [lock])
+        with _passing_on(process):
+            return process.wait()
+
+
+@contextmanager
+def _passing_on(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """Have Ctrl-C and a polite kill stop a process, which cleans up and says so; what is ignored here stays ignored."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:
+            signal.signal(number, lambda *_: process.terminate())
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from harness.bench.job import DrawnInput
 from harness.errors import HarnessError
+from harness.files import MOST_TEXT_BYTES, read_bytes
 from harness.store.records import Failure, InstructionSet, Interval, Process
 
 # beyond: the interval shows it slower than is allowed; within: it does not; unclear: it is too wide to say
@@ -117,11 +118,9 @@ class LatencyDocument(Part):
 def read_baseline(path: Path) -> LatencyDocument:
     """An earlier document. HarnessError where the file is none."""
     try:
-        if not path.is_file():
-            raise HarnessError(f"{path}: {'is no file' if path.exists() else 'no such file'}; --json printed one")
-        return LatencyDocument.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise HarnessError(f"{path}: cannot be read ({error.strerror})") from error
+        return LatencyDocument.model_validate_json(
+            read_bytes(path, "no such file; --json printed one", MOST_TEXT_BYTES)
+        )
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))

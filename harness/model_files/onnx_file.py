@@ -14,8 +14,9 @@ from pathlib import Path
 import onnx
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
 
+from harness.bench.model_input import metadata_of, text
 from harness.errors import HarnessError
-from harness.files import file_sha256
+from harness.files import file_sha256, is_file
 from harness.model_files.parameters import onnx_parameter_count
 
 # protobuf's own limit, of which the file's header is a part
@@ -100,7 +101,7 @@ def read_facts(path: Path) -> OnnxFacts:
         opset=versions.get("", versions.get("ai.onnx", 0)),
         inputs=inputs,
         outputs=tuple(_tensor(path, "output", one, strict=False) for one in model.graph.output),
-        metadata={entry.key: entry.value for entry in model.metadata_props},
+        metadata=metadata_of(model),
     )
 
 
@@ -136,12 +137,12 @@ def _tensor(path: Path, what: str, value: ValueInfoProto, strict: bool = True) -
     shape = tuple(_dimension(path, what, value.name, one) for one in kind.shape.dim) if kind else ()
     if strict and kind and not kind.HasField("shape"):
         raise HarnessError(f"{path}: {what} {value.name!r} does not say how many dimensions it has; export it again")
-    return Tensor(value.name, FED.get(number, "other"), shape)
+    return Tensor(text(value.name), FED.get(number, "other"), shape)
 
 
 def _dimension(path: Path, what: str, name: str, one: onnx.TensorShapeProto.Dimension) -> int | str:
     if one.WhichOneof("value") != "dim_value":
-        return str(one.dim_param)
+        return text(one.dim_param)
     if one.dim_value == 0:
         raise HarnessError(f"{path}: {what} {name!r} has a dimension of 0")
     # some exporters write -1 for what they do not know
@@ -179,7 +180,7 @@ def _is_external(tensor: TensorProto) -> bool:
 
 
 def _place(tensor: TensorProto) -> dict[str, str]:
-    return {entry.key: entry.value for entry in tensor.external_data}
+    return {text(entry.key): text(entry.value) for entry in tensor.external_data}
 
 
 def _external_files(model: ModelProto, path: Path) -> Iterator[tuple[str, tuple[Path, int]]]:
@@ -187,10 +188,11 @@ def _external_files(model: ModelProto, path: Path) -> Iterator[tuple[str, tuple[
     folder = path.parent.resolve()
     for name in sorted({_place(one).get("location", "") for one in tensors(model) if _is_external(one)}):
         beside = path.parent / name
-        inside = bool(name) and not Path(name).is_absolute() and beside.resolve().is_relative_to(folder)
+        named = bool(name) and "\0" not in name and not Path(name).is_absolute()
+        inside = named and beside.resolve().is_relative_to(folder)
         if not inside:
             raise HarnessError(f"{path}: its external data {name!r} is not in its own folder, where alone it is read")
-        if not beside.is_file():
+        if not is_file(beside):
             raise HarnessError(f"{path}: its external data {name!r} is not beside it; copy it there")
         yield name, (beside, beside.stat().st_size)
 

@@ -53,7 +53,8 @@ def _spell(document: Any, location: tuple[Any, ...]) -> str:
     text = ""
     for part in location:
         document = document[part] if isinstance(document, list) or part in document else None
-        name = document.get("name", part) if isinstance(document, dict) else part
+        named = document.get("name") if isinstance(document, dict) else None
+        name = named if isinstance(named, str) else part
         text += f"[{name}]" if isinstance(part, int) else f".{part}"
     return text.removeprefix(".")
 

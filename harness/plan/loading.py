@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from harness.errors import HarnessError
+from harness.files import read_text
 from harness.plan.explain import explain
 from harness.plan.settings import Name, Settings
 
@@ -44,13 +45,11 @@ def profile_names(path: Path) -> list[str]:
 
 
 def _read(path: Path) -> dict[str, Any]:
+    text = read_text(path, "not found; run from the project's folder or name the file with --matrix")
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise HarnessError(f"{path}: not found; run from the project's folder or name the file with --matrix") from None
-    except OSError as error:
-        raise HarnessError(f"{path}: cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        return tomllib.loads(text)
+    # a ValueError of its own is a number of more digits than Python converts
+    except (ValueError, RecursionError) as error:
         raise HarnessError(f"{path}: not valid TOML: {error}") from error
 
 

@@ -10,13 +10,15 @@ import ast
 import hashlib
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
 from harness.errors import HarnessError
+from harness.files import is_file, read_text
 
 Kind = Literal["architecture", "dataset", "criterion", "method", "engine"]
 ROOT = Path(__file__).parents[2]
@@ -39,9 +41,14 @@ class Plugin:
     name: str
     path: Path
     constants: Mapping[str, Any]
-    # SHA-256 over the syntax trees of the file, of those beside it that it imports, and of what its kind shares:
-    # comments, docstrings and formatting do not count
-    digest: str
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 over the syntax trees of the file, of those beside it that it imports, and of what its kind shares:
+        comments, docstrings and formatting do not count. HarnessError where one of them is no Python.
+        """
+        with _named(self.kind, self.name, self.path):
+            return _code(self.path)
 
     @property
     def label(self) -> str:
@@ -69,11 +76,18 @@ def names(kind: Kind) -> list[str]:
 def find(kind: Kind, name: str) -> Plugin:
     """What the file of a plug-in says of it. HarnessError where there is none, or where it is no Python."""
     path = _path(kind, name)
+    with _named(kind, name, path):
+        return Plugin(kind, name, path, _read(path).constants)
+
+
+@contextmanager
+def _named(kind: Kind, name: str, path: Path) -> Iterator[None]:
+    """Have what cannot be read as Python say of which plug-in it is."""
     try:
-        constants, digest = _read(path).constants, _code(path)
-    except (OSError, SyntaxError, ValueError) as error:
+        yield
+    # a ValueError: a zero byte; the others: nested, or repeated, too often for Python
+    except (HarnessError, OSError, SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise HarnessError(f"{kind} {name!r}: {path} cannot be read: {error}") from error
-    return Plugin(kind, name, path, constants, digest)
 
 
 def load(kind: Kind, name: str, base: type[Any] = object) -> Any:
@@ -120,7 +134,7 @@ def _path(kind: Kind, name: str) -> Path:
     module, colon, attribute = name.partition(":")
     if not colon:
         path = ROOT / PACKAGES[kind].replace(".", "/") / f"{name}.py"
-        if not name.isidentifier() or name.startswith("_") or not path.is_file():
+        if not name.isidentifier() or name.startswith("_") or not is_file(path):
             raise HarnessError(f"unknown {kind} {name!r}; allowed: {', '.join(names(kind))}, or package.module:NAME")
         return path
     if not attribute.isidentifier() or not all(part.isidentifier() for part in module.split(".")):
@@ -128,7 +142,7 @@ def _path(kind: Kind, name: str) -> Path:
     relative = Path(*module.split("."))
     for entry in sys.path:
         for path in (Path(entry or ".") / relative.with_suffix(".py"), Path(entry or ".") / relative / "__init__.py"):
-            if path.is_file():
+            if is_file(path):
                 return path
     raise HarnessError(f"{kind} {name!r}: there is no module {module} on Python's path; set PYTHONPATH to its folder")
 
@@ -162,7 +176,7 @@ def _read(path: Path) -> _Source:
 
 @lru_cache(maxsize=256)
 def _parse(path: Path, modified_ns: int, size: int) -> _Source:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    tree = ast.parse(read_text(path))
     constants = {}
     for statement in tree.body:
         targets = statement.targets if isinstance(statement, ast.Assign) else [getattr(statement, "target", None)]

@@ -11,7 +11,8 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
-Count = Annotated[int, Field(ge=1)]
+# what 64 bits hold: nothing is counted beyond
+Count = Annotated[int, Field(ge=1, lt=2**63)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 

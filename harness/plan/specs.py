@@ -10,7 +10,7 @@ A key begins with the version of this scheme. Whoever changes what a key is made
 of records to harness.store.migrations, so that no trained model is lost to the change.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property, lru_cache
 from typing import Any, ClassVar, Literal
@@ -359,11 +359,17 @@ def plain(value: Any) -> Any:
     return value
 
 
-def code_of(stage: Stage) -> dict[str, str]:
+def plugin_digest(kind: Kind, name: str) -> str:
+    """The source digest of a plug-in as it is now."""
+    return registry.find(kind, name).digest
+
+
+def code_of(stage: Stage, digest: Callable[[Kind, str], str] = plugin_digest) -> dict[str, str]:
     """The source digest of every plug-in that has a part in a stage, as "method fmse" -> SHA-256.
 
-    Of a measurement its engine's alone: the model's own are on the record of its training.
+    Of a measurement its engine's alone: the model's own are on the record of its training. Who asks for many stages
+    gives a `digest` that remembers.
     """
     stages = (stage,) if isinstance(stage, Latency | Accuracy) else stage.lineage
     plugins = dict.fromkeys(plugin for one in stages for plugin in one.plugins)
-    return {f"{kind} {name}": registry.find(kind, name).digest for kind, name in plugins}
+    return {f"{kind} {name}": digest(kind, name) for kind, name in plugins}

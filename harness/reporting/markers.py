@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import HarnessError
+from harness.files import read_text
 
 END = "<!-- end -->"
 SHORT = "short"
@@ -80,9 +81,4 @@ def fill(text: str, name: str, render: Callable[[Marker], str | None]) -> tuple[
 
 def read_document(path: Path) -> str:
     """A document's text; HarnessError where there is none."""
-    try:
-        return path.read_text(encoding="utf-8")
-    except (FileNotFoundError, IsADirectoryError):
-        raise HarnessError(f"{path}: not found; run from the project's folder") from None
-    except UnicodeDecodeError as error:
-        raise HarnessError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from error
+    return read_text(path, "not found; run from the project's folder")

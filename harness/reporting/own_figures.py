@@ -3,12 +3,12 @@
 A marker names the subject in the experiment's place: <!-- table: benchmarks measurement -->
 """
 
-import json
 from math import isfinite
 from pathlib import Path
 from typing import Any
 
 from harness.errors import HarnessError
+from harness.files import read_json
 from harness.reporting.escaping import escaped
 from harness.reporting.tables import ABSENT, Column, markdown
 
@@ -65,6 +65,19 @@ WANTED = {
     "requests": "0",
     "rows_traceable_pct": "100",
     "estimator_bias_pct_max_at_15ms": "≤ 0.5",
+    "kills": "≥ 50",
+    "lost_cells": "0",
+    "duplicated_cells": "0",
+    "corrupt_records": "0",
+    "results_unlike_undisturbed": "0",
+    "fuzz_inputs": "≥ 20000",
+    "tracebacks": "0",
+    "tracebacks_when_killed": "0",
+    "traps_refused": "all",
+    "code_run": "false",
+    "faults_md_members_tested": "all",
+    "plan_100000_cells_s": "≤ 20",
+    "report_10000_rows_s": "≤ 20",
 }
 
 
@@ -121,9 +134,9 @@ def _with_ends(figures: dict[str, Any], name: str) -> str:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise HarnessError(f"{path}: not readable ({error}); run: make benchmarks SUBJECT={path.stem}") from error
+        found = read_json(path)
+    except HarnessError as error:
+        raise HarnessError(f"{error}; run: make benchmarks SUBJECT={path.stem}") from error
     if not isinstance(found, dict) or any(isinstance(value, dict | list) for value in found.values()):
         raise HarnessError(f"{path}: not a flat JSON object; run: make benchmarks SUBJECT={path.stem}")
     return found

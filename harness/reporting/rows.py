@@ -7,6 +7,7 @@ is a row that says why; none is ever dropped.
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from functools import cached_property
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -90,12 +91,12 @@ class Row:
         """Multiply-adds of one inference."""
         return self.train.macs if self.train else None
 
-    @property
+    @cached_property
     def pruning(self) -> str:
         """The Pruning column: the criterion's title, or None."""
         return registry.find("criterion", self.cell.prune_method).title if self.cell.prune_method else "None"
 
-    @property
+    @cached_property
     def kd(self) -> str:
         """The KD column: Base, FMSE+Base, GRAM+Base, ... or None."""
         return kd_label(self.cell.kd_method) if self.cell.kd_method else "None"

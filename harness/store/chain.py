@@ -7,12 +7,13 @@ file. One that stands may still have been made by other code than today's; then 
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 from typing import Generic, Literal, TypeVar
 
 from harness.errors import HarnessError
 from harness.plan.planning import Cell, Plan
-from harness.plan.specs import Stage, code_of
+from harness.plan.specs import Stage, code_of, plugin_digest
 from harness.store.records import (
     AccuracyRecord,
     ExportRecord,
@@ -61,10 +62,14 @@ class Chain:
         self.plan = plan
         self._read = read or _reader(results, plan.profile)
         self._links: dict[tuple[str, str, str], Link[Record]] = {}
+        self._digest = cache(plugin_digest)
+        # the bench's, which it makes anew whenever it is asked
+        self.conditions = tuple(plan.settings.bench.conditions)
 
     def train(self, cell: Cell) -> Link[TrainRecord]:
         """The training of the cell's model."""
-        return self._link(TrainRecord, cell.model_id, cell.trained, "", lambda one: self._other_teacher(cell, one))
+        unlike = partial(self._other_teacher, cell)
+        return self._link(TrainRecord, cell.model_id, lambda: cell.trained, "", unlike)
 
     def export(self, cell: Cell) -> Link[ExportRecord]:
         """The export of the model file."""
@@ -75,19 +80,18 @@ class Chain:
                 return "there is no standing train record that it could belong to"
             return _unlike("weights", record.weights_sha256, "train", train.weights_sha256)
 
-        return self._link(ExportRecord, cell.id, cell.spec, "", unlike)
+        return self._link(ExportRecord, cell.id, lambda: cell.spec, "", unlike)
 
     def latency(self, cell: Cell, condition: str = "") -> Link[LatencyRecord]:
         """The latency under a condition; without one, under the headline."""
-        condition = condition or self.plan.settings.bench.conditions[0]
-        stage = self.plan.latency(cell, condition)
-        return self._link(LatencyRecord, cell.id, stage, condition, lambda one: self._other_file(cell, one))
+        condition = condition or self.conditions[0]
+        stage = partial(self.plan.latency, cell, condition)
+        return self._link(LatencyRecord, cell.id, stage, condition, partial(self._other_file, cell))
 
     def accuracy(self, cell: Cell) -> Link[AccuracyRecord]:
         """The accuracy on all test images."""
-        return self._link(
-            AccuracyRecord, cell.id, self.plan.accuracy(cell), "", lambda one: self._other_file(cell, one)
-        )
+        stage = partial(self.plan.accuracy, cell)
+        return self._link(AccuracyRecord, cell.id, stage, "", partial(self._other_file, cell))
 
     def forget(self, cell: Cell) -> None:
         """Read the cell's records anew when they are asked for next: something has been written."""
@@ -108,10 +112,12 @@ class Chain:
             return "there is no standing export record that it could belong to"
         return _unlike("ONNX file", record.onnx_sha256, "export", export.onnx_sha256)
 
-    def _link(self, kind: type[R], name: str, stage: Stage, condition: str, unlike: Callable[[R], str]) -> Link[R]:
+    def _link(
+        self, kind: type[R], name: str, stage: Callable[[], Stage], condition: str, unlike: Callable[[R], str]
+    ) -> Link[R]:
         place = (kind.stage, name, condition)
         if place not in self._links:
-            link = self._judge(kind, name, stage, condition, unlike)
+            link = self._judge(kind, name, stage(), condition, unlike)
             self._links[place] = link
         return self._links[place]  # type: ignore[return-value]
 
@@ -128,12 +134,14 @@ class Chain:
         if record.key != stage.key:
             why = f"the {word} record was made under other settings (key {record.key}, now {stage.key})"
             return Link(word, "stale", record, why)
+        if isinstance(record, LatencyRecord) and record.condition != condition:
+            return Link(word, "foreign", None, f"the latency record is that of {record.condition}, not of {condition}")
         if record.status == "failed":
             failure = record.failure
             return Link(word, "failed", record, failure.message if failure else "no reason is on record")
         if reason := unlike(record):
             return Link(word, "orphaned", record, f"the {word} record {reason}")
-        present = code_of(stage)
+        present = code_of(stage, self._digest)
         changed = tuple(name for name, digest in record.code.items() if present.get(name, digest) != digest)
         return Link(word, "stands", record, "", changed)
 

@@ -1,5 +1,8 @@
-"""One run at a time in a profile's folders, whether it trains, merges or unpacks; or several that share them out."""
+"""One run at a time in a profile's folders, whether it trains, measures, merges or unpacks; or several that share
+them out.
+"""
 
+import contextlib
 import fcntl
 import os
 from collections.abc import Iterator
@@ -7,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from harness.errors import HarnessError
-from harness.files import require_writable
+from harness.files import require_writable, sweep
 from harness.store.paths import Paths
 
 
@@ -15,8 +18,9 @@ from harness.store.paths import Paths
 def alone(paths: Paths, profile: str, sharing: bool = False) -> Iterator[int]:
     """Hold the profile's lock; with `sharing`, beside others that share it (their claims say who makes what).
 
-    Two runs that train the same cells would overwrite each other's checkpoints, and a merge meanwhile would judge
-    records that are about to be replaced.
+    Two runs that train the same cells would overwrite each other's checkpoints, two that measure would share cores and
+    delete each other's raw files, and a merge meanwhile would judge records that are about to be replaced. The kernel
+    lets go of the lock when its holder ends, however it ends. What killed writers have left is swept away.
 
     Yields the lock's file descriptor: a process that inherits it holds the lock too, for as long as it lives. Raises
     HarnessError where another run holds the lock, where it cannot be taken, and where a folder cannot be written to.
@@ -32,7 +36,8 @@ def alone(paths: Paths, profile: str, sharing: bool = False) -> Iterator[int]:
     except BlockingIOError:
         os.close(descriptor)
         raise HarnessError(
-            f"{path}: another run is training, merging or unpacking profile {profile}; wait for it or stop it"
+            f"{path}: another run is training, measuring, merging or unpacking profile {profile}; wait for it or "
+            "stop it"
         ) from None
     except OSError as error:
         os.close(descriptor)
@@ -40,6 +45,9 @@ def alone(paths: Paths, profile: str, sharing: bool = False) -> Iterator[int]:
             f"{path}: cannot be locked ({error.strerror}); keep artifacts on a file system that has locks"
         ) from error
     try:
+        # Those who share may be on other machines, whose locks on single files need not be seen from here.
+        for folder in () if sharing else (path.parent, paths.results / profile):
+            sweep(folder)
         yield descriptor
     finally:
         os.close(descriptor)
@@ -47,8 +55,14 @@ def alone(paths: Paths, profile: str, sharing: bool = False) -> Iterator[int]:
 
 def _open(path: Path) -> int:
     """The lock file, made where it is missing. Nothing is ever written to it, and a link is not followed."""
+    flags = os.O_NOFOLLOW | os.O_CLOEXEC
     try:
-        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        return os.open(path, os.O_RDWR | os.O_CREAT | flags, 0o644)
+    except PermissionError:
+        # Another user's, which to read is enough: NFS alone asks for more.
+        with contextlib.suppress(OSError):
+            return os.open(path, os.O_RDONLY | flags)
+        raise HarnessError(f"{path}: another user's, and this one may not read it; make it readable") from None
     except OSError as error:
         reason = "it is a link" if path.is_symlink() else error.strerror
         raise HarnessError(f"{path}: cannot be opened as a lock ({reason}); delete it") from error

@@ -5,14 +5,13 @@ here what the old settings are called in the new scheme, and every key follows: 
 export's from its student's, a measurement's from its export's.
 """
 
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from harness.errors import HarnessError
-from harness.files import write_text
+from harness.files import read_json, write_text
 from harness.plan import specs
 from harness.plan.planning import folder_name
 from harness.plan.specs import Document
@@ -56,8 +55,8 @@ def _records(results: Path, stage: str) -> Iterator[tuple[Path, dict[str, Any]]]
     """Every record of a stage whose key is of an earlier scheme."""
     for path in sorted(results.glob(f"*/{stage}/*/*.json" if stage == "latency" else f"*/{stage}/*.json")):
         try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError):
+            record = read_json(path)
+        except HarnessError:
             continue
         if not isinstance(record, dict) or not isinstance(record.get("spec"), dict):
             continue

@@ -15,16 +15,17 @@ from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from harness.errors import HarnessError
-from harness.files import write_text
+from harness.files import MOST_TEXT_BYTES, read_bytes, write_text
 from harness.plan.sections import Count, NonNegative, Positive
 from harness.plan.specs import Stage, code_of
+from harness.store.facts import Described, Open
 
 SCHEMA: Literal[2] = 2
 StageName = Literal["train", "export", "latency", "accuracy"]
 # A figure outside these bounds makes a record unreadable: no harness has ever written one.
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Percent = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
-Whole = Annotated[int, Field(ge=0)]
+Whole = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 def _moment(text: str) -> str:
@@ -69,7 +70,7 @@ class Record(BaseModel):
     title: str
     profile: str
     key: str
-    spec: dict[str, Any]
+    spec: Open
     code: dict[str, str] = {}
     # digests that somebody has declared to make no difference (train-matrix --code keep), oldest first
     code_kept: list[dict[str, str]] = []
@@ -79,7 +80,7 @@ class Record(BaseModel):
     finished_at: Annotated[str, AfterValidator(_moment)]
     seconds: NonNegative
     # Library versions, device, threads, harness revision, host: recorded, never part of the key.
-    environment: dict[str, Any]
+    environment: Described
 
 
 class Epoch(BaseModel):
@@ -236,7 +237,7 @@ class InstructionSet(BaseModel):
     way: Literal["none", "faulting", "patched"]
     cpuid: list[str]
     numpy: list[str]
-    engine: dict[str, Any]
+    engine: Open
 
 
 class Process(BaseModel):
@@ -287,7 +288,7 @@ class LatencyRecord(Record):
     control_ratio: Interval | None = None
     control: list[Process] = []
     # the engine's own options
-    session: dict[str, Any] = {}
+    session: Described = {}
     instruction_set: InstructionSet | None = None
     warnings: list[str] = []
 
@@ -351,14 +352,7 @@ def as_text(document: Mapping[str, Any]) -> str:
 
 def load(path: Path, kind: type[R]) -> R:
     """Read one record; a truncated or foreign file, or one of an earlier schema, is a HarnessError that names it."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise HarnessError(f"{path}: no such record") from None
-    except OSError as error:
-        raise HarnessError(f"{path}: cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise HarnessError(f"{path}: not a {kind.stage} record ({error}); delete it to have it made again") from error
+    text = read_bytes(path, "no such record", MOST_TEXT_BYTES)
     try:
         return kind.model_validate_json(text)
     except ValidationError as error:
@@ -377,7 +371,7 @@ def load(path: Path, kind: type[R]) -> R:
         ) from error
 
 
-def _schema_version(text: str) -> Any:
+def _schema_version(text: bytes) -> Any:
     """What a record says its schema is; the present one where it is no record at all."""
     try:
         return json.loads(text).get("schema_version", SCHEMA)

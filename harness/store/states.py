@@ -49,7 +49,7 @@ def cell_state(paths: Paths, plan: Plan, cell: Cell, chain: Chain | None = None)
 
 def _benching(plan: Plan, cell: Cell, chain: Chain) -> tuple[Benching, str | None]:
     links: list[Link[LatencyRecord] | Link[AccuracyRecord]] = [
-        *(chain.latency(cell, condition) for condition in plan.settings.bench.conditions),
+        *(chain.latency(cell, condition) for condition in chain.conditions),
         chain.accuracy(cell),
     ]
     if failed := next((link for link in links if link.state == "failed"), None):

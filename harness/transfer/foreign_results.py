@@ -1,6 +1,5 @@
 """The other machine's results: a folder of records of the same profile, judged by the same chain as those here."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -8,6 +7,7 @@ from typing import Any
 
 from harness import predictions
 from harness.errors import HarnessError
+from harness.files import read_json
 from harness.plan.planning import Cell, Plan
 from harness.plan.specs import key_of
 from harness.store.chain import Chain, Link
@@ -158,7 +158,7 @@ def history(folder: Path) -> Iterator[tuple[Path, str]]:
     """
     for path in files_inside(folder, "pytest-benchmark/*/[0-9][0-9][0-9][0-9]_*.json"):
         try:
-            run = json.loads(path.read_text(encoding="utf-8"))["machine_info"]["run"]
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            run = read_json(path)["machine_info"]["run"]
+        except (HarnessError, KeyError, TypeError):
             continue
         yield path, str(run)

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from harness.errors import HarnessError
-from harness.files import atomic_path, file_sha256
+from harness.files import MOST_TEXT_BYTES, atomic_path, file_sha256, read_bytes
 from harness.transfer.foreign_files import require_file_inside
 
 MANIFEST = "manifest.json"
@@ -98,9 +98,7 @@ def read_manifest(path: Path) -> Manifest:
     """A pack's manifest; HarnessError names the file and what is wrong with it."""
     require_file_inside(path.parent, path)
     try:
-        return Manifest.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise HarnessError(f"{path}: cannot be read ({error.strerror})") from error
+        return Manifest.model_validate_json(read_bytes(path, most=MOST_TEXT_BYTES))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])

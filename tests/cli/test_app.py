@@ -256,7 +256,7 @@ def test_nothing_is_merged_into_what_is_being_trained(folder: Path) -> None:
     done = harness(folder, "merge", "elsewhere", "--profile", "quick", data=folder / "empty")
     process.kill()
     process.communicate(timeout=60)
-    assert done.returncode == 2 and "another run is training, merging or unpacking profile quick" in done.stderr
+    assert done.returncode == 2 and "another run is training, measuring, merging or unpacking" in done.stderr
 
 
 def test_ctrl_c_keeps_the_work_and_says_how_to_resume(folder: Path) -> None:

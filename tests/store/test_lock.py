@@ -23,7 +23,7 @@ def lock(paths: Paths) -> Path:
 
 def test_a_second_run_is_told_of_the_first_and_another_profile_is_free(paths: Paths) -> None:
     with alone(paths, "quick"):
-        with pytest.raises(HarnessError, match="another run is training, merging or unpacking profile quick"):
+        with pytest.raises(HarnessError, match="another run is training, measuring, merging or unpacking"):
             alone(paths, "quick").__enter__()
         with alone(paths, "lite"):
             pass

@@ -303,7 +303,7 @@ def test_a_record_of_another_schema_is_one_line_that_says_what_to_do(
 def test_a_missing_record_and_a_folder_in_its_place_are_errors(tmp_path: Path) -> None:
     with pytest.raises(HarnessError, match="no such record"):
         load(tmp_path / "gone.json", AccuracyRecord)
-    with pytest.raises(HarnessError, match="cannot be read: Is a directory"):
+    with pytest.raises(HarnessError, match="cannot be read: it is a folder"):
         load(tmp_path, AccuracyRecord)
 
 

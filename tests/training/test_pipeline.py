@@ -638,7 +638,7 @@ def test_a_fault_of_the_exporter_itself_leaves_its_traceback(
 def test_two_runs_of_one_profile_do_not_meet(plan: Plan, copied: Paths) -> None:
     with (
         alone(copied, "quick"),
-        pytest.raises(HarnessError, match=r"another run is training, merging or unpacking profile quick"),
+        pytest.raises(HarnessError, match=r"another run is training, measuring, merging or unpacking profile quick"),
     ):
         run(plan, copied)
     assert run(plan, copied)[0].complete
