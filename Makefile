@@ -114,7 +114,7 @@ images: $(HAVE_MAIN)  ## build the images whose content has changed; print ids a
 
 test: $(HAVE_DEV) $(HAVE_BENCHES)  ## all tests
 	@echo '==> pytest'
-	@$(PY) -m pytest -n 2 --dist loadfile
+	@$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(HAVE_DEV)  ## style, types and import boundaries
 	@echo '==> ruff'

@@ -101,7 +101,7 @@ def test_every_number_is_that_of_the_records(done: Done, rows: list[dict[str, st
             decimals = len(text.partition(".")[2])
             assert value is not None and text == f"{value:.{decimals}f}"
         if not cell.is_teacher:
-            assert row["Latency ratio"].removeprefix("≈ ").startswith(f"{latency.ratio_to_teacher.value:.2f}")
+            assert row["Latency ratio"].removeprefix("≈ ").startswith(f"{latency.ratio_to_teacher.value:.3f}")
             assert "1/8 width" in row["Note"]
 
 

@@ -239,7 +239,13 @@ def bench(
     memory: Memory = "",
 ) -> None:
     """Measure latency and accuracy of every exported model, in the image or environment with the pinned runtime."""
-    from harness.commands.bench_job import matrix_job, not_exported, run_bench, with_those_measured
+    from harness.commands.bench_job import (
+        matrix_job,
+        not_exported,
+        require_exported,
+        run_bench,
+        with_those_measured,
+    )
     from harness.commands.live_page import LivePage
     from harness.commands.scope import Scope
     from harness.commands.train_matrix import code_policy
@@ -254,6 +260,7 @@ def bench(
         models = f"{along} models of other experiments are" if along > 1 else "a model of another experiment is"
         print(f"{models} measured along: a ratio to the teacher holds within one run.", file=sys.stderr)
     docker, page = choose(runner, "cpu", {"MEMORY": memory}), LivePage(scope)
+    require_exported(planned, scope.paths)
     with alone(scope.paths, profile) as lock:
         job = matrix_job(planned, scope.paths, docker is None, code_policy(code), again)
         for cell in not_exported(planned, scope.paths):

@@ -28,19 +28,25 @@ from harness.store.states import cell_state
 TERMINAL = ("TERM", "COLUMNS", "NO_COLOR")
 
 
+def require_exported(plan: Plan, paths: Paths) -> None:
+    """HarnessError where there is nothing to measure, before anything is written."""
+    chain = Chain(plan, paths.results)
+    if not any(_is_exported(chain, paths, cell) for cell in plan.cells):
+        raise HarnessError(
+            f"profile {plan.profile} has no exported model here; run: make train-matrix PROFILE={plan.profile}"
+        )
+
+
 def matrix_job(plan: Plan, paths: Paths, local: bool = True, code: CodePolicy = "refuse", again: bool = False) -> Job:
     """The bench job for every model of the plan whose ONNX file is on this machine.
 
     It names the `local` interpreters of the engines, unless it is to run elsewhere; `again` measures what is up to date
-    as well. Raises HarnessError where no model
-    is here, or no interpreter, or where an engine's code has changed and `code` does not say what to do then.
+    as well. Raises HarnessError where no model is here, or no interpreter, or where an engine's code has changed and
+    `code` does not say what to do then.
     """
+    require_exported(plan, paths)
     chain = Chain(plan, paths.results)
     models = [_model(chain, paths, cell) for cell in plan.cells if _is_exported(chain, paths, cell)]
-    if not models:
-        raise HarnessError(
-            f"profile {plan.profile} has no exported model here; run: make train-matrix PROFILE={plan.profile}"
-        )
     return Job(
         profile=plan.profile,
         results=paths.results.resolve(),

@@ -64,13 +64,13 @@ def test_answers_that_agree_with_torch_are_counted(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "reason"),
-    [(None, "cannot be read"), (b"", "no array of class numbers"), (b"cut short", "no array of class numbers")],
+    [(None, "no such file"), (b"", "no array of class numbers"), (b"cut short", "no array of class numbers")],
 )
 def test_answers_of_torch_that_cannot_be_read_are_named(tmp_path: Path, content: bytes | None, reason: str) -> None:
     path = tmp_path / "answers.npy"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(HarnessError, match=rf"answers\.npy: {reason} .*delete it"):
+    with pytest.raises(HarnessError, match=rf"answers\.npy: {reason}"):
         agreeing(np.array([1, 2]), path)
 
 

@@ -74,5 +74,5 @@ def test_a_truncated_file_is_named(tmp_path: Path, text: str) -> None:
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(HarnessError, match=r"job\.json: cannot be read"):
+    with pytest.raises(HarnessError, match=r"job\.json: no such file"):
         read(tmp_path / "job.json", Job)
