@@ -170,7 +170,7 @@ REFUSED: dict[str, tuple[Damage, set[str], str]] = {
     "other settings": (other_settings_and_their_key, {"train"}, "made under other settings (key v2-"),
     "another key": (lambda b: b.change(TrainRecord, key=OLD_KEY), {"train"}, "its settings do not give its key"),
     "settings that do not give the key": (other_settings, {"train"}, "its settings do not give its key"),
-    "settings that are no number": (not_a_number, {"train"}, "nan is no number"),
+    "settings that are no number": (not_a_number, {"train"}, "not a train record"),
     "export under another key": (lambda b: b.change(ExportRecord, key=OLD_KEY), {"export"}, "do not give its key"),
     "another cell's file": (
         lambda b: b.path(TrainRecord).write_bytes(b.path(TrainRecord, OTHER).read_bytes()),
