@@ -1,4 +1,4 @@
-"""report.json: the page of a report, as a browser sees it: its size, how soon it is ready, and what is wrong with it.
+"""report.json: the README, and the page of a report as a browser sees it: sizes, how soon it is ready, what is wrong.
 
 The results are made up, of the profile with the most experiments, so that the figures are of the largest page.
 """
@@ -17,6 +17,7 @@ from harness.reporting.page.content import content
 from harness.reporting.page.shown_tables import PUBLISHED
 from tests import browser
 from tests.synthetic import fill_results, keep_predictions, plan_for
+from tests.test_docs import DOCUMENTS, README, dead_links
 
 PROFILE = "full"
 TIMES = 5
@@ -39,6 +40,8 @@ def measure() -> Figures:
             "page_kb": file.stat().st_size / 1000,
             **_in_browser(file),
             "rows_traceable_pct": rows_traceable_pct(document),
+            "readme_kb": README.stat().st_size / 1000,
+            "dead_links": sum(len(dead_links(document)) for document in DOCUMENTS),
         }
 
 

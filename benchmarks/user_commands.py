@@ -13,6 +13,7 @@ from pathlib import Path
 from benchmarks import ROOT, Figures
 from harness.errors import HarnessError
 from harness.store.paths import data_root, has_dataset
+from harness.store.records import AccuracyRecord, load, record_path
 
 HARNESS = [sys.executable, "-m", "harness"]
 # Three criteria, three methods and so many seeds are 10,008 students.
@@ -34,6 +35,8 @@ def measure() -> Figures:
             taken = seconds(command, clone, environment)
             print(f"{name}: {taken:.1f}", flush=True)
             figures[name] = taken
+        record = record_path(clone / "results", "quick", AccuracyRecord.stage, "teacher-s0")
+        figures["quick_teacher_accuracy_pct"] = load(record, AccuracyRecord).accuracy_pct
         starts = [seconds([*HARNESS, "--help"], clone, environment) for _ in range(7)]
         figures["help_s"] = statistics.median(starts)
         figures["plan_10000_cells_s"] = plan_seconds(clone, environment)
