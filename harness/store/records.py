@@ -18,7 +18,7 @@ from harness.errors import HarnessError
 from harness.files import MOST_TEXT_BYTES, read_bytes, write_text
 from harness.plan.sections import Count, NonNegative, Positive
 from harness.plan.specs import Stage, code_of
-from harness.store.facts import Described, Open
+from harness.store.open_tables import Described, Open
 
 SCHEMA: Literal[2] = 2
 StageName = Literal["train", "export", "latency", "accuracy"]
