@@ -51,6 +51,8 @@ class Chart(Protocol):
         """Draw the axes; returns the room that is needed around them."""
 
 
+# Of more rows nothing in a chart could be told from the rest, and placing their names would take minutes.
+MOST_ROWS = 500
 # Whoever changes how a chart looks raises this: a file of an earlier look is drawn again.
 LOOK = 1
 # What the file names of a table's charts end in, after the name of its experiment.
@@ -84,7 +86,9 @@ PICTURES = tuple(Picture(theme, form) for form in FORMATS for theme in THEMES)
 
 
 def charts_of(rows: Sequence[Row]) -> dict[str, Chart]:
-    """The charts of a table, whether or not there is anything to draw yet."""
+    """The charts of a table, whether or not there is anything to draw yet; none of one with too many rows."""
+    if len(rows) > MOST_ROWS:
+        return {}
     seeds = over_seeds(rows)
     return {
         MAIN: seeds_chart if seeds else pareto_chart,

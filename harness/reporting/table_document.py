@@ -48,8 +48,8 @@ def full_document(
     parts = [f"{heading} {title} (profile {profile})", escaped(stands_for(plan, rows)), markdown(narrow(columns(rows)))]
     if means := seed_means(rows):
         parts += [f"{MEANS}:", markdown(narrow(means))]
-    chart = charts.charts_of(rows)[charts.MAIN]
-    if chart.drawable(rows):
+    chart = charts.charts_of(rows).get(charts.MAIN)
+    if chart and chart.drawable(rows):
         parts.append(_picture(plan, table, results, folder, chart))
     parts.append(foot(plan, table, rows))
     for name, about, more in (

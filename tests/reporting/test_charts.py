@@ -28,6 +28,7 @@ from harness.reporting.chart_style import (
 )
 from harness.reporting.charts import FORMATS, PICTURES, Picture
 from harness.reporting.rows import Row, read_rows
+from harness.reporting.table_document import full_document
 from harness.store.records import AccuracyRecord, Interval, LatencyRecord
 from tests.documents import Load
 from tests.reporting.plans import own_plan, write_methods
@@ -273,3 +274,15 @@ def test_reporting_needs_no_torch() -> None:
     names = ("torch", "onnx", "onnxruntime", "harness.training", "harness.bench")
     program = f"import sys, harness.reporting.report; sys.exit(any(name in sys.modules for name in {names}))"
     assert subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=False).returncode == 0
+
+
+def test_a_table_with_very_many_rows_has_no_charts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = plan_for("lite", experiments=["prune-0.3"])
+    fill_results(plan, tmp_path)
+    (table,) = plan.tables
+    rows = read_rows(plan, table, tmp_path)
+    assert "<picture>" in full_document(plan, table, rows, tmp_path, tmp_path)
+    monkeypatch.setattr(charts, "MOST_ROWS", len(rows) - 1)
+    assert charts.charts_of(rows) == {}
+    text = full_document(plan, table, rows, tmp_path, tmp_path)
+    assert "<picture>" not in text and all(row.cell.title in text for row in rows)
