@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
@@ -30,7 +30,7 @@ SUBJECTS = {
     "measurement": Subject("bench_quality", "whether the bench gives the same figures twice (most of an hour)"),
     "training": Subject("training_speed", "the training loop against usual ones, and nine concurrent students"),
     "training_profile": Subject("step_profile", "where the time of a training step goes"),
-    "gpu": Subject("gpu_steps", "ways of taking training steps on a GPU (two minutes; it needs one)"),
+    "gpu": Subject("gpu_steps", "ways of taking training steps on a GPU; it needs one"),
     "results": Subject("unattended_run", "the first steps of the profiles that want a GPU, at full size"),
     "latency": Subject(
         "any_onnx", "`harness latency` on any ONNX files and whose instruction set they see (about 22 minutes)"
@@ -43,6 +43,17 @@ SUBJECTS = {
     "report": Subject("report_page", "the page of a report in a browser; needs Chromium"),
     "right": Subject("right", "whether intervals, checks and pruning hold what they promise"),
 }
+
+
+def in_parts(*parts: Callable[[], Figures]) -> Figures:
+    """The figures of a subject that takes long; prints those of each part as they come."""
+    figures: Figures = {}
+    for part in parts:
+        found = part()
+        figures |= found
+        for name, value in found.items():
+            print(f"{name}: {value}", flush=True)
+    return figures
 
 
 def run(subjects: Sequence[str]) -> list[Path]:

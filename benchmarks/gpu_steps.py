@@ -1,7 +1,7 @@
 """Which way of taking steps is the fastest on this GPU: started kernel by kernel, replayed as CUDA graphs, compiled.
 
 At full width and the batch size of profile `full`, on drawn images, at each of its sizes: the teacher's step, and that
-of nine students with their teacher's pass. It takes about two minutes, and decides how long recipes may be.
+of nine students with their teacher's pass. It decides how long recipes may be.
 """
 
 import tempfile

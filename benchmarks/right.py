@@ -2,7 +2,7 @@
 
 import torch
 
-from benchmarks import Figures
+from benchmarks import Figures, in_parts
 from benchmarks.interval_study import interval_figures
 from benchmarks.planted_figures import planted_figures
 from harness.architectures import parameter_count
@@ -18,13 +18,7 @@ ROUND_TO = 2
 
 def measure() -> Figures:
     """Every figure; prints each as it comes."""
-    figures: Figures = {}
-    for part in (interval_figures, planted_figures, pruning_figures):
-        found = part()
-        figures |= found
-        for name, value in found.items():
-            print(f"{name}: {value}", flush=True)
-    return figures
+    return in_parts(interval_figures, planted_figures, pruning_figures)
 
 
 def pruning_figures() -> Figures:

@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import Figures
+from benchmarks import Figures, in_parts
 from harness.commands.scope import Scope
 from harness.errors import HarnessError
 from tests.command import environment, harness
@@ -40,13 +40,7 @@ GROWING = "many"
 
 def measure() -> Figures:
     """Every figure; prints each as it comes."""
-    figures: Figures = {}
-    for part in (kinds, growth, hostile_input, kills):
-        found = part()
-        figures |= found
-        for name, value in found.items():
-            print(f"{name}: {value}", flush=True)
-    return figures
+    return in_parts(kinds, growth, hostile_input, kills)
 
 
 def kinds() -> Figures:

@@ -32,9 +32,13 @@ def require_exported(plan: Plan, paths: Paths) -> None:
     """HarnessError where there is nothing to measure, before anything is written."""
     chain = Chain(plan, paths.results)
     if not any(_is_exported(chain, paths, cell) for cell in plan.cells):
-        raise HarnessError(
-            f"profile {plan.profile} has no exported model here; run: make train-matrix PROFILE={plan.profile}"
-        )
+        raise _nothing_exported(plan)
+
+
+def _nothing_exported(plan: Plan) -> HarnessError:
+    return HarnessError(
+        f"profile {plan.profile} has no exported model here; run: make train-matrix PROFILE={plan.profile}"
+    )
 
 
 def matrix_job(plan: Plan, paths: Paths, local: bool = True, code: CodePolicy = "refuse", again: bool = False) -> Job:
@@ -44,9 +48,10 @@ def matrix_job(plan: Plan, paths: Paths, local: bool = True, code: CodePolicy = 
     as well. Raises HarnessError where no model is here, or no interpreter, or where an engine's code has changed and
     `code` does not say what to do then.
     """
-    require_exported(plan, paths)
     chain = Chain(plan, paths.results)
     models = [_model(chain, paths, cell) for cell in plan.cells if _is_exported(chain, paths, cell)]
+    if not models:
+        raise _nothing_exported(plan)
     return Job(
         profile=plan.profile,
         results=paths.results.resolve(),

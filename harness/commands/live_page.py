@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from harness.commands.scope import Scope
 
-# The share of a run's time that may go into the page, and the seconds that one rewriting takes at most on slow cores.
+# The share of a run's time that may go into the page, and the seconds that one rewriting is taken to need.
 SHARE, COST_S = 0.01, 5.0
 # After that something is wrong, and the models are what matters.
 PATIENCE_S = 60.0

@@ -6,6 +6,7 @@ and until the first of a kind has trained, that of all together stands in for it
 """
 
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
@@ -57,7 +58,12 @@ class Remaining:
     def __init__(self, ahead: Mapping[str, Network], now: Callable[[], float] = time.monotonic) -> None:
         self._ahead, self._now = dict(ahead), now
         self._ended = dict.fromkeys(ahead, 0)
-        self._within = 0.0
+        # summed up as epochs end, since a step should not take longer where the matrix is large
+        self._whole = sum(sum(one.epochs) for one in ahead.values())
+        self._left: dict[str, float] = defaultdict(float)
+        for one in ahead.values():
+            self._left[one.kind] += sum(one.epochs)
+        self._within, self._at = 0.0, ""
         # of each kind: the work done since the first step of this run, and the seconds it took
         self._work: dict[str, float] = {}
         self._seconds: dict[str, float] = {}
@@ -65,7 +71,9 @@ class Remaining:
 
     def step(self, epoch: int, step: int, steps: int, learners: int) -> None:
         """So many networks have taken this step of the steps of an epoch; epochs count from 0."""
-        at_it = next((one for name, one in self._ahead.items() if self._ended[name] == epoch < len(one.epochs)), None)
+        if not self._is_at(self._at, epoch):
+            self._at = next((name for name in self._ahead if self._is_at(name, epoch)), "")
+        at_it = self._ahead.get(self._at)
         self._within = learners * step / steps * at_it.epochs[epoch] if at_it else 0.0
         self._count(at_it.kind if at_it else "")
 
@@ -75,15 +83,19 @@ class Remaining:
         if one is None:
             return
         if len(one.epochs) != of:
-            self._ahead[learner] = Network(one.kind, (one.epochs * of)[:of])
+            longer = Network(one.kind, (one.epochs * of)[:of])
+            more = sum(longer.epochs) - sum(one.epochs)
+            self._whole += more
+            self._left[one.kind] += more
+            self._ahead[learner] = one = longer
+        self._left[one.kind] -= sum(one.epochs[self._ended[learner] : number])
         self._ended[learner], self._within = number, 0.0
         self._count(one.kind)
 
     @property
     def share(self) -> float:
         """The share of the work that is done, from 0 to 1."""
-        whole = sum(sum(one.epochs) for one in self._ahead.values())
-        return min(self._done() / whole, 1.0) if whole else 1.0
+        return min(self._done() / self._whole, 1.0) if self._whole else 1.0
 
     @property
     def left_s(self) -> float | None:
@@ -92,14 +104,18 @@ class Remaining:
         if work <= 0:
             return None
         left = -self._within * seconds / work
-        for name, one in self._ahead.items():
-            of_kind = self._work.get(one.kind, 0.0)
-            rate = self._seconds[one.kind] / of_kind if of_kind > 0 else seconds / work
-            left += sum(one.epochs[self._ended[name] :]) * rate
+        for kind, ahead in self._left.items():
+            of_kind = self._work.get(kind, 0.0)
+            left += ahead * (self._seconds[kind] / of_kind if of_kind > 0 else seconds / work)
         return max(left, 0.0)
 
+    def _is_at(self, name: str, epoch: int) -> bool:
+        """Whether this network is in that epoch, as far as is known."""
+        one = self._ahead.get(name)
+        return one is not None and self._ended[name] == epoch < len(one.epochs)
+
     def _done(self) -> float:
-        return sum(sum(one.epochs[: self._ended[name]]) for name, one in self._ahead.items()) + self._within
+        return self._whole - sum(self._left.values()) + self._within
 
     def _count(self, kind: str) -> None:
         """Credit what has been done since it was last asked to this kind; the first step compiles, and counts not."""

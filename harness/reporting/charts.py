@@ -51,7 +51,7 @@ class Chart(Protocol):
         """Draw the axes; returns the room that is needed around them."""
 
 
-# Of more rows nothing in a chart could be told from the rest, and placing their names would take minutes.
+# Of more rows nothing in a chart could be told from the rest, and placing names takes the square of their number.
 MOST_ROWS = 500
 # Whoever changes how a chart looks raises this: a file of an earlier look is drawn again.
 LOOK = 1
@@ -106,7 +106,7 @@ def drawn(chart: Chart, rows: Sequence[Row], title: str, subtitle: str, theme: T
     """A chart as a figure, for as long as the theme's settings hold; the subtitle may have two lines."""
     # A notebook or shell may name a backend that is not installed here, which matplotlib refuses; none is used.
     os.environ["MPLBACKEND"] = "agg"
-    # This takes half a second, which no other verb should have to wait for.
+    # Slow to import, which no other verb should have to wait for.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.style import context

@@ -1,5 +1,6 @@
 """The Pareto front of accuracy against latency: which models are worth their latency."""
 
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from statistics import fmean
 from typing import NamedTuple
@@ -28,16 +29,16 @@ def pareto_ranks(places: Sequence[Place | None]) -> list[int | None]:
     A model of rank 1 is the best for its latency: whatever is as fast is less accurate. Estimates decide, not their
     intervals. None where a model has no place.
     """
-    ranks: list[int | None] = [None] * len(places)
-    left = {number: place for number, place in enumerate(places) if place is not None}
-    rank = 0
-    while left:
-        rank += 1
-        front = [number for number, one in left.items() if not any(other.beats(one) for other in left.values())]
-        for number in front:
-            ranks[number] = rank
-            del left[number]
-    return ranks
+    ranks: dict[Place, int] = {}
+    # of each front so far, the highest accuracy, negated to rise from front to front
+    highest: list[float] = []
+    known = {place for place in places if place is not None}
+    for place in sorted(known, key=lambda one: (one.ratio, -one.accuracy_pct)):
+        # whatever beats it came before, and is in a front that reaches its accuracy
+        front = bisect_right(highest, -place.accuracy_pct)
+        highest[front : front + 1] = [-place.accuracy_pct]
+        ranks[place] = front + 1
+    return [None if place is None else ranks[place] for place in places]
 
 
 def most_per_latency(places: Sequence[Place | None]) -> int | None:

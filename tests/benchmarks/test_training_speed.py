@@ -175,7 +175,7 @@ def test_ways_of_taking_steps_are_compared_at_every_size() -> None:
     assert all(isinstance(value, float) and value > 0 for value in speeds.values())
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU, which takes it two minutes")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU, so this measures instead of refusing")
 def test_ways_of_taking_steps_on_a_gpu_want_one() -> None:
     with pytest.raises(HarnessError, match="no CUDA GPU here"):
         on_gpu()

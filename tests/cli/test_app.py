@@ -178,7 +178,7 @@ BAD = {
 
 @pytest.fixture
 def in_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The folder, as that of a shell whose commands this process runs itself: a process each would take minutes."""
+    """The folder, as that of a shell whose commands run in this process: others would mostly import."""
     monkeypatch.chdir(folder)
     for name, value in {"DATA_DIR": str(folder / "empty"), "RUNNER": "local"}.items():
         monkeypatch.setenv(name, value)
