@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from harness.cli import latency_verb, matrix_verbs, model_verbs, results_verb, transfer_verbs
+from harness.cli import latency_verb, matrix_verbs, model_verbs, record_verbs, results_verb, transfer_verbs
 from harness.cli.stopping import STOPPED
 from harness.errors import HarnessError, readable
 from harness.files import worded
@@ -103,11 +103,11 @@ VERBS: Sequence[Callable[..., None]] = (
     matrix_verbs.images,
     matrix_verbs.train_matrix,
     matrix_verbs.bench,
-    matrix_verbs.check,
-    matrix_verbs.verify,
-    matrix_verbs.compare,
-    matrix_verbs.report,
-    matrix_verbs.report_check,
+    record_verbs.check,
+    record_verbs.verify,
+    record_verbs.compare,
+    record_verbs.report,
+    record_verbs.report_check,
     results_verb.results,
     transfer_verbs.merge,
     transfer_verbs.pack,
