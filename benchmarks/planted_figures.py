@@ -8,6 +8,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -28,7 +29,8 @@ from harness.store.paths import CIFAR_FOLDER, Paths
 from harness.store.records import AccuracyRecord, LatencyRecord, Process, StageName, as_text, record_path, save
 from harness.training.pipeline import make_cells
 from harness.transfer.merging import merge
-from tests.synthetic import MATRIX, records_for
+from tests.documents import DOCUMENT, as_toml, put
+from tests.synthetic import records_for
 from tests.training_kit import CPU, Told, below, tiny_settings
 
 TEACHER, STUDENT = "teacher-s0", "p0.3-l1-base-s0"
@@ -66,6 +68,8 @@ def finished(folder: Path) -> Scope:
         "profile__quick__bench__rounds": 64,
         "profile__quick__bench__sampling_s": 0.01,
         "profile__quick__bench__precision_pct": 1000.0,
+        # no more blocks than there have to be
+        "profile__quick__bench__minutes_per_model": 1e-6,
     }
     tiny_settings(folder, ["l1"], ["base", "gram"], **changes)
     scope = Scope(folder / "matrix.toml", "quick", below(folder))
@@ -236,8 +240,12 @@ WAYS: Sequence[Way] = (
 
 def false_alarms(folder: Path) -> dict[str, list[str]]:
     """Each way of merging runs that nothing has disturbed -> what `verify` says of what came of it."""
-    scope = Scope(MATRIX, "lite", Paths(folder, folder, folder / "data"))
+    scope = Scope(folder / "matrix.toml", "lite", Paths(folder, folder, folder / "data"))
     (scope.paths.data / CIFAR_FOLDER).mkdir(parents=True)
+    # one engine under both instruction sets: a headline, and a condition beside it
+    document = deepcopy(DOCUMENT)
+    put(document, "bench.engines", ["onnxruntime-1.16.0"])
+    scope.matrix.write_text(as_toml(document), encoding="utf-8")
     plan = scope.plan()
     machines = {name: _machine(plan, folder / name, day) for name, day in RUNS.items()}
     machines["part"] = _machine(scope_of(scope, folder / "part", "prune-0.3").plan(), folder / "part", 3)

@@ -6,4 +6,4 @@ Several run at once, and threads that wait for one another while others have the
 import os
 
 # before torch is imported, which reads it once
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["OMP_NUM_THREADS"] = "1"

@@ -17,7 +17,10 @@ ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-backg
 NO_BROWSER = "no Chromium here; install one (Debian: apt-get install chromium), or name it in CHROMIUM"
 DESKTOP, PHONE = (1280, 900), (375, 812)
 # What axe may find wrong: the rules of WCAG 2 at A and AA, and what is good practice besides.
-RULES = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]}
+RULES = {
+    "runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"],
+    "resultTypes": ["violations"],
+}
 # Milliseconds that anything may take on a busy machine.
 PATIENCE = 30_000
 

@@ -1,5 +1,7 @@
 """Results to check: sound ones that tests share, and a copy that a test may change."""
 
+import fcntl
+import os
 import shutil
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from harness.datasets import stand_in
 from tests.checks.planted import Bench, make_bench
 from tests.documents import ROOT
 from tests.synthetic import plan_for
+from tests.training_kit import below
 
 
 @pytest.fixture(scope="session")
@@ -23,20 +26,21 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Bench:
 def finished_matrix(tmp_path_factory: pytest.TempPathFactory) -> Scope:
     """A small matrix that was really trained and measured, over 300 drawn test images, not to be changed.
 
-    Trained on one thread, as its models are where a test makes one again: another number gives other last digits.
+    Whichever process of pytest-xdist asks first makes it, and the others wait for that.
     """
-    import torch
-
     if not (ROOT / ".venvs/bench-current/bin/python").is_file():
         pytest.skip("no .venvs/bench-current: `make setup` makes it")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stand_in, "TRAIN_IMAGES", 300)
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        try:
-            return finished(tmp_path_factory.mktemp("finished"))
-        finally:
-            torch.set_num_threads(threads)
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "finished"
+    folder.mkdir(exist_ok=True)
+    done = folder.with_name("finished.done")
+    with folder.with_name("finished.lock").open("w") as lock, pytest.MonkeyPatch.context() as patch:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not done.exists():
+            patch.setattr(stand_in, "TRAIN_IMAGES", 300)
+            finished(folder)
+            done.touch()
+    return Scope(folder / "matrix.toml", "quick", below(folder))
 
 
 @pytest.fixture

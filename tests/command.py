@@ -1,19 +1,28 @@
-"""The command line, as a user runs it: in a process of its own, in a folder of its own."""
+"""The command line, as a user runs it: in a folder of its own, and in a process of its own or in this one."""
 
+import io
 import os
+import signal
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from copy import deepcopy
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
+import pytest
+
+from harness.cli import main
 from tests.documents import DOCUMENT, ROOT, as_toml, put
 
 CIFAR = "cifar-100-python"
+# ResNet18 has a third of the layers of a ResNet50.
 TINY = {
     "precision": "fp32",
     "dataset.stand_in.test_images": 500,
+    "profile.quick.model.architecture": "resnet18",
     "profile.quick.data.dataset": "stand_in",
     "profile.quick.data.train_images": 300,
     "profile.quick.data.image_size": 16,
@@ -23,6 +32,7 @@ TINY = {
     "profile.quick.student.batch_size": 50,
     "profile.quick.pruning.sparse.batch_size": 50,
     "profile.quick.bench.precision_pct": 1000.0,
+    "profile.quick.bench.minutes_per_model": 1e-6,
     "profile.quick.bench.blocks": 3,
     "profile.quick.bench.warmup_s": 0.0,
     "profile.quick.bench.sampling_s": 0.01,
@@ -45,6 +55,27 @@ def harness(folder: Path, *arguments: str, data: Path | None = None) -> subproce
     command = [sys.executable, "-m", "harness", *arguments]
     return subprocess.run(
         command, cwd=folder, env=environment(data), capture_output=True, text=True, timeout=300, check=False
+    )
+
+
+def invoked(folder: Path, *arguments: str, data: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """`harness ARGUMENTS` in `folder`, in this process: one of its own would import for longer than most verbs take.
+
+    What the processes that a verb starts print by themselves is not in what this returns.
+    """
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as here, redirect_stdout(out), redirect_stderr(err):
+        here.chdir(folder)
+        here.setattr(sys, "argv", ["harness", *arguments])
+        try:
+            with patch.dict(os.environ, environment(data), clear=True), pytest.raises(SystemExit) as ended:
+                main()
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+    return subprocess.CompletedProcess(
+        ["harness", *arguments], int(ended.value.code or 0), out.getvalue(), err.getvalue()
     )
 
 

@@ -22,6 +22,22 @@ hypothesis_settings.load_profile("house")
 
 # The tests that take a Docker engine and both images.
 IN_CONTAINERS = "containers/test_in_containers.py"
+# The files that take longest, these first. Were one of them begun last, other processes would wait for it.
+LONGEST = (
+    IN_CONTAINERS,
+    "checks/test_remedies.py",
+    "test_end_to_end.py",
+    "training/test_ray_tasks.py",
+    "training/test_workers.py",
+    "commands/test_latency_files.py",
+    "cli/test_transfer_verbs.py",
+    "reporting/page/test_in_browser.py",
+    "benchmarks/test_planted_figures.py",
+    "cli/test_app.py",
+    "bench/test_bench_run.py",
+    "benchmarks/test_training_speed.py",
+    "bench/engines/test_engines.py",
+)
 
 
 @pytest.fixture
@@ -41,6 +57,12 @@ def load(tmp_path_factory: pytest.TempPathFactory) -> Load:
         return load_settings(path, profile)
 
     return load
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take longest."""
+    place = {f"tests/{file}": number for number, file in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.nodeid.partition("::")[0], len(place)))
 
 
 def _reason(report: pytest.TestReport) -> str:

@@ -177,15 +177,6 @@ def below(folder: Path) -> Paths:
     return Paths(folder / "results", folder / "artifacts", folder / "data")
 
 
-@pytest.fixture(scope="module")
-def one_thread() -> Iterator[None]:
-    """One thread: networks this small gain nothing from more, and lose much where others compute."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture
 def offline(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine on which no download succeeds, and DATA_DIR is not set."""

@@ -125,8 +125,9 @@ def ask_engine(engine: str, python: Path | None, threads: Sequence[int]) -> Engi
 def _command(python: str, suite: Path, cpus: list[int], output: Path, store: str) -> list[str]:
     # By its name alone, from its own folder: pytest reads brackets and dollars in a path as something else.
     pytest = ["-m", "pytest", suite.name, "-q", "-c", os.devnull, "--rootdir=."]
-    # What the engine prints is for this process, and not for pytest to keep.
-    pytest += ["-p", "no:cacheprovider", "--capture=no"]
+    # What the engine prints is for this process, and not for pytest to keep. No suite asserts anything, so that no
+    # process has to rewrite assertions.
+    pytest += ["-p", "no:cacheprovider", "--capture=no", "--assert=plain"]
     benchmark = [
         "-p",
         "pytest_benchmark.plugin",

@@ -49,7 +49,8 @@ def written(job: Job) -> dict[Path, int]:
 def test_a_run_from_no_records_to_nothing_left_to_do(workshop: Workshop, capsys: pytest.CaptureFixture[str]) -> None:
     workshop.testset(count=120, wrong=12)
     teacher, student = workshop.model("teacher-s0", teacher=True), workshop.model("p0.3-bn-gram-s0")
-    job = workshop.job(teacher, student)
+    # time enough to settle, which takes a block more than the fewest
+    job = workshop.job(teacher, student, settings={**SETTINGS, "minutes_per_model": 2.0})
     assert run(job) == 0
     shown = capsys.readouterr()
     assert re.search(r"latency: block \d+ done, 2 of 2 settled", shown.err)

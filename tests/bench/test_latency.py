@@ -100,7 +100,10 @@ class Machine:
         """A run of these cells from beginning to end."""
         workshop = Workshop(self.folder)
         models = [workshop.model(cell, teacher=cell == "teacher") for cell in cells]
-        fields = {"settings": SETTINGS | settings, "pythons": {"onnxruntime-current": "/opt/python"}}
+        fields = {
+            "settings": {**SETTINGS, "minutes_per_model": 2.0, **settings},
+            "pythons": {"onnxruntime-current": "/opt/python"},
+        }
         job = workshop.job(*models, **fields)
         context = Context(
             job=job,

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from benchmarks import SUBJECTS, Figures
 from benchmarks.baseline_loops import Loop, LoopProcess, PilImages, study_transform, usual_transform
@@ -12,6 +13,7 @@ from benchmarks.resume_cost import main as resume
 from benchmarks.step_profile import stepping, where, where_table
 from benchmarks.training_speed import Size, ratio, take_turns
 from benchmarks.workload import (
+    Contestant,
     nine_students,
     phases,
     recipe,
@@ -92,8 +94,14 @@ def test_another_loop_trains_whole_batches_of_an_epoch() -> None:
     assert after["bn1.num_batches_tracked"] == 2
 
 
-def test_the_nine_students_are_those_of_the_studys_first_table() -> None:
-    teacher, students = nine_students(0.125, 16, batch_size=8)
+@pytest.fixture(scope="module")
+def nine() -> tuple[nn.Module, list[Contestant]]:
+    """A thin teacher, and its nine students for batches of 8 images of 8 pixels."""
+    return nine_students(0.125, image_size=8, batch_size=8)
+
+
+def test_the_nine_students_are_those_of_the_studys_first_table(nine: tuple[nn.Module, list[Contestant]]) -> None:
+    teacher, students = nine
     assert len({student.name for student in students}) == 9
     for student in students:
         assert parameter_count(student.model) < parameter_count(teacher)
@@ -102,9 +110,11 @@ def test_the_nine_students_are_those_of_the_studys_first_table() -> None:
     assert {phase.name for one in students for phase in phases(one.stage, one.model)} == {"base", "feature"}
 
 
-def test_resuming_takes_one_step_from_every_checkpoint_and_keeps_it(tmp_path: Path) -> None:
+def test_resuming_takes_one_step_from_every_checkpoint_and_keeps_it(
+    nine: tuple[nn.Module, list[Contestant]], tmp_path: Path
+) -> None:
     size = Size(width=0.125, image=8, batch=8, images=16, student_images=16, rounds=1, student_rounds=1)
-    teacher, students = nine_students(size.width, size.image, size.batch)
+    teacher, students = nine
     learners = [student.learner(tmp_path) for student in students]
     train_all(learners, stream(draw(16, seed=1), learners[0].recipe), CPU, teacher.eval(), keep_going=lambda: False)
     for learner in learners:

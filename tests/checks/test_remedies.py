@@ -31,7 +31,7 @@ NO_COMMAND = {"chance-accuracy", "pruned-otherwise", "above-teacher", "slower-th
 # A machine that is busy while these tests run may give them reasons of its own.
 OF_THE_MACHINE = {"control-off", "unusable-interval", "throttled-run", "stolen-run"}
 
-pytestmark = pytest.mark.usefixtures("few_images", "one_thread")
+pytestmark = pytest.mark.usefixtures("few_images")
 
 
 @dataclass(frozen=True)

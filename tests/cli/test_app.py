@@ -3,7 +3,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,10 @@ import pytest
 from typer.testing import CliRunner
 
 from harness import __version__
-from harness.cli import VERBS, app, main
+from harness.cli import VERBS, app
 from harness.errors import HarnessError
 from harness.store.revision import revision
-from tests.command import environment, harness, tiny_matrix
+from tests.command import CIFAR, environment, harness, invoked, tiny_matrix
 from tests.documents import PROFILES, ROOT
 
 MODULES_THAT_HELP_NEEDS_NOT = ("torch", "numpy", "pydantic", "rich", "onnx")
@@ -74,12 +74,12 @@ def test_planning_loads_no_torch(folder: Path) -> None:
 
 @pytest.mark.parametrize("verb", ["plan", "status", "check"])
 def test_json_is_one_document(folder: Path, verb: str) -> None:
-    done = harness(folder, verb, "--profile", "quick", "--json")
+    done = invoked(folder, verb, "--profile", "quick", "--json")
     assert json.loads(done.stdout)["profile"] == "quick"
 
 
 def test_the_plan_shows_cells_states_and_what_would_run(folder: Path) -> None:
-    text = harness(folder, "plan", "--profile", "quick").stdout
+    text = invoked(folder, "plan", "--profile", "quick").stdout
     assert "P(0.3_BN)_KD(0)_SEED(0)" in text
     assert "train 2 epochs of the teacher" in text and "distil 1 student," in text
 
@@ -96,6 +96,16 @@ def cut_short(folder: Path, name: str) -> str:
     # a length of many bytes, and then none of them: cut short to protobuf and to safetensors alike
     (folder / name).write_bytes(b"\x3a\xff\x7f")
     return name
+
+
+def damaged_data(folder: Path) -> list[str]:
+    """`train-matrix` over a CIFAR-100 of which every file is cut short."""
+    tiny_matrix(folder, ["base"], profile__quick__data__dataset="cifar100")
+    data = folder / "empty" / CIFAR
+    data.mkdir()
+    for name in ("train", "test", "meta"):
+        (data / name).write_bytes(b"short")
+    return ["train-matrix", "--profile", "quick"]
 
 
 def edited(old: str, new: str) -> Callable[[Path], list[str]]:
@@ -129,6 +139,7 @@ BAD = {
     ),
     "no matrix": (lambda _: ["plan", "--matrix", "other.toml"], ["other.toml", "--matrix"]),
     "no data": (lambda _: ["train-matrix", "--profile", "lite"], ["empty", "DATA_DIR"]),
+    "damaged data": (damaged_data, ["not the official file", f"empty/{CIFAR}"]),
     "an unknown KD method": (lambda _: one_model("--kd-method", "9"), ["--kd-method 9", "3 (gram)"]),
     "an unknown pruning method": (lambda _: one_model("--prune-method", "x"), ["'x'", "bn, gn, l1, random"]),
     "an unknown choice about changed code": (
@@ -176,32 +187,16 @@ BAD = {
 }
 
 
-@pytest.fixture
-def in_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The folder, as that of a shell whose commands run in this process: others would mostly import."""
-    monkeypatch.chdir(folder)
-    for name, value in {"DATA_DIR": str(folder / "empty"), "RUNNER": "local"}.items():
-        monkeypatch.setenv(name, value)
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    yield folder
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
-
-
 @pytest.mark.parametrize("case", BAD)
-def test_bad_input_is_one_clear_line_and_nothing_is_written(
-    in_folder: Path, case: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_bad_input_is_one_clear_line_and_nothing_is_written(folder: Path, case: str) -> None:
     prepare, wanted = BAD[case]
-    monkeypatch.setattr(sys, "argv", ["harness", *prepare(in_folder)])
-    before = sorted(in_folder.rglob("*"))
-    with pytest.raises(SystemExit) as ended:
-        main()
-    printed = capfd.readouterr()
-    assert ended.value.code == 2, printed
-    (line,) = printed.err.strip().splitlines()
+    arguments = prepare(folder)
+    before = sorted(folder.rglob("*"))
+    done = invoked(folder, *arguments, data=folder / "empty")
+    assert done.returncode == 2, done
+    (line,) = done.stderr.strip().splitlines()
     assert line.startswith("error: ") and all(word in line for word in wanted), line
-    assert sorted(in_folder.rglob("*")) == before
+    assert sorted(folder.rglob("*")) == before
 
 
 @pytest.mark.parametrize("orig_model", [[], ["--orig-model", "none.pt"]])
@@ -212,16 +207,6 @@ def test_options_of_a_student_are_said_to_have_no_effect_on_a_teacher(folder: Pa
     assert isinstance(done.exception, HarnessError)
     said = "Without --orig-model it is the teacher that is trained: --prune-amount, --kd-method can have no effect."
     assert (said in " ".join(done.stdout.split())) == (not orig_model)
-
-
-def test_a_damaged_data_set_is_named(folder: Path) -> None:
-    tiny_matrix(folder, ["base"], profile__quick__data__dataset="cifar100")
-    data = folder / "cifar" / "cifar-100-python"
-    data.mkdir(parents=True)
-    for name in ("train", "test", "meta"):
-        (data / name).write_bytes(b"short")
-    done = harness(folder, "train-matrix", "--profile", "quick", data=data.parent)
-    assert done.returncode == 2 and "not the official file" in done.stderr and str(data) in done.stderr
 
 
 THE_TEACHER = ("train-matrix", "--profile", "quick", "--cell", "teacher-s0")
@@ -248,17 +233,6 @@ def started(folder: Path) -> subprocess.Popen[str]:
     raise AssertionError("training did not begin")
 
 
-def test_nothing_is_merged_into_what_is_being_trained(folder: Path) -> None:
-    record = folder / "elsewhere/quick/train/teacher-s0.json"
-    record.parent.mkdir(parents=True)
-    record.write_text("{}")
-    process = started(folder)
-    done = harness(folder, "merge", "elsewhere", "--profile", "quick", data=folder / "empty")
-    process.kill()
-    process.communicate(timeout=60)
-    assert done.returncode == 2 and "another run is training, measuring, merging or unpacking" in done.stderr
-
-
 def test_ctrl_c_keeps_the_work_and_says_how_to_resume(folder: Path) -> None:
     process = started(folder)
     process.send_signal(signal.SIGINT)
@@ -267,16 +241,23 @@ def test_ctrl_c_keeps_the_work_and_says_how_to_resume(folder: Path) -> None:
     assert "the same command resumes from here" in text and "Traceback" not in text
     checkpoints = list(folder.rglob("checkpoint.pt"))
     assert len(checkpoints) == 1
-    again = harness(folder, *THE_TEACHER, data=folder / "empty")
+    again = invoked(folder, *THE_TEACHER, data=folder / "empty")
     assert again.returncode == 0, again.stderr
     assert "epoch 1 of 6" not in again.stdout and "epoch 6 of 6" in again.stdout
 
 
-def test_a_kill_costs_no_more_than_the_time_since_the_last_checkpoint(folder: Path) -> None:
+def test_nothing_is_merged_into_a_training_and_a_kill_costs_it_no_more_than_the_time_since_the_last_checkpoint(
+    folder: Path,
+) -> None:
+    record = folder / "elsewhere/quick/train/teacher-s0.json"
+    record.parent.mkdir(parents=True)
+    record.write_text("{}")
     process = started(folder)
+    done = invoked(folder, "merge", "elsewhere", "--profile", "quick")
     process.kill()
     process.communicate(timeout=60)
-    again = harness(folder, *THE_TEACHER, data=folder / "empty")
+    assert done.returncode == 2 and "another run is training, measuring, merging or unpacking" in done.stderr
+    again = invoked(folder, *THE_TEACHER, data=folder / "empty")
     assert again.returncode == 0, again.stderr
     assert not list(folder.rglob(".*.json.*"))
 

@@ -13,7 +13,7 @@ import pytest
 
 from harness.files import file_sha256
 from harness.store.records import AccuracyRecord, ExportRecord, LatencyRecord, TrainRecord, load, record_path
-from tests.command import harness, tiny_matrix
+from tests.command import harness, invoked, tiny_matrix
 from tests.documents import ROOT
 from tests.synthetic import MATRIX, fill_results, plan_for
 
@@ -25,7 +25,9 @@ class Machine(NamedTuple):
     folder: Path
 
     def run(self, *arguments: str, code: int = 0) -> str:
-        done = harness(self.folder, *arguments, "--profile", "quick")
+        # of a whole run there is more to see, and its stages are processes anyway
+        run = harness if arguments[0] == "results" else invoked
+        done = run(self.folder, *arguments, "--profile", "quick")
         assert done.returncode == code, f"{arguments}: {done.stdout}{done.stderr}"
         return done.stdout
 
@@ -102,7 +104,7 @@ def test_everything_is_measured_at_home_and_the_chain_holds(home: Machine) -> No
 
 def test_verify_walks_every_number_back_and_has_files_and_raw_samples_to_hold_it_against(home: Machine) -> None:
     assert breaks_less_noise(home) == []
-    walked = json.loads(harness(home.folder, "verify", "--json", "--profile", "quick").stdout)["walked"]
+    walked = json.loads(invoked(home.folder, "verify", "--json", "--profile", "quick").stdout)["walked"]
     assert walked["weights here"] == walked["ONNX files here"] == walked["latencies"] == 2
     assert walked["latencies in pytest-benchmark's files"] == 2 and walked["processes with raw samples here"] >= 6
 
@@ -113,7 +115,7 @@ NOISE = ("control-off", "unusable-interval", "stolen-run", "chance-accuracy", "d
 
 
 def breaks_less_noise(machine: Machine) -> list[str]:
-    done = harness(machine.folder, "verify", "--json", "--profile", "quick")
+    done = invoked(machine.folder, "verify", "--json", "--profile", "quick")
     assert done.stdout, done.stderr
     return [line for line in json.loads(done.stdout)["breaks"] if not any(f"({name})" in line for name in NOISE)]
 
@@ -160,7 +162,7 @@ def test_each_planted_break_is_found(home: Machine, tmp_path: Path) -> None:
         f"{STUDENT} latency: block 1 has rounds",
     ):
         assert said in text, text
-    assert harness(broken.folder, "verify", "--profile", "quick").returncode == 1
+    assert invoked(broken.folder, "verify", "--profile", "quick").returncode == 1
 
 
 def test_merging_and_unpacking_the_same_again_changes_nothing(gpu: Machine, home: Machine) -> None:
@@ -220,7 +222,7 @@ def test_a_profile_that_is_a_path_is_an_error_in_one_line_and_nothing_is_written
     results = other_machine(tmp_path, "cifar100_ten")
     (tmp_path / "matrix.toml").write_text(MATRIX.read_text().replace("[profile.quick", '[profile."../quick"'))
     for command in (["merge", str(results)], ["unpack", str(results)], ["pack"]):
-        done = harness(tmp_path, *command, "--profile", "../quick")
+        done = invoked(tmp_path, *command, "--profile", "../quick")
         assert (done.returncode, done.stdout) == (2, "")
         assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
     assert {path.name for path in tmp_path.iterdir()} == {"matrix.toml", "other"}
@@ -228,5 +230,5 @@ def test_a_profile_that_is_a_path_is_an_error_in_one_line_and_nothing_is_written
 
 def test_half_precision_and_an_onnx_file_exclude_each_other(tmp_path: Path) -> None:
     (tmp_path / "matrix.toml").write_text(MATRIX.read_text())
-    done = harness(tmp_path, "pack", "--half", "--onnx", "--profile", "quick")
+    done = invoked(tmp_path, "pack", "--half", "--onnx", "--profile", "quick")
     assert done.returncode == 2 and "give one of the two" in done.stderr

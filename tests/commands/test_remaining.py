@@ -96,7 +96,7 @@ def test_a_network_that_was_not_expected_changes_nothing(clock: Clock) -> None:
     assert found.share == 0.0
 
 
-@pytest.mark.usefixtures("few_images", "one_thread")
+@pytest.mark.usefixtures("few_images")
 @pytest.mark.parametrize("protocol", ["study", "controlled"])
 def test_training_trains_what_was_expected(tmp_path: Path, protocol: str) -> None:
     sizes: dict[str, Any] = {

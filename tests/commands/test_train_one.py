@@ -21,16 +21,18 @@ from tests.training_kit import CPU, Told, network, same_weights, stop_after, thi
 
 STUDENT = OneModel(None, 0.3, "l1", "base", 0, "study", None, None)
 TITLE = "P(0.3_L1)_KD(0)_SEED(0)"
+THIN = thin("resnet18")
 
 Train = Callable[..., Path | None]
 
-pytestmark = pytest.mark.usefixtures("few_images", "one_thread", "offline")
+pytestmark = pytest.mark.usefixtures("few_images", "offline")
 
 
 @pytest.fixture
 def matrix(tmp_path: Path) -> Path:
     """A tiny matrix whose quick profile trains on drawn images; its lite profile wants CIFAR-100."""
     document = tiny_document()
+    put(document, "profile.quick.model.architecture", "resnet18")
     put(document, "profile.quick.data.dataset", "stand_in")
     path = tmp_path / "matrix.toml"
     path.write_text(as_toml(document), encoding="utf-8")
@@ -51,7 +53,7 @@ def train(tmp_path: Path, matrix: Path, monkeypatch: pytest.MonkeyPatch) -> Trai
 @pytest.fixture
 def teacher(tmp_path: Path) -> Path:
     path = tmp_path / "teacher.safetensors"
-    save_weights(path, network(5), {"image_size": 16})
+    save_weights(path, network(5, spec=THIN), {"image_size": 16})
     return path
 
 
@@ -59,16 +61,16 @@ def teacher(tmp_path: Path) -> Path:
 
 
 def test_without_a_teacher_it_is_the_teacher_that_is_trained(train: Train, tmp_path: Path) -> None:
-    assert train(replace(STUDENT, seed=3)) == tmp_path / "out" / "ResNet50.safetensors"
-    model, metadata = load_weights(tmp_path / "out" / "ResNet50.safetensors")
-    assert widths_of(model) == widths_of(build(thin())) and metadata["cell"] == "teacher-s3"
+    assert train(replace(STUDENT, seed=3)) == tmp_path / "out" / "ResNet18.safetensors"
+    model, metadata = load_weights(tmp_path / "out" / "ResNet18.safetensors")
+    assert widths_of(model) == widths_of(build(THIN)) and metadata["cell"] == "teacher-s3"
 
 
 def test_a_student_is_saved_under_its_title(train: Train, teacher: Path, tmp_path: Path) -> None:
     made = train(replace(STUDENT, teacher=teacher))
     assert made == tmp_path / "out" / f"{TITLE}.safetensors"
     model, _ = load_weights(made)
-    assert sum(widths_of(model).values()) < sum(widths_of(build(thin())).values())
+    assert sum(widths_of(model).values()) < sum(widths_of(build(THIN)).values())
 
 
 @pytest.mark.parametrize("architecture", ["resnet50", "resnet18"])
@@ -210,7 +212,7 @@ def test_a_named_folder_without_the_data_is_an_error(matrix: Path, tmp_path: Pat
 def test_a_teacher_of_another_data_set_is_refused(train: Train, tmp_path: Path, trained_on: str) -> None:
     """A student of CIFAR-100's teacher would be distilled on drawn images, and nothing would say so."""
     path = tmp_path / "teacher.safetensors"
-    save_weights(path, network(5), {"image_size": 16, "dataset": trained_on})
+    save_weights(path, network(5, spec=THIN), {"image_size": 16, "dataset": trained_on})
     title = registry.find("dataset", trained_on).title
     message = refused(train, replace(STUDENT, teacher=path))
     assert f"was trained on {title}, and the data set here is stand-in images" in message and "DATA_DIR" in message
@@ -220,7 +222,7 @@ def test_training_says_what_it_trains_on(matrix: Path, tmp_path: Path, monkeypat
     monkeypatch.setattr(one_model, "choose_device", lambda precision: CPU)
     told = Told()
     train_one(STUDENT, matrix, "quick", tmp_path / "out", None, told, stop_after(1))
-    assert "ResNet50: trained on stand-in images" in told.stages
+    assert "ResNet18: trained on stand-in images" in told.stages
     document = tiny_document()
     put(document, "profile.quick.data.dataset", "cifar100")
     put(document, "profile.quick.data.fallback", "stand_in")
@@ -236,6 +238,7 @@ def test_a_warm_up_that_epochs_leave_no_room_for_keeps_its_share(
 ) -> None:
     monkeypatch.setattr(one_model, "choose_device", lambda precision: CPU)
     document = tiny_document()
+    put(document, "profile.quick.model.architecture", "resnet18")
     put(document, "profile.quick.data.dataset", "stand_in")
     put(document, "profile.quick.teacher.epochs", 8)
     put(document, "profile.quick.teacher.warmup_epochs", 2)

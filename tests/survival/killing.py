@@ -21,7 +21,6 @@ from tests.command import environment, tiny_matrix
 PROFILE = "quick"
 # As small as networks and data can be: nearly all of a run's time is in starting processes and writing files.
 SMALLEST: dict[str, Any] = {
-    "model__architecture": "resnet18",
     "profile__quick__model__width": 0.0625,
     "profile__quick__data__image_size": 8,
     "profile__quick__data__train_images": 60,

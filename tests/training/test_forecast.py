@@ -10,7 +10,7 @@ from harness.training.forecast import Forecast, Rehearsal, forecast
 from harness.training.pipeline import make_cells
 from tests.training_kit import CPU, Told, below, tiny_plan
 
-pytestmark = pytest.mark.usefixtures("few_images", "one_thread")
+pytestmark = pytest.mark.usefixtures("few_images")
 TEACHER, BASE, FMSE = "teacher-s0", "p0.3-bn-base-s0", "p0.3-bn-fmse-s0"
 SIZES: dict[str, Any] = {
     "profile__quick__teacher__epochs": 2,

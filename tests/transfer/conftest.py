@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
 from harness.datasets import stand_in
 from harness.plan.planning import Plan
@@ -19,12 +18,9 @@ from tests.transfer.machines import STUDENT, TEACHER
 @pytest.fixture(scope="package")
 def plan(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plan]:
     """A teacher and a student of seconds, over 300 drawn images."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(stand_in, "TRAIN_IMAGES", 300)
         yield tiny_plan(tmp_path_factory.mktemp("matrix"), ["l1"], ["base"])
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="package")
