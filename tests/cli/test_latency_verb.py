@@ -13,7 +13,7 @@ from harness.cli import EXTRA
 from harness.cli.latency_verb import FAILED, SLOWER, UNCLEAR, exit_code
 from harness.commands.latency_document import Gate, LatencyDocument, Verdict
 from harness.store.records import Failure
-from tests.command import environment, harness
+from tests.command import environment, harness, invoked
 from tests.documents import ROOT
 from tests.onnx_zoo import network, token_ids
 
@@ -60,7 +60,7 @@ def test_bad_input_is_one_line_and_exit_code_2_and_nothing_is_written(
     folder: Path, arguments: list[str], said: str
 ) -> None:
     before = sorted(folder.rglob("*"))
-    done = harness(folder, "latency", *arguments)
+    done = invoked(folder, "latency", *arguments)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith(f"error: {said}")
     assert done.stderr.count("\n") == 1
