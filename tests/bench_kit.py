@@ -22,7 +22,7 @@ SETTINGS: dict[str, Any] = {
     "engines": ["onnxruntime-current"],
     "isa": ["host"],
     "threads": [1],
-    "precision_pct": 1000.0,
+    "precision_pct": 1e9,
     "minutes_per_model": 1e-6,
     "blocks": 3,
     "warmup_s": 0.0,

@@ -15,7 +15,8 @@ from harness.plan.bench_settings import Bench, Isa
 class Strict(BaseModel):
     """Unknown keys are refused and values are not coerced: a typo is an error, not a default."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    # built when first used: a process of the bench imports all that inherit this, and uses few
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, defer_build=True)
 
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]

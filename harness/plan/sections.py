@@ -8,7 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field
 class Section(BaseModel):
     """A table of matrix.toml: unknown keys are refused, values are not coerced, and nothing changes afterwards."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    # built when first used: a process of the bench imports all that inherit this, and uses few
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, defer_build=True)
 
 
 # what 64 bits hold: nothing is counted beyond

@@ -42,6 +42,10 @@ def _without_folders(text: str) -> str:
     return _FOLDERS.sub("", text.replace(f"{Path.cwd()}/", ""))
 
 
+# Built when first used: each process of the bench imports all of these models, and uses few.
+FROZEN = ConfigDict(extra="forbid", frozen=True, defer_build=True)
+
+
 class Failure(BaseModel):
     """Why a cell has no result.
 
@@ -49,7 +53,7 @@ class Failure(BaseModel):
     of any other its last part is kept.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = FROZEN
     kind: Literal["error", "diverged", "parity", "timeout", "out-of-memory", "killed"]
     message: Annotated[str, AfterValidator(_without_folders)]
 
@@ -62,7 +66,7 @@ class Record(BaseModel):
     every plug-in that had a part in it. harness.store.chain says whether a record still stands.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = FROZEN
     stage: ClassVar[StageName]
     # A failed record carries the failure and none of the figures, which is why every figure below is optional.
     schema_version: Literal[2] = SCHEMA
@@ -90,7 +94,7 @@ class Epoch(BaseModel):
     `test_accuracy_pct` is a student's on all test images after the epoch, at the size and precision that it trained at.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = FROZEN
     phase: str
     loss: Finite
     accuracy_pct: Percent | None = None
@@ -107,7 +111,7 @@ class Pruning(BaseModel):
     became of them is the protocol's choice.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = FROZEN
     amount: Annotated[float, Field(gt=0, lt=1)]
     channels_before: Count
     channels_after: Count
@@ -135,7 +139,7 @@ class Pruning(BaseModel):
 class Rounded(BaseModel):
     """What weights were before they were rounded to half precision for a transfer: their hash and torch's accuracy."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = FROZEN
     dtype: Literal["float16"]
     weights_sha256: str
     accuracy_pct: Percent
@@ -197,7 +201,7 @@ class ExportRecord(Record):
 class Interval(BaseModel):
     """A point estimate with its 95 % interval; without one where too few observations stand behind it."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = FROZEN
     value: Finite
     low: Finite | None = None
     high: Finite | None = None
@@ -233,7 +237,7 @@ class InstructionSet(BaseModel):
     engine's own account. All processes of a measurement agree.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = FROZEN
     way: Literal["none", "faulting", "patched"]
     cpuid: list[str]
     numpy: list[str]
@@ -243,7 +247,7 @@ class InstructionSet(BaseModel):
 class Process(BaseModel):
     """One fresh process that timed one model. Its raw samples are in pytest-benchmark's JSON, in the raw folder."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = FROZEN
     block: Whole
     # place in the run
     order: Whole

@@ -32,6 +32,8 @@ from tests.bench_kit import ENGINES, HEADLINE, OLD, OLD_ENGINE, OLD_PYTHON, SETT
 
 CURRENT = "onnxruntime-current"
 RUNTIME = runtime_of(CURRENT)
+# With time for more than the fewest blocks.
+UNTIL_SETTLED = {**SETTINGS, "minutes_per_model": 2.0}
 
 
 def latency(job: Job, cell: str, condition: str = HEADLINE) -> LatencyRecord:
@@ -49,8 +51,7 @@ def written(job: Job) -> dict[Path, int]:
 def test_a_run_from_no_records_to_nothing_left_to_do(workshop: Workshop, capsys: pytest.CaptureFixture[str]) -> None:
     workshop.testset(count=120, wrong=12)
     teacher, student = workshop.model("teacher-s0", teacher=True), workshop.model("p0.3-bn-gram-s0")
-    # time enough to settle, which takes a block more than the fewest
-    job = workshop.job(teacher, student, settings={**SETTINGS, "minutes_per_model": 2.0})
+    job = workshop.job(teacher, student, settings=UNTIL_SETTLED)
     assert run(job) == 0
     shown = capsys.readouterr()
     assert re.search(r"latency: block \d+ done, 2 of 2 settled", shown.err)
@@ -278,7 +279,7 @@ def test_models_that_fail_are_on_record_and_the_others_are_measured(
 ) -> None:
     models = [workshop.model("sound"), workshop.model("truncated"), workshop.model("foreign", image_size="9")]
     models[1].onnx.write_bytes(models[1].onnx.read_bytes()[:50])
-    job = workshop.job(*models)
+    job = workshop.job(*models, settings=UNTIL_SETTLED)
     assert run(job) == 1
     shown = capsys.readouterr()
     assert latency(job, "sound").status == "done"

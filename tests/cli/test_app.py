@@ -228,7 +228,8 @@ def started(folder: Path) -> subprocess.Popen[str]:
     )
     assert process.stdout
     for line in process.stdout:
-        if "epoch 1 of 6" in line:
+        # not one that only says how far it has come
+        if "epoch 1 of 6  loss" in line:
             return process
     raise AssertionError("training did not begin")
 
