@@ -161,13 +161,17 @@ def bench_settings(request: Request, topology: Topology) -> Bench:
         raise HarnessError(
             f"--threads {max(threads)}: this process may use {most} physical cores; name at most so many"
         )
+    engines, threads = list(dict.fromkeys(engines)), list(dict.fromkeys(threads))
+    # the first of several files is measured twice
+    processes = LEAST_BLOCKS * len(engines) * len(threads) * (len(request.files) + (len(request.files) > 1))
     return Bench(
-        engines=list(dict.fromkeys(engines)),
-        threads=list(dict.fromkeys(threads)),
+        engines=engines,
+        threads=threads,
         precision_pct=request.precision_pct,
         minutes_per_model=request.minutes / len(request.files),
         blocks=request.blocks,
-        sampling_s=request.sampling_s,
+        # so that the fewest processes there can be do not take longer than was asked for
+        sampling_s=min(request.sampling_s, 60 * request.minutes / processes),
         rounds=ROUNDS,
         warmup_rounds=WARMUP_ROUNDS,
         seed=request.seed,

@@ -1,0 +1,25 @@
+"""Every command that README.md and the pages show in a block is typed, page by page, or says why it is not."""
+
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from tests.docs_commands.blocks import DOCUMENTS, Command, commands
+from tests.docs_commands.running import Done, type_all
+
+SHOWN = [(document, command) for document in DOCUMENTS for command in commands(document)]
+
+
+@cache
+def done(document: Path) -> dict[Command, Done]:
+    """The page's commands, typed once."""
+    return {one.command: one for one in type_all(document)}
+
+
+@pytest.mark.parametrize(("document", "command"), SHOWN, ids=[str(command) for _, command in SHOWN])
+def test_a_command_does_what_its_page_says(document: Path, command: Command) -> None:
+    one = done(document)[command]
+    if one.verdict.by != "tests":
+        pytest.skip(f"a command of the documents: {one.verdict.reason}")
+    assert not one.fault, one.fault
