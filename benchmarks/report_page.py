@@ -1,4 +1,4 @@
-"""report.json: the documents, and the page of a report as a browser sees it: sizes, how soon it is ready, what is wrong.
+"""report.json: the documents, and the page of a report as a browser sees it: sizes, speed, what is wrong.
 
 The results are made up, of the profile with the most experiments, so that the figures are of the largest page. The
 documents' commands are run, which takes minutes.

@@ -115,4 +115,3 @@ def _unassigned(words: list[str]) -> list[str]:
     while words and ASSIGNMENT.match(words[0]):
         words = words[1:]
     return words
-

@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 
 from tests.docs_commands.blocks import DOCUMENTS, Command, commands
-from tests.docs_commands.checkout import Checkout, Outcome, checkout
+from tests.docs_commands.checkout import Outcome, checkout
 from tests.docs_commands.verdicts import Verdict, missing_engine, verdict
 
 TOO_NOISY = 3

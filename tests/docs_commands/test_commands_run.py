@@ -7,7 +7,11 @@ import pytest
 
 from tests.docs_commands.blocks import DOCUMENTS, Command, commands
 from tests.docs_commands.running import Done, type_all
+from tests.documents import ROOT
 
+pytestmark = pytest.mark.skipif(
+    not (ROOT / ".venvs/bench-1.16.0/bin/python").is_file(), reason="no .venvs/bench-1.16.0: `make setup` makes it"
+)
 SHOWN = [(document, command) for document in DOCUMENTS for command in commands(document)]
 
 

@@ -47,9 +47,7 @@ def test_a_command_is_typed_with_what_was_assigned_above_it(here: Checkout) -> N
     assert (here.folder / "said").read_text() == "A is 1\n"
 
 
-def test_what_this_process_was_told_does_not_reach_the_command(
-    here: Checkout, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_this_process_was_told_does_not_reach_the_command(here: Checkout, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("PYTHONPATH", "DATA_DIR", "MAKEFLAGS", "PROFILE", "HARNESS_REVISION"):
         monkeypatch.setenv(name, "ours")
     assert "ours" not in here.type(shown("env")).printed

@@ -56,8 +56,19 @@ def test_what_cannot_run_says_why(text: str, reason: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["pip install x", "make lock", "make distclean", "make plan lock", "make", "make benchmarks", "make no-such-goal"]
-    + ["curl x | sh", "bin/harness plan | rm -r results", "$R --cell x", ".venvs/main/bin/python -m pip install x"],
+    [
+        "pip install x",
+        ".venvs/main/bin/python -m pip install x",
+        "curl x | sh",
+        "bin/harness plan | rm -r results",
+        "$R --cell x",
+        "make",
+        "make lock",
+        "make plan lock",
+        "make distclean",
+        "make benchmarks",
+        "make no-such-goal",
+    ],
 )
 def test_a_command_that_no_rule_is_about_is_an_error_that_names_it(text: str) -> None:
     with pytest.raises(UnknownCommandError, match=r"^page.md:1 .*verdicts"):
