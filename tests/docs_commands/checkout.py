@@ -28,13 +28,9 @@ from tests.docs_commands.blocks import Command, blocks
 from tests.documents import DOCUMENT, ROOT, as_toml, put
 from tests.onnx_zoo import network, qdq
 
-# The tables of each profile; those of lite are in README.md and docs/results.md.
-PROFILES = {
-    "quick": ["prune-0.3"],
-    "lite": ["prune-0.3", "prune-0.4"],
-    "full": ["prune-0.3"],
-    "reference": ["prune-0.3"],
-}
+# The tables of each profile: those of lite are in README.md and docs/results.md, and `seeds` has whatever students the
+# commands of a page name.
+PROFILES = {"quick": ["prune-0.3"], "lite": ["prune-0.3", "prune-0.4"], "full": ["prune-0.3"], "reference": ["seeds"]}
 # Networks learn these in seconds, so that rounding to half precision changes no answer. So many images of each.
 CLASSES = ("blue", "green", "red")
 TRAIN_IMAGES, TEST_IMAGES = 60, 20
@@ -164,7 +160,7 @@ class Checkout(NamedTuple):
         text = (ROOT / command.document).read_text(encoding="utf-8")
         (shown,) = [block.text for block in blocks(text) if 'TITLE = "Hint"' in block.text]
         (package / "hint.py").write_text(shown.replace("METHOD = ", "HINT = "), encoding="utf-8")
-        _write_matrix(self.folder, self.data, ["base", "mypackage.hint:HINT"])
+        _write_matrix(self.folder, self.data, [command], ["mypackage.hint:HINT"])
 
 
 @contextmanager
@@ -178,9 +174,7 @@ def checkout(commands: list[Command]) -> Iterator[Checkout]:
         _clone(here.folder)
         if not all(LOOKING & set(command.words) for command in commands):
             _draw_images(here.data)
-            # as few students as the commands name, and one in any case
-            named = {name for command in commands for name in re.findall(r"p0\.3-bn-([a-z]+)-s0", command.text)}
-            _write_matrix(here.folder, here.data, sorted(named | {"base"}))
+            _write_matrix(here.folder, here.data, commands)
         yield here
 
 
@@ -208,14 +202,18 @@ def _draw_images(root: Path) -> None:
                 Image.fromarray(pixels).save(root / part / name / f"{number}.png")
 
 
-def _write_matrix(folder: Path, data: Path, methods: Sequence[str]) -> None:
+def _write_matrix(folder: Path, data: Path, commands: Sequence[Command], methods: Sequence[str] = ()) -> None:
+    """One student in each table, and those of further methods in the first."""
     document = deepcopy(DOCUMENT)
     put(document, "dataset.image_folder", {**parameters(data), "size": 32})
     for profile, experiments in PROFILES.items():
         document["profile"][profile] = {"experiments": experiments, **SMALL}
-    for experiment in document["experiment"]:
-        experiment.update(prune_method=["bn"], kd_method=["base"])
-    document["experiment"][0].update(kd_method=list(methods))
+    by_name = {experiment["name"]: experiment for experiment in document["experiment"]}
+    for experiment in by_name.values():
+        experiment.update(prune_method=["bn"], kd_method=["base"], seed=[0])
+    by_name["prune-0.3"]["kd_method"] += methods
+    named = {name for command in commands for name in re.findall(r"p0\.3-bn-([a-z]+)-s0", command.text)}
+    by_name["seeds"]["kd_method"] = sorted(named | {"base"})
     (folder / "matrix.toml").write_text(as_toml(document), encoding="utf-8")
 
 

@@ -4,9 +4,7 @@ import pytest
 
 from tests.docs_commands import verdicts
 from tests.docs_commands.blocks import DOCUMENTS, Command, commands
-from tests.docs_commands.verdicts import BY_CI, HERE, NO_CLUSTER, NO_GPU, UnknownCommandError, verdict
-
-NO_ENGINE = "needs a Docker engine: none answers"
+from tests.docs_commands.verdicts import BY_CI, HERE, NO_CLUSTER, NO_ENGINE, NO_GPU, UnknownCommandError, verdict
 
 
 def of(text: str, *before: str, engine: str = "") -> object:

@@ -17,6 +17,7 @@ SUITE = {"test", "lint"}
 PROGRAMS = ("make", "bin/harness", "docker", "ray")
 # What a program or an option stands for that this machine alone does not have.
 NO_GPU = "needs a GPU"
+NO_ENGINE = "needs a Docker engine with both images"
 NO_CLUSTER = "needs several machines (make benchmarks SUBJECT=ray starts a cluster on one)"
 
 
@@ -82,14 +83,14 @@ def by_ci() -> set[str]:
 
 def missing_engine() -> str:
     """Why no command can run in a container here; empty where an engine answers and has both images as they are now."""
-    if reason := os.environ.get("NO_ENGINE"):
-        return f"needs a Docker engine: {reason}"
+    if os.environ.get("NO_ENGINE"):
+        return NO_ENGINE
     try:
         client = connect()
         for image in (CPU, GPU):
             present(client, image)
     except ContainerError as error:
         if error.kind in ("engine-absent", "engine-unusable", "missing-image"):
-            return f"needs a Docker engine: {error}"
+            return NO_ENGINE
         raise
     return ""
