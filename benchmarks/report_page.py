@@ -16,6 +16,7 @@ from harness.plan.specs import key_of
 from harness.reporting.page.build import page_of, page_path
 from harness.reporting.page.content import content
 from harness.reporting.page.shown_tables import PUBLISHED
+from harness.reporting.reading import Reading
 from tests import browser
 from tests.docs_commands import running
 from tests.docs_commands.blocks import DOCUMENTS, README
@@ -34,7 +35,7 @@ def measure() -> Figures:
         plan, results = plan_for(PROFILE), Path(folder)
         fill_results(plan, results)
         keep_predictions(results, plan)
-        document = content(plan, results)
+        document = content(Reading(plan, results))
         file = page_path(results, plan)
         file.write_bytes(page_of(document))
         return {

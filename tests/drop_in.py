@@ -14,7 +14,7 @@ from typing import Any
 from harness.plan import registry
 from harness.plan.planning import Plan, make_plan
 from harness.plan.registry import Kind
-from harness.reporting.rows import read_rows
+from harness.reporting.reading import read_rows
 from harness.store.chain import Chain
 from harness.store.paths import Paths
 from harness.training.device import Device

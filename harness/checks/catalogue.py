@@ -5,9 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from harness.checks import agreement, answers, measurement, plausibility, recomputed
+from harness.checks import agreement, answers, measurement, plausibility, provenance, recomputed
 from harness.checks import files_on_disk as files
-from harness.checks import provenance as chain
 from harness.checks.evidence import Evidence, read_evidence
 from harness.checks.fault import Fault, Find
 from harness.plan.planning import Plan
@@ -70,21 +69,21 @@ EXPORT = "run: rm {export} && make train-matrix bench PROFILE={profile}"
 
 # From the bottom up: is it there, does it fit, was it measured well, do the rows go together, can it be true?
 CHECKS: Sequence[Check] = (
-    Check(chain.unreadable_record, "put the record back (from git, or from the machine that made it), or " + MAKE),
-    Check(chain.missing_record, MAKE),
-    Check(chain.failed_stage, "deal with the reason, then " + MAKE),
-    Check(chain.stale_key, MAKE),
-    Check(chain.wrong_key, RESTORE),
+    Check(provenance.unreadable_record, "put the record back (from git, or from the machine that made it), or " + MAKE),
+    Check(provenance.missing_record, MAKE),
+    Check(provenance.failed_stage, "deal with the reason, then " + MAKE),
+    Check(provenance.stale_key, MAKE),
+    Check(provenance.wrong_key, RESTORE),
     Check(
-        chain.code_changed,
+        provenance.code_changed,
         "CODE=redo makes it again, CODE=keep in its place declares that the change makes no difference; "
         "run: make {make} CODE=redo PROFILE={profile}",
     ),
-    Check(chain.swapped_models, MAKE),
-    Check(chain.broken_chain, MAKE),
-    Check(chain.changed_file, "run: rm {onnx} && make train-matrix bench PROFILE={profile}"),
-    Check(chain.duplicate_model, AGAIN),
-    Check(chain.other_teacher, MAKE),
+    Check(provenance.swapped_models, MAKE),
+    Check(provenance.broken_chain, MAKE),
+    Check(provenance.changed_file, "run: rm {onnx} && make train-matrix bench PROFILE={profile}"),
+    Check(provenance.duplicate_model, AGAIN),
+    Check(provenance.other_teacher, MAKE),
     Check(recomputed.false_figure, RESTORE),
     Check(measurement.wrong_runtime, "run: make setup && make bench PROFILE={profile}"),
     Check(
@@ -155,7 +154,12 @@ STRICT: Sequence[Check] = (
 
 def run_checks(evidence: Evidence, checks: Sequence[Check] = CHECKS) -> list[Finding]:
     """Every check's findings, in the order of the list and, within a check, of the plan."""
-    return [_finding(evidence.plan, check, fault) for check in checks for fault in check.find(evidence)]
+    return [as_finding(evidence.plan, check, fault) for check, fault in faults(evidence, checks)]
+
+
+def faults(evidence: Evidence, checks: Sequence[Check] = CHECKS) -> Iterator[tuple[Check, Fault]]:
+    """What each check finds, in the same order, with the check."""
+    return ((check, fault) for check in checks for fault in check.find(evidence))
 
 
 def check_results(plan: Plan, results: Path, artifacts: Path | None = None) -> list[Finding]:
@@ -168,7 +172,8 @@ def errors(findings: Sequence[Finding]) -> Iterator[Finding]:
     return (finding for finding in findings if finding.severity == "error")
 
 
-def _finding(plan: Plan, check: Check, fault: Fault) -> Finding:
+def as_finding(plan: Plan, check: Check, fault: Fault) -> Finding:
+    """A fault with the check's name and severity, and with what to do about it."""
     cell, stage = fault.entry.cell, fault.stage
     export = record_path(Path("results"), plan.profile, "export", cell.id)
     again = {

@@ -8,7 +8,7 @@ from typing import Any
 
 from harness.files import file_sha256
 from harness.plan.planning import Cell, Plan, Table
-from harness.store.chain import Chain, Link
+from harness.store.chain import Chain, Link, State
 from harness.store.paths import model_file
 from harness.store.records import AccuracyRecord, ExportRecord, LatencyRecord, Record, TrainRecord
 
@@ -90,6 +90,15 @@ class Evidence:
     artifacts: Path | None = None
     recount: Recount | None = None
 
+    @cached_property
+    def by_state(self) -> Mapping[State, list[tuple[Entry, str, Link[Record]]]]:
+        """(entry, condition, link) of every stage of every cell, by the link's state, in the plan's order."""
+        found: dict[State, list[tuple[Entry, str, Link[Record]]]] = {}
+        for entry in self.entries.values():
+            for condition, link in entry.links:
+                found.setdefault(link.state, []).append((entry, condition, link))
+        return found
+
     def of(self, table: Table) -> list[Entry]:
         """The entries of one table's rows."""
         return [self.entries[cell.id] for cell in table.cells]
@@ -108,13 +117,19 @@ class Evidence:
         return ((entry, entry.accuracy) for entry in self.entries.values() if entry.accuracy)
 
 
-def read_evidence(plan: Plan, results: Path, artifacts: Path | None = None, recount: Recount | None = None) -> Evidence:
+def read_evidence(
+    plan: Plan,
+    results: Path,
+    artifacts: Path | None = None,
+    recount: Recount | None = None,
+    chain: Chain | None = None,
+) -> Evidence:
     """Everything on disk about the plan's cells; an unreadable record is evidence, not an error.
 
     Without `artifacts` the records alone are looked at, as in a checkout that has no ONNX files; without `recount` the
-    model files are known by their hashes alone.
+    model files are known by their hashes alone. `chain` holds the profile's records where they have been read already.
     """
-    chain = Chain(plan, results)
+    chain = chain or Chain(plan, results)
 
     def entry(cell: Cell) -> Entry:
         file = model_file(artifacts, plan.profile, cell) if artifacts else None

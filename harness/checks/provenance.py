@@ -8,18 +8,11 @@ from collections.abc import Iterator
 from harness.checks.evidence import Entry, Evidence
 from harness.checks.fault import Fault
 from harness.plan.specs import key_of
-from harness.store.chain import Link, State, short
+from harness.store.chain import Link, short
 from harness.store.records import ExportRecord, Record, StageName, TrainRecord
 
 # The stage that each stage's record has to fit.
 BEFORE: dict[StageName, StageName] = {"export": "train", "latency": "export", "accuracy": "export"}
-
-
-def _in_state(evidence: Evidence, state: State) -> Iterator[tuple[Entry, str, Link[Record]]]:
-    for entry in evidence.entries.values():
-        for condition, link in entry.links:
-            if link.state == state:
-                yield entry, condition, link
 
 
 def _waits(entry: Entry, stage: StageName) -> bool:
@@ -30,7 +23,7 @@ def _waits(entry: Entry, stage: StageName) -> bool:
 
 def unreadable_record(evidence: Evidence) -> Iterator[Fault]:
     """A record that is truncated, or not what its stage writes."""
-    for entry, condition, link in _in_state(evidence, "unreadable"):
+    for entry, condition, link in evidence.by_state.get("unreadable", []):
         # The message ends in a remedy of its own.
         yield Fault(entry, link.stage, link.reason.split("; delete it")[0], condition)
 
@@ -38,7 +31,7 @@ def unreadable_record(evidence: Evidence) -> Iterator[Fault]:
 def missing_record(evidence: Evidence) -> Iterator[Fault]:
     """A stage of a planned cell that has no record; of several in a row the first, which the others wait for."""
     headline = evidence.plan.settings.bench.conditions[0]
-    for entry, condition, link in _in_state(evidence, "missing"):
+    for entry, condition, link in evidence.by_state.get("missing", []):
         # A latency under another condition is a figure more or less: the row is complete without it.
         if not _waits(entry, link.stage) and condition in ("", headline):
             yield Fault(entry, link.stage, link.reason, condition)
@@ -46,7 +39,7 @@ def missing_record(evidence: Evidence) -> Iterator[Fault]:
 
 def failed_stage(evidence: Evidence) -> Iterator[Fault]:
     """A stage that was tried under the present key and failed, with its own reason."""
-    for entry, condition, link in _in_state(evidence, "failed"):
+    for entry, condition, link in evidence.by_state.get("failed", []):
         failure = link.record.failure if link.record else None
         kind = f"{failure.kind}: " if failure else ""
         yield Fault(entry, link.stage, f"{link.stage} failed ({kind}{' '.join(link.reason.split())})", condition)
@@ -54,14 +47,14 @@ def failed_stage(evidence: Evidence) -> Iterator[Fault]:
 
 def stale_key(evidence: Evidence) -> Iterator[Fault]:
     """A record that was made under other settings than the plan's; of several in a row the first."""
-    for entry, condition, link in _in_state(evidence, "stale"):
+    for entry, condition, link in evidence.by_state.get("stale", []):
         if not _waits(entry, link.stage):
             yield Fault(entry, link.stage, link.reason, condition)
 
 
 def wrong_key(evidence: Evidence) -> Iterator[Fault]:
     """A record whose own settings do not give its key: one of the two was changed afterwards."""
-    for entry, condition, link in _in_state(evidence, "stands"):
+    for entry, condition, link in evidence.by_state.get("stands", []):
         assert link.record is not None
         try:
             key = key_of(link.record.spec)
@@ -74,7 +67,7 @@ def wrong_key(evidence: Evidence) -> Iterator[Fault]:
 
 def code_changed(evidence: Evidence) -> Iterator[Fault]:
     """A record that was made by a plug-in whose code has changed since."""
-    for entry, condition, link in _in_state(evidence, "stands"):
+    for entry, condition, link in evidence.by_state.get("stands", []):
         trained_by = entry.chain.train(entry.cell).changed if link.stage == "export" else ()
         if changed := [name for name in link.changed if name not in trained_by]:
             yield Fault(entry, link.stage, f"code has changed since: {', '.join(changed)}", condition)
@@ -82,14 +75,14 @@ def code_changed(evidence: Evidence) -> Iterator[Fault]:
 
 def other_teacher(evidence: Evidence) -> Iterator[Fault]:
     """A student of another teacher than the one in the table: its weights differ, though its key is the same."""
-    for entry, _, link in _in_state(evidence, "orphaned"):
+    for entry, _, link in evidence.by_state.get("orphaned", []):
         if link.stage == "train":
             yield Fault(entry, "train", link.reason)
 
 
 def swapped_models(evidence: Evidence) -> Iterator[Fault]:
     """A record under another cell's name, or with the hash of another cell's weights or ONNX file."""
-    for entry, condition, link in _in_state(evidence, "foreign"):
+    for entry, condition, link in evidence.by_state.get("foreign", []):
         yield Fault(entry, link.stage, link.reason, condition)
     owners = _owners(evidence)
     for entry, condition, link in _misfits(evidence):
@@ -109,7 +102,7 @@ def broken_chain(evidence: Evidence) -> Iterator[Fault]:
 
 def _misfits(evidence: Evidence) -> Iterator[tuple[Entry, str, Link[Record]]]:
     """Records that do not fit the one before, although that one stands."""
-    for entry, condition, link in _in_state(evidence, "orphaned"):
+    for entry, condition, link in evidence.by_state.get("orphaned", []):
         if link.stage != "train" and not _waits(entry, link.stage):
             yield entry, condition, link
 

@@ -192,24 +192,21 @@ _NOT_SHARED = {"measured_cpus", "session", "engine_facts"}
 _as_json = json.JSONEncoder(sort_keys=True).encode
 
 
-def _run_facts(evidence: Evidence) -> dict[tuple[str, str], Counter[str]]:
-    """(run, fact) -> how many records of the run give the fact which value (as JSON), the plan's first record first."""
-    found: dict[tuple[str, str], Counter[str]] = {}
-    for _, record in (*evidence.latencies(), *evidence.accuracies()):
-        for name, value in record.environment.items():
-            place = (str(record.environment.get("run")), name)
-            found.setdefault(place, Counter())[_as_json(value)] += 1
-    return found
-
-
 def _other_facts(evidence: Evidence) -> Iterator[Fault]:
-    usual = {place: values.most_common(1)[0][0] for place, values in _run_facts(evidence).items()}
+    # (run, fact) -> how many records of the run give the fact which value (as JSON), the plan's first record first
+    counts: dict[tuple[str, str], Counter[str]] = {}
+    told = []
     for entry, record in (*evidence.latencies(), *evidence.accuracies()):
+        run = str(record.environment.get("run"))
         for name in record.environment.keys() - _COMPARED_ELSEWHERE - _NOT_SHARED:
             said = _as_json(record.environment[name])
-            if said != (others := usual[str(record.environment.get("run")), name]):
-                reason = f"environment.{name} is {said} on record, {others} in the other records of the run"
-                yield _fault(entry, record, reason)
+            counts.setdefault((run, name), Counter())[said] += 1
+            told.append((entry, record, run, name, said))
+    usual = {place: values.most_common(1)[0][0] for place, values in counts.items()}
+    for entry, record, run, name, said in told:
+        if said != (others := usual[run, name]):
+            reason = f"environment.{name} is {said} on record, {others} in the other records of the run"
+            yield _fault(entry, record, reason)
 
 
 # --- The checks -------------------------------------------------------------------------------------------------------

@@ -104,18 +104,18 @@ def report(
 ) -> None:
     """Check the records, write tables, figures and the page, and fill in the documents' tables of this profile."""
     from harness.checks import findings
-    from harness.checks.catalogue import check_results
     from harness.commands.scope import Scope
     from harness.plan.loading import profile_names
+    from harness.reporting.reading import Reading
     from harness.reporting.report import write_page, write_report
 
-    planned = Scope.of(matrix, profile, results, artifacts, experiment).plan()
+    reading = Reading(Scope.of(matrix, profile, results, artifacts, experiment).plan(), results)
     if page_only:
-        _say_page(write_page(planned, results))
+        _say_page(write_page(reading))
         return
     # A failing row is shown as failed; what else is wrong, and what to do about it, is said here.
-    print(findings.as_text(planned, check_results(planned, results, artifacts)) + "\n", file=sys.stderr)
-    made = write_report(planned, results, documents_of(document, results), profile_names(matrix), png)
+    print(findings.as_text(reading.plan, reading.check(artifacts)) + "\n", file=sys.stderr)
+    made = write_report(reading, documents_of(document, results), profile_names(matrix), png)
     print(made.text + "\n")
     for said, paths in {"Written": made.written, "Unchanged": made.unchanged}.items():
         if paths:

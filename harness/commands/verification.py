@@ -8,6 +8,7 @@ from harness.checks.catalogue import STRICT, errors, run_checks
 from harness.checks.evidence import Recount, read_evidence
 from harness.checks.files_on_disk import walked
 from harness.commands.scope import Scope
+from harness.reporting.reading import Reading
 from harness.reporting.report import check_files, check_report
 
 
@@ -25,9 +26,10 @@ def verify(scope: Scope, documents: Sequence[Path]) -> Verification:
     # torch is loaded where there is a file to count
     from harness.model_files.recount import of_onnx, of_weights
 
-    evidence = read_evidence(plan, paths.results, paths.artifacts, Recount(of_weights, of_onnx))
+    reading = Reading(plan, paths.results)
+    evidence = read_evidence(plan, paths.results, paths.artifacts, Recount(of_weights, of_onnx), reading.chain)
     breaks = [f"{one.cell} {one.stage}: {one.reason} ({one.check})" for one in errors(run_checks(evidence, STRICT))]
-    breaks += check_files(plan, paths.results)
+    breaks += check_files(reading)
     of_profile = f"of profile {plan.profile} "
     stale = check_report(documents, paths.results, lambda name: scope.of_profile(name).whole_plan())
     breaks += [line for line in stale if of_profile in line]

@@ -10,6 +10,7 @@ A key begins with the version of this scheme. Whoever changes what a key is made
 of records to harness.store.migrations, so that no trained model is lost to the change.
 """
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property, lru_cache
@@ -319,7 +320,13 @@ def key_of(document: Mapping[str, Any]) -> str:
     """The key that a stage's settings give, as a record holds them: nested, or with the key of the parent."""
     parent = document.get("parent")
     own = {name: canonical(value) for name, value in document.items() if name != "parent"}
-    return _key(own, key_of(parent) if isinstance(parent, Mapping) else parent)
+    return _key(own, _key_of_text(canonical(parent)) if isinstance(parent, Mapping) else parent)
+
+
+@lru_cache(maxsize=1000)
+def _key_of_text(document: str) -> str:
+    """The key of a parent, which many stages have in common."""
+    return key_of(json.loads(document))
 
 
 def _key(own: Mapping[str, str], parent: str | None) -> str:

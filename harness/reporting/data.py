@@ -19,7 +19,13 @@ from harness.store.records import Interval, LatencyRecord
 JSON = dict[str, Any]
 
 
-def as_json(plan: Plan, table: Table, rows: Sequence[Row]) -> str:
+def as_csv_and_json(plan: Plan, table: Table, rows: Sequence[Row]) -> tuple[str, str]:
+    """A table as CSV and as JSON."""
+    documents = _rows(rows)
+    return _as_csv(documents), _as_json(plan, table, rows, documents)
+
+
+def _as_json(plan: Plan, table: Table, rows: Sequence[Row], documents: list[JSON]) -> str:
     """One document: `rows` in the table's order, `means` over seeds, what the `study` published, footnotes, warnings.
 
     A figure with an interval is {"value", "low", "high"}; what is missing or not known is null.
@@ -30,7 +36,7 @@ def as_json(plan: Plan, table: Table, rows: Sequence[Row]) -> str:
         "title": table.title,
         "protocol": table.protocol,
         "condition": plan.settings.bench.conditions[0],
-        "rows": _rows(rows),
+        "rows": documents,
         "means": _means(rows),
         "study": {
             "source": SOURCE,
@@ -51,9 +57,9 @@ def as_json(plan: Plan, table: Table, rows: Sequence[Row]) -> str:
     return json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def as_csv(rows: Sequence[Row]) -> str:
+def _as_csv(documents: list[JSON]) -> str:
     """The rows alone: nested names are joined by underscores, lists by semicolons, and what is missing is empty."""
-    flat = [_flat(row) for row in _rows(rows)]
+    flat = [_flat(row) for row in documents]
     columns = list(dict.fromkeys(name for row in flat for name in row))
     text = StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")

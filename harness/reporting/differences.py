@@ -5,6 +5,7 @@ compared seed by seed as well; the teacher is one training, and stands beside ea
 """
 
 from collections.abc import Sequence
+from itertools import combinations
 from statistics import fmean
 
 import numpy as np
@@ -13,6 +14,9 @@ from harness.proportions import CONFIDENCE_PCT, crossed_difference, half_width
 from harness.reporting.interval_text import interval_text
 from harness.reporting.rows import Model, Row, accuracies
 from harness.store.records import Interval
+
+# More models than these are put in no order.
+MOST_RANKED = 200
 
 
 def to_teacher(model: Model, rows: Sequence[Row]) -> Interval | None:
@@ -67,20 +71,20 @@ def ranks(models: Sequence[Model]) -> list[int | None]:
     """For each student one more than the number of students that were shown to be more accurate.
 
     So what cannot be told apart is not put in an order by chance: equal models all have rank 1. All pairs together are
-    wrong one time in twenty (Bonferroni). None for the teacher, and where a model's answers are not on record.
+    wrong one time in twenty (Bonferroni). None for the teacher, where a model's answers are not on record, and for all
+    models where there are more than MOST_RANKED: so many pairs prove little, and their number grows with the square.
     """
     known = [place for place, model in enumerate(models) if not model[0].cell.is_teacher and _comparable(model)]
-    pairs = len(known) * (len(known) - 1) / 2
-    confidence = 100 - (100 - CONFIDENCE_PCT) / max(pairs, 1)
-
-    def better(one: int, two: int) -> bool:
-        found = difference(models[two], models[one], confidence)
-        return found is not None and found.value > 0 and not found.covers(0)
-
-    return [
-        1 + sum(better(other, place) for other in known if other != place) if place in known else None
-        for place in range(len(models))
-    ]
+    if len(known) > MOST_RANKED:
+        return [None] * len(models)
+    pairs = list(combinations(known, 2))
+    confidence = 100 - (100 - CONFIDENCE_PCT) / max(len(pairs), 1)
+    ranked: dict[int, int] = dict.fromkeys(known, 1)
+    for one, two in pairs:
+        found = difference(models[one], models[two], confidence)
+        if found is not None and not found.covers(0):
+            ranked[one if found.value > 0 else two] += 1
+    return [ranked.get(place) for place in range(len(models))]
 
 
 def _by_seed(model: Model) -> dict[int, Row]:

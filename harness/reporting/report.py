@@ -16,9 +16,13 @@ from harness.reporting.foot import footnote_lines, measured_lines, network_line,
 from harness.reporting.markers import Marker
 from harness.reporting.page.build import page, page_of, page_path
 from harness.reporting.page.content import content, in_a_sentence
-from harness.reporting.rows import Row, read_rows
+from harness.reporting.reading import Reading
+from harness.reporting.rows import Row, first_models
 from harness.reporting.table_document import KINDS, figure_path, full_document, short_document, table_files, table_path
 from harness.reporting.tables import columns, conditions, seed_means, terminal
+
+# Rows of a table that are printed.
+MOST_PRINTED = 150
 
 
 @dataclass(frozen=True)
@@ -43,23 +47,21 @@ class Report:
     page: WrittenPage
 
 
-def write_report(
-    plan: Plan, results: Path, documents: Sequence[Path], profiles: Collection[str], png: bool = False
-) -> Report:
-    """Write tables, charts and page of the plan under results/<profile>/, and fill in its markers in the documents.
+def write_report(reading: Reading, documents: Sequence[Path], profiles: Collection[str], png: bool = False) -> Report:
+    """Write tables, charts and page of a plan under results/<profile>/, and fill in its markers in the documents.
 
     Figures that belong to no profile are filled in as well. Without documents, as for results that are not this
     checkout's, none is touched. A file that would be the same is left alone. `profiles` are the names that markers may
     have. `png` draws the charts as PNG as well; those that are there are kept current in any case. Raises HarnessError
     on an unwritable folder, and on a marker of an unknown profile or experiment.
     """
-    rows = {table.name: read_rows(plan, table, results) for table in plan.tables}
+    plan, results = reading.plan, reading.results
 
     def table_of(marker: Marker, folder: Path) -> str | None:
         if marker.profile not in profiles:
             raise HarnessError(f"profile {marker.profile!r} does not exist; allowed: {', '.join(profiles)}")
         table = _planned(marker, plan) if marker.profile == plan.profile else None
-        return _marked(marker, plan, table, rows[table.name], results, folder) if table else None
+        return _marked(marker, plan, table, reading.rows(table), results, folder) if table else None
 
     written: dict[Path, bool] = {}
     # Documents come first, and all are read before one is written: a fault should show before anything has changed.
@@ -69,13 +71,13 @@ def write_report(
             write_text(document.path, document.text)
     texts: list[str] = []
     for table in plan.tables:
-        own = rows[table.name]
+        own = reading.rows(table)
         for which, chart in charts.charts_of(own).items():
             written |= _write_chart(plan, table, own, results, which, chart, png)
         for path, text in table_files(plan, table, own, results).items():
             written[path] = _write(path, text)
         texts.append(_text(plan, table, own, table_path(results, plan, table)))
-    whole = write_page(plan, results)
+    whole = write_page(reading)
     written[whole.path] = whole.new
     return Report(
         tuple(path for path, new in written.items() if new),
@@ -85,9 +87,9 @@ def write_report(
     )
 
 
-def write_page(plan: Plan, results: Path) -> WrittenPage:
+def write_page(reading: Reading) -> WrittenPage:
     """Write the page of the plan's profile alone, unless it would be the same."""
-    place, document = page_path(results, plan), content(plan, results)
+    place, document = page_path(reading.results, reading.plan), content(reading)
     return WrittenPage(place, _write(place, page_of(document)), in_a_sentence(document))
 
 
@@ -97,21 +99,21 @@ def check_report(documents: Sequence[Path], results: Path, plan_of: Callable[[st
     Empty where every digit and every picture follows from the records. `plan_of` gives the plan of a profile, with all
     of its experiments, and raises HarnessError for an unknown profile.
     """
-    plan_of = cache(plan_of)
+    reading_of = cache(lambda profile: Reading(plan_of(profile), results))
     shown: dict[str, list[str]] = {}
 
     def table_of(marker: Marker, folder: Path) -> str | None:
-        plan = plan_of(marker.profile)
-        table = _planned(marker, plan)
+        reading = reading_of(marker.profile)
+        table = _planned(marker, reading.plan)
         shown.setdefault(marker.profile, []).append(marker.experiment)
-        return _marked(marker, plan, table, read_rows(plan, table, results), results, folder) if table else None
+        return _marked(marker, reading.plan, table, reading.rows(table), results, folder) if table else None
 
     lines = [
         f"{document.path}:{marker.line}: {_stale(marker)}"
         for document in filled(documents, results, table_of)
         for marker in document.stale
     ]
-    return lines + [line for profile, names in shown.items() for line in check_files(plan_of(profile), results, names)]
+    return lines + [line for profile, names in shown.items() for line in check_files(reading_of(profile), names)]
 
 
 def _stale(marker: Marker) -> str:
@@ -124,16 +126,17 @@ def _again(profile: str) -> str:
     return f"make report PROFILE={profile}"
 
 
-def check_files(plan: Plan, results: Path, shown: Collection[str] = ()) -> list[str]:
+def check_files(reading: Reading, shown: Collection[str] = ()) -> list[str]:
     """The tables and charts under results/<profile> that the records do not bear out, as lines that name them.
 
     Where an experiment has neither, nothing was reported yet, unless a document shows its chart (`shown`). A file that
     belongs to no experiment of matrix.toml is named as well.
     """
-    stale = [line for table in plan.tables for line in _stale_files(plan, table, results, table.name in shown)]
+    plan, results = reading.plan, reading.results
+    stale = [line for table in plan.tables for line in _stale_files(reading, table, table.name in shown)]
     place = page_path(results, plan)
     # It shows all of the tables, so it is named only where it alone is stale.
-    if not stale and place.is_file() and place.read_bytes() != page(plan, results):
+    if not stale and place.is_file() and place.read_bytes() != page(reading):
         stale.append(f"{place} is stale; run: {_again(plan.profile)}")
     return stale + [
         f"{path}: no experiment has this name; delete the file if the experiment was renamed or removed"
@@ -141,11 +144,12 @@ def check_files(plan: Plan, results: Path, shown: Collection[str] = ()) -> list[
     ]
 
 
-def _stale_files(plan: Plan, table: Table, results: Path, shown: bool) -> Iterator[str]:
+def _stale_files(reading: Reading, table: Table, shown: bool) -> Iterator[str]:
+    plan, results = reading.plan, reading.results
     place, figure = (path(results, plan, table) for path in (table_path, figure_path))
     if not (place.is_file() or figure.is_file() or shown):
         return
-    rows = read_rows(plan, table, results)
+    rows = reading.rows(table)
     if place.is_file():
         files = table_files(plan, table, rows, results)
         # They all follow from the same rows, so one line is enough.
@@ -245,7 +249,10 @@ def _subtitle(plan: Plan, table: Table) -> str:
     return f"{one_line(network_line(plan))}\n{one_line(recipe_line(plan, table))}"
 
 
-def _text(plan: Plan, table: Table, rows: list[Row], place: Path) -> str:
+def _text(plan: Plan, table: Table, rows: Sequence[Row], place: Path) -> str:
+    left_out = len(rows)
+    rows = first_models(rows, MOST_PRINTED)
+    left_out -= len(rows)
     told = [
         network_line(plan),
         recipe_line(plan, table),
@@ -259,6 +266,6 @@ def _text(plan: Plan, table: Table, rows: list[Row], place: Path) -> str:
         terminal(columns(rows)),
         *(terminal(more) for more in (seed_means(rows), conditions(rows)) if more),
         "\n".join(textwrap.fill(line, 110, subsequent_indent="  ") for line in told),
-        f"Full table: {place}",
+        f"Full table: {place}" + (f" ({left_out:,} more rows)" if left_out else ""),
     ]
     return "\n\n".join(parts)

@@ -1,30 +1,20 @@
-"""(plan, results) -> one row per planned cell, each with the records that stand, and what is wrong with the others.
-
-harness.store.chain says which records stand, so a figure in a table always belongs to its row. A cell without a figure
-is a row that says why; none is ever dropped.
-"""
+"""A row of a table: a planned cell with the records that stand; and the order that rows are shown in."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
-from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from harness import predictions
-from harness.checks.catalogue import CHECKS
-from harness.checks.evidence import read_evidence
 from harness.checks.limits import PRUNED_SHARE
-from harness.checks.provenance import code_changed
-from harness.errors import HarnessError
 from harness.plan import registry
-from harness.plan.planning import Cell, Plan, Table, kd_label
+from harness.plan.planning import Cell, kd_label
 from harness.plan.settings import BASIC_AXES
 from harness.predictions import Predictions
 from harness.reporting import published
 from harness.reporting.front import Place, middle, pareto_ranks
-from harness.store.chain import Chain, Link, State
+from harness.store.chain import State
 from harness.store.records import AccuracyRecord, ExportRecord, Interval, LatencyRecord, StageName, TrainRecord
 
 
@@ -167,37 +157,8 @@ def width_text(width: float) -> str:
     return str(Fraction(width))
 
 
-def read_rows(plan: Plan, table: Table, results: Path) -> list[Row]:
-    """The rows of one table in order; a row that fails a check (harness.checks) says so.
-
-    Only this table's records count, and no other file: the table is the same in every checkout and every report.
-    """
-    evidence = read_evidence(replace(plan, tables=(table,)), results)
-    headline = plan.settings.bench.conditions[0]
-    failing: dict[str, list[Problem]] = {cell.id: [] for cell in table.cells}
-    # Changed code is among a row's cautions: its figures are what that code gave.
-    for check in (check for check in CHECKS if check.severity == "error" and check.find is not code_changed):
-        for fault in check.find(evidence):
-            cell = fault.entry.cell
-            beside = fault.condition not in ("", headline)
-            # What does not stand beside the headline is not shown, so it cannot make the row fail.
-            if not beside or fault.entry.chain.latency(cell, fault.condition).standing:
-                detail = f"fails the check {check.name}: {fault.reason}"
-                failing[cell.id].append(Problem(f"failed: {check.name}", detail, fault.stage, "failed"))
-    return in_order(
-        [
-            _with_findings(read_row(entry.chain, entry.cell, results), failing[entry.cell.id])
-            for entry in evidence.entries.values()
-        ]
-    )
-
-
-def _with_findings(row: Row, failing: list[Problem]) -> Row:
-    # A record that does not stand is a problem already, in words of its own.
-    known = {problem.stage for problem in row.problems}
-    return replace(row, problems=(*row.problems, *(problem for problem in failing if problem.stage not in known)))
-
-
+# Of longer tables the first rows are shown; the CSV and JSON files have all.
+MOST_ROWS = 1000
 # The trainings of one model, one for each seed.
 Model = Sequence[Row]
 
@@ -227,6 +188,18 @@ def models_of(rows: Sequence[Row]) -> list[Model]:
     return [sorted(model, key=lambda row: row.cell.seed) for model in groups.values()]
 
 
+def first_models(rows: Sequence[Row], most: int = MOST_ROWS) -> Sequence[Row]:
+    """The rows of a table's first models, each with all of its seeds: as many as a person or a browser can hold."""
+    if len(rows) <= most:
+        return rows
+    shown: list[Row] = []
+    for model in models_of(rows):
+        if shown and len(shown) + len(model) > most:
+            break
+        shown += model
+    return shown
+
+
 def fronts(models: Sequence[Model]) -> list[int | None]:
     """The Pareto rank of each model, by its means over seeds."""
     return pareto_ranks([middle(row.place for row in model) for model in models])
@@ -235,44 +208,3 @@ def fronts(models: Sequence[Model]) -> list[int | None]:
 def accuracies(rows: Sequence[Row]) -> list[float]:
     """The accuracies (%) that are known."""
     return [row.accuracy_pct for row in rows if row.accuracy_pct is not None]
-
-
-def read_row(chain: Chain, cell: Cell, results: Path) -> Row:
-    """One cell's records. Of those that do not stand, the first in a row is named: the others wait for it."""
-    train, export, latency, accuracy = chain.train(cell), chain.export(cell), chain.latency(cell), chain.accuracy(cell)
-    # A condition beside the headline is one figure more or less: a row without it is complete.
-    beside = [chain.latency(cell, condition) for condition in chain.plan.settings.bench.conditions[1:]]
-    links: list[Link[Any]] = [train, export, latency, accuracy]
-    if not export.standing:
-        links = [train, export] if train.standing else [train]
-    standing = [link for link in (*links, *beside) if link.standing]
-    return Row(
-        cell,
-        train.standing,
-        export.standing,
-        latency.standing,
-        accuracy.standing,
-        tuple(_problem(link, results) for link in links if not link.standing),
-        tuple(link.standing for link in beside if link.standing),
-        tuple(dict.fromkeys(name for link in standing for name in link.changed)),
-        _predictions(accuracy.standing, results),
-    )
-
-
-def _predictions(record: AccuracyRecord | None, results: Path) -> Predictions | None:
-    try:
-        return predictions.read(results / record.profile, record) if record else None
-    except HarnessError:
-        # a check names them, and the row says that it fails
-        return None
-
-
-def _problem(link: Link[Any], results: Path) -> Problem:
-    # A message may hold a record's path, and a table must not depend on where the results folder lies.
-    stage, reason = link.stage, link.reason.replace(f"{results}/", "")
-    if link.state == "missing":
-        return Problem(f"no {stage} record", reason, stage, link.state)
-    if link.state == "failed":
-        kind = link.record.failure.kind if link.record and link.record.failure else "error"
-        return Problem(f"{stage} failed ({kind})", f"{stage} failed ({kind}): {reason}", stage, link.state)
-    return Problem(f"{stage} record is {link.state}", reason, stage, link.state)

@@ -9,11 +9,11 @@ from urllib.parse import quote
 from harness.plan.planning import Plan, Table
 from harness.reporting import charts
 from harness.reporting.chart_style import THEMES
-from harness.reporting.data import as_csv, as_json
+from harness.reporting.data import as_csv_and_json
 from harness.reporting.escaping import escaped, one_line
 from harness.reporting.foot import foot, in_short, stands_for
 from harness.reporting.model_facts import model_facts
-from harness.reporting.rows import Row
+from harness.reporting.rows import Row, first_models
 from harness.reporting.study_tables import SOURCE, study_means, study_table
 from harness.reporting.tables import columns, conditions, markdown, narrow, seed_means, short
 
@@ -36,16 +36,22 @@ def figure_path(
 
 def table_files(plan: Plan, table: Table, rows: Sequence[Row], results: Path) -> dict[Path, bytes]:
     """What a table's own files hold."""
-    texts = (_own_file(plan, table, rows, results), as_csv(rows), as_json(plan, table, rows))
+    texts = (_own_file(plan, table, rows, results), *as_csv_and_json(plan, table, rows))
     return {table_path(results, plan, table, kind): text.encode() for kind, text in zip(KINDS, texts, strict=True)}
 
 
 def full_document(
     plan: Plan, table: Table, rows: Sequence[Row], results: Path, folder: Path, heading: str = "###"
 ) -> str:
-    """A table as Markdown in a file of `folder`: title, table, footnotes and what there is beside, and the chart."""
+    """A table as Markdown in a file of `folder`: title, table, footnotes and what there is beside, and the chart.
+
+    Of a very long one the first models (harness.reporting.rows.first_models).
+    """
     title, profile = escaped(table.title), escaped(plan.profile)
-    parts = [f"{heading} {title} (profile {profile})", escaped(stands_for(plan, rows)), markdown(narrow(columns(rows)))]
+    parts = [f"{heading} {title} (profile {profile})", escaped(stands_for(plan, rows))]
+    parts += _cut(plan, table, rows, results, folder)
+    rows = first_models(rows)
+    parts.append(markdown(narrow(columns(rows))))
     if means := seed_means(rows):
         parts += [f"{MEANS}:", markdown(narrow(means))]
     chart = charts.charts_of(rows).get(charts.MAIN)
@@ -64,14 +70,16 @@ def full_document(
 def short_document(plan: Plan, table: Table, rows: Sequence[Row], results: Path, folder: Path) -> str:
     """The study's six columns, and in a paragraph what must be known of them."""
     place = link(table_path(results, plan, table), folder)
+    rows = first_models(rows)
     return f"{markdown(short(rows))}\n\n{escaped(in_short(plan, rows))} [All columns]({place}).\n"
 
 
 def _own_file(plan: Plan, table: Table, rows: Sequence[Row], results: Path) -> str:
     folder = table_path(results, plan, table).parent
+    whole, rows = rows, first_models(rows)
     details = [column for column in columns(rows) if column.detail]
     parts = [
-        full_document(plan, table, rows, results, folder, "#"),
+        full_document(plan, table, whole, results, folder, "#"),
         f"{MODELS}\n\n{markdown([*model_facts(rows), *details])}\n",
     ]
     for which, chart in charts.charts_of(rows).items():
@@ -80,6 +88,15 @@ def _own_file(plan: Plan, table: Table, rows: Sequence[Row], results: Path) -> s
     name = quote(table.name)
     parts.append(f"The same figures unrounded, with keys and hashes: [CSV]({name}.csv), [JSON]({name}.json).\n")
     return "\n".join(parts)
+
+
+def _cut(plan: Plan, table: Table, rows: Sequence[Row], results: Path, folder: Path) -> list[str]:
+    """That a table has only the first of its rows, where it does."""
+    count = len(first_models(rows))
+    if count == len(rows):
+        return []
+    whole = link(table_path(results, plan, table, "csv"), folder)
+    return [f"The first {count:,} of [all {len(rows):,} rows]({whole}), those of the best Pareto ranks."]
 
 
 def _picture(

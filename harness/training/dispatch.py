@@ -145,6 +145,7 @@ class Dispatcher:
         self._before: dict[str, tuple[str, ...]] = {}
         self._said: queue.SimpleQueue[tuple[Job, dict[str, Any] | LostWorkerError | None]] = queue.SimpleQueue()
         self._under_way: dict[Job, Unit] = {}
+        self._side_by_side = False
         self._error: str | None = None
 
     def missing(self, cells: Sequence[Cell]) -> list[Cell]:
@@ -161,7 +162,7 @@ class Dispatcher:
         """Have these units made, whatever becomes of the workers. Returns when nothing is under way any more."""
         ready = deque(Unit(unit_name(cells), deque([list(cells)])) for cells in units)
         held: deque[Unit] = deque()
-        stopping = False
+        stopping, self._side_by_side = False, False
         try:
             while self._under_way or (not stopping and (ready or held)):
                 if not stopping and (self._error or not self.keep_going()):
@@ -215,6 +216,8 @@ class Dispatcher:
             order = Order(self.plan.only(ids), self.paths, ids, self.together, self.by_value, again)
             job = self.executor.start(order, unit.name)
             self._under_way[job] = unit
+            # It stays so until all have ended: the last of several would not look like itself without its place.
+            self._side_by_side = self._side_by_side or len(self._under_way) > 1
             threading.Thread(target=self._listen, args=(job,), daemon=True).start()
 
     def _listen(self, job: Job) -> None:
@@ -230,8 +233,7 @@ class Dispatcher:
 
     def _hear(self, job: Job, said: dict[str, Any]) -> None:
         if "stage" in said:
-            several = len(self._under_way) > 1
-            self.reporter.stage(f"{job.place}: {said['stage']}" if several else said["stage"])
+            self.reporter.stage(f"{job.place}: {said['stage']}" if self._side_by_side else said["stage"])
         elif "step" in said:
             # Only the first that is still busy reports steps: those of several at once would flicker.
             if job is next(iter(self._under_way)):

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from harness.plan.planning import Plan
-from harness.reporting.rows import Row, read_rows
+from harness.reporting.reading import read_rows
+from harness.reporting.rows import Row
 from harness.store.records import Epoch, TrainRecord
 from tests.documents import Load
 from tests.reporting.plans import own_plan, write_methods

@@ -6,7 +6,7 @@ import pytest
 
 from harness.reporting import charts
 from harness.reporting.chart_style import DARK, LIGHT
-from harness.reporting.rows import read_rows
+from harness.reporting.reading import read_rows
 from tests.documents import Load
 from tests.overlaps import faults
 from tests.reporting.shown import all_that_can_be_shown

@@ -27,7 +27,8 @@ from harness.reporting.chart_style import (
     pruning_marks,
 )
 from harness.reporting.charts import FORMATS, PICTURES, Picture
-from harness.reporting.rows import Row, read_rows
+from harness.reporting.reading import read_rows
+from harness.reporting.rows import Row
 from harness.reporting.table_document import full_document
 from harness.store.records import AccuracyRecord, Interval, LatencyRecord
 from tests.documents import Load
@@ -244,7 +245,7 @@ def test_a_legend_is_broken_into_lines_that_fit() -> None:
 DRAW = """
 from pathlib import Path
 from harness.reporting.charts import MAIN, charts_of, draw
-from harness.reporting.rows import read_rows
+from harness.reporting.reading import read_rows
 from tests.synthetic import fill_results, plan_for
 
 plan = plan_for("lite", experiments=["prune-0.3"])

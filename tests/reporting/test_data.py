@@ -7,21 +7,25 @@ from typing import Any
 import pytest
 
 from harness.plan.planning import Plan
-from harness.reporting.data import as_csv, as_json
-from harness.reporting.rows import read_rows
+from harness.reporting.data import as_csv_and_json
+from harness.reporting.reading import read_rows
 from harness.store.records import AccuracyRecord, LatencyRecord
 from tests.synthetic import change, fill_results, keep_predictions, onnx_hash, path_of, plan_for, weights_hash
 
 CELL = "p0.3-bn-gram-s0"
 
 
+def documents_of(plan: Plan, results: Path) -> tuple[str, str]:
+    return as_csv_and_json(plan, plan.tables[0], read_rows(plan, plan.tables[0], results))
+
+
 def json_of(plan: Plan, results: Path) -> dict[str, Any]:
-    document: dict[str, Any] = json.loads(as_json(plan, plan.tables[0], read_rows(plan, plan.tables[0], results)))
+    document: dict[str, Any] = json.loads(documents_of(plan, results)[1])
     return document
 
 
 def csv_of(plan: Plan, results: Path) -> list[dict[str, str]]:
-    return list(csv.DictReader(StringIO(as_csv(read_rows(plan, plan.tables[0], results)))))
+    return list(csv.DictReader(StringIO(documents_of(plan, results)[0])))
 
 
 @pytest.fixture

@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 from harness.plan.planning import Plan
 from harness.predictions import Predictions, answers_name
 from harness.proportions import Right, crossed_difference, paired_difference
+from harness.reporting import differences
 from harness.reporting.differences import difference, difference_text, mean_ratio, ranks, to_teacher
 from harness.reporting.foot import how_to_read
-from harness.reporting.rows import Row, read_rows
+from harness.reporting.reading import read_rows
+from harness.reporting.rows import Row
 from harness.reporting.tables import ABSENT, columns, seed_means
 from harness.store.records import AccuracyRecord, Interval
 from tests.synthetic import change, fill_results, keep_predictions, measure, plan_for
@@ -147,6 +149,14 @@ def test_a_rank_does_not_depend_on_the_order_of_the_rows_and_somebody_is_first(
     assert 1 in found
     order = shuffle.sample(range(len(models)), len(models))
     assert ranks([models[place] for place in order]) == [found[place] for place in order]
+
+
+def test_more_models_than_can_be_put_in_an_order_have_no_rank(rows: list[Row], monkeypatch: pytest.MonkeyPatch) -> None:
+    models = [[answering(row, np.arange(IMAGES) < 900 - 100 * place)] for place, row in enumerate(rows[1:5])]
+    monkeypatch.setattr(differences, "MOST_RANKED", 4)
+    assert ranks(models) == [1, 2, 3, 4]
+    monkeypatch.setattr(differences, "MOST_RANKED", 3)
+    assert ranks(models) == [None] * 4
 
 
 def test_equal_models_are_rarely_put_in_an_order(rows: list[Row]) -> None:

@@ -6,6 +6,7 @@ from harness.errors import HarnessError
 from harness.reporting.documents import filled, own_documents
 from harness.reporting.known_cpus import cpus_table
 from harness.reporting.markers import Marker
+from harness.reporting.reading import Reading
 from harness.reporting.report import check_report, write_report
 from tests.synthetic import fill_results, plan_for
 
@@ -59,7 +60,7 @@ def test_what_has_no_short_form_is_named_by_file_and_line(checkout: Path) -> Non
 def test_a_report_fills_them_all_and_a_check_names_file_and_line_of_what_is_stale(checkout: Path) -> None:
     plan, documents, results = plan_for("quick"), own_documents(checkout), checkout / "results"
     fill_results(plan, results)
-    report = write_report(plan, results, documents, ["quick"])
+    report = write_report(Reading(plan, results), documents, ["quick"])
     readme, page, words = documents
     assert {readme, page} <= set(report.written) and words not in (*report.written, *report.unchanged)
     assert words.read_bytes() == b"Only words.\r\n"

@@ -4,7 +4,7 @@ import pytest
 
 from harness.plan.planning import Plan
 from harness.reporting.foot import foot, footnote_lines, network_line, recipe_line, stands_for, warnings
-from harness.reporting.rows import read_rows
+from harness.reporting.reading import read_rows
 from harness.store.records import LatencyRecord, TrainRecord
 from tests.documents import Load
 from tests.reporting.plans import own_plan

@@ -5,7 +5,8 @@ import pytest
 
 from harness.plan.planning import Plan
 from harness.reporting.guard import footnotes, labelled_steps, signs
-from harness.reporting.rows import Row, read_rows
+from harness.reporting.reading import read_rows
+from harness.reporting.rows import Row
 from harness.store.records import Epoch, TrainRecord, load
 from tests.documents import Load
 from tests.reporting.plans import own_plan

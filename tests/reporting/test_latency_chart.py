@@ -5,7 +5,7 @@ import numpy as np
 from harness.reporting import latency_chart
 from harness.reporting.chart_style import LIGHT
 from harness.reporting.charts import drawn
-from harness.reporting.rows import read_rows
+from harness.reporting.reading import read_rows
 from harness.store.records import LatencyRecord
 from tests.synthetic import fill_results, path_of, plan_for
 

@@ -4,7 +4,7 @@ import pytest
 
 from harness.plan.planning import Plan
 from harness.reporting.model_facts import model_facts
-from harness.reporting.rows import read_rows
+from harness.reporting.reading import read_rows
 from harness.reporting.tables import ABSENT
 from harness.store.records import AccuracyRecord, ExportRecord, LatencyRecord, TrainRecord
 from tests.synthetic import change, fill_results, path_of, plan_for

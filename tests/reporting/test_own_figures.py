@@ -6,6 +6,7 @@ import pytest
 
 from harness.errors import HarnessError
 from harness.reporting.own_figures import figures_table
+from harness.reporting.reading import Reading
 from harness.reporting.report import check_report, write_report
 from tests.synthetic import plan_for
 
@@ -109,10 +110,10 @@ def test_a_report_fills_them_in_and_notices_when_they_are_stale(tmp_path: Path) 
     plan, readme = plan_for("quick"), tmp_path / "README.md"
     readme.write_text(README)
     # a results folder without them leaves them as they are
-    write_report(plan, tmp_path, [readme], ["quick"])
+    write_report(Reading(plan, tmp_path), [readme], ["quick"])
     assert readme.read_text() == README
     leave(tmp_path)
-    write_report(plan, tmp_path, [readme], ["quick"])
+    write_report(Reading(plan, tmp_path), [readme], ["quick"])
     assert "| `help_s` " in readme.read_text()
     assert check_report([readme], tmp_path, plan_for) == []
     leave(tmp_path, {"help_s": 0.3})

@@ -4,7 +4,7 @@ import pytest
 
 from harness.reporting import study_chart
 from harness.reporting.pareto_chart import drawable, points_of
-from harness.reporting.rows import read_rows
+from harness.reporting.reading import read_rows
 from harness.store.records import AccuracyRecord, LatencyRecord
 from tests.synthetic import fill_results, keep_predictions, path_of, plan_for
 

@@ -5,9 +5,10 @@ import pytest
 from harness.plan.planning import Plan
 from harness.reporting import charts, recovery_chart
 from harness.reporting.chart_style import LIGHT
+from harness.reporting.reading import Reading, read_rows
 from harness.reporting.recovery_chart import CALIBRATED, PRUNED, recovery
 from harness.reporting.report import check_files, write_report
-from harness.reporting.rows import Row, read_rows
+from harness.reporting.rows import Row
 from harness.reporting.table_document import figure_path, table_path
 from harness.store.records import Epoch, TrainRecord
 from tests.documents import Load
@@ -70,7 +71,7 @@ def test_new_weights_come_back_from_nothing(tmp_path: Path) -> None:
 
 def test_without_tests_while_training_there_is_no_chart(plan: Plan, tmp_path: Path) -> None:
     assert not recovery_chart.drawable(rows_of(plan, tmp_path))
-    report = write_report(plan, tmp_path, [], ["lite"])
+    report = write_report(Reading(plan, tmp_path), [], ["lite"])
     assert not figure_path(tmp_path, plan, plan.tables[0], charts.RECOVERY).exists()
     assert "recovery" not in report.text + table_path(tmp_path, plan, plan.tables[0]).read_text()
 
@@ -82,27 +83,27 @@ def test_every_experiment_has_one_beside_its_main_chart(experiment: str, tested:
     plan = plan_for("long", experiments=[experiment])
     fill_results(plan, tmp_path)
     with_tests(plan, tmp_path, *tested)
-    write_report(plan, tmp_path, [], ["long"])
+    write_report(Reading(plan, tmp_path), [], ["long"])
     table, figure = plan.tables[0], figure_path(tmp_path, plan, plan.tables[0], charts.RECOVERY)
     assert f'src="../figures/{experiment}-recovery.svg"' in table_path(tmp_path, plan, table).read_text()
     assert b"pruned</text>" in figure.read_bytes()
-    assert check_files(plan, tmp_path) == []
+    assert check_files(Reading(plan, tmp_path)) == []
     figure.unlink()
-    assert [line.split(";")[0] for line in check_files(plan, tmp_path)] == [f"{figure} is missing"]
+    assert [line.split(";")[0] for line in check_files(Reading(plan, tmp_path))] == [f"{figure} is missing"]
 
 
 def test_it_is_stale_where_an_epoch_or_the_teacher_has_changed(plan: Plan, tmp_path: Path) -> None:
     with_tests(plan, tmp_path, 60.0, 66.0)
-    write_report(plan, tmp_path, [], ["lite"])
+    write_report(Reading(plan, tmp_path), [], ["lite"])
     figure = figure_path(tmp_path, plan, plan.tables[0], charts.RECOVERY)
     for cell, fields in (
         (CELL, {"epochs": epochs("base", 60.0, 66.1)}),
         (plan.teacher.id, {"accuracy_pct": 77.0}),
     ):
-        assert not [line for line in check_files(plan, tmp_path) if str(figure) in line]
+        assert not [line for line in check_files(Reading(plan, tmp_path)) if str(figure) in line]
         change(tmp_path, plan, cell, TrainRecord, **fields)
-        assert [line for line in check_files(plan, tmp_path) if line.startswith(f"{figure} is stale")]
-        write_report(plan, tmp_path, [], ["lite"])
+        assert [line for line in check_files(Reading(plan, tmp_path)) if line.startswith(f"{figure} is stale")]
+        write_report(Reading(plan, tmp_path), [], ["lite"])
 
 
 @pytest.mark.parametrize("ways", [1, 2, 3, 4, 5, 7])

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.plan.planning import Cell, Plan
-from harness.reporting.rows import Row, fronts, in_order, read_rows
+from harness.reporting.reading import read_rows
+from harness.reporting.rows import Row, first_models, fronts, in_order
 from harness.reporting.tables import note
 from harness.store.records import (
     AccuracyRecord,
@@ -62,6 +63,17 @@ def test_rows_without_a_figure_come_last_and_seeds_stay_together(tmp_path: Path)
     assert [(row.kd, row.cell.seed) for row in rows[1:]] == [
         (kd, seed) for kd in ("FMSE+Base", "GRAM+Base", "Base") for seed in range(5)
     ]
+
+
+def test_the_first_models_have_all_of_their_seeds_and_one_is_always_there(tmp_path: Path) -> None:
+    plan = plan_for("long", experiments=["seeds"])
+    fill_results(plan, tmp_path)
+    rows = read_rows(plan, plan.tables[0], tmp_path)
+    assert len(rows) == 16
+    assert [len(first_models(rows, most)) for most in (16, 15, 11, 10, 6, 5, 1)] == [16, 11, 11, 6, 6, 1, 1]
+    assert all(list(first_models(rows, most)) == rows[: len(first_models(rows, most))] for most in range(1, 17))
+    students = rows[1:]
+    assert list(first_models(students, 3)) == students[:5], "a model of more seeds than there is room for"
 
 
 def test_no_planned_cell_is_dropped(plan: Plan, tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 from pathlib import Path
 
 from harness.plan.planning import Plan
-from harness.reporting.rows import read_rows
+from harness.reporting.reading import read_rows
 from harness.reporting.study_tables import study_means, study_table
 from tests.synthetic import fill_results, plan_for
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.plan.planning import Plan
-from harness.reporting.rows import read_rows
+from harness.reporting.reading import read_rows
 from harness.reporting.tables import (
     ABSENT,
     Column,

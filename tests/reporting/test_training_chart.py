@@ -5,7 +5,7 @@ import numpy as np
 from harness.reporting import training_chart
 from harness.reporting.chart_style import LIGHT
 from harness.reporting.charts import drawn
-from harness.reporting.rows import read_rows
+from harness.reporting.reading import read_rows
 from harness.store.records import Epoch, TrainRecord
 from tests.synthetic import change, fill_results, plan_for
 

@@ -6,7 +6,7 @@ from harness.plan.planning import Plan
 from harness.reporting import widths_chart
 from harness.reporting.chart_style import LIGHT
 from harness.reporting.charts import drawn
-from harness.reporting.rows import read_rows
+from harness.reporting.reading import read_rows
 from harness.store.records import TrainRecord
 from tests.synthetic import change, fill_results, plan_for
 

@@ -1,6 +1,6 @@
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,17 @@ def bench(tmp_path: Path) -> Bench:
     return finish(tmp_path)
 
 
+def set_scheme(patch: pytest.MonkeyPatch, scheme: int) -> None:
+    patch.setattr(specs, "SCHEME", scheme)
+    specs._key_of_text.cache_clear()
+
+
+@pytest.fixture(autouse=True)
+def forget_keys_of_other_schemes() -> Iterator[None]:
+    yield
+    specs._key_of_text.cache_clear()
+
+
 @pytest.fixture
 def upgrade(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """Makes this a harness of the next scheme, which has a migration from the present one."""
@@ -44,7 +55,7 @@ def upgrade(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     def upgrade() -> None:
         before = Stage.__dict__["settings"].fget
         monkeypatch.setitem(MIGRATIONS, specs.SCHEME, add_label_smoothing)
-        monkeypatch.setattr(specs, "SCHEME", specs.SCHEME + 1)
+        set_scheme(monkeypatch, specs.SCHEME + 1)
         monkeypatch.setattr(Stage, "settings", property(lambda stage: add_label_smoothing(before(stage))))
 
     return upgrade
@@ -159,7 +170,7 @@ def test_a_scheme_without_a_migration_is_one_clear_line_and_changes_nothing(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here = specs.SCHEME
-    monkeypatch.setattr(specs, "SCHEME", here + 2)
+    set_scheme(monkeypatch, here + 2)
     monkeypatch.setitem(MIGRATIONS, here, add_label_smoothing)
     before = tree(bench.results)
     message = f"is of scheme {here}, and there is no migration from scheme {here + 1} to {here + 2}; use the harness"
@@ -174,7 +185,7 @@ def test_migrations_follow_one_another(bench: Bench, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setitem(MIGRATIONS, specs.SCHEME, add_label_smoothing)
     monkeypatch.setitem(MIGRATIONS, specs.SCHEME + 1, rename)
-    monkeypatch.setattr(specs, "SCHEME", specs.SCHEME + 2)
+    set_scheme(monkeypatch, specs.SCHEME + 2)
     migrate_folder(bench.results)
     record = bench.get(TrainRecord)
     assert record.spec["smoothing"] == 0.0 and "label_smoothing" not in record.spec

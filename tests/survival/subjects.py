@@ -37,7 +37,7 @@ from harness.plan.planning import Plan, make_plan
 from harness.predictions import load_classes, save_classes
 from harness.reporting.foot import foot
 from harness.reporting.model_facts import model_facts
-from harness.reporting.rows import read_rows
+from harness.reporting.reading import read_rows
 from harness.reporting.tables import columns, conditions, markdown, seed_means, short, terminal
 from harness.store.paths import Paths
 from harness.store.records import AccuracyRecord, ExportRecord, LatencyRecord, Record, TrainRecord, load

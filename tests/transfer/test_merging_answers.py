@@ -8,7 +8,7 @@ import pytest
 
 from harness import predictions
 from harness.checks.catalogue import check_results
-from harness.reporting.rows import read_rows
+from harness.reporting.reading import read_rows
 from harness.reporting.tables import columns, markdown
 from harness.store.paths import Paths
 from harness.store.records import AccuracyRecord, TrainRecord, save

@@ -13,6 +13,7 @@ from pathlib import Path
 from harness.plan.planning import Plan
 from harness.reporting.page.content import content
 from harness.reporting.page.origins import JSON
+from harness.reporting.reading import Reading
 
 ASSETS = Path(__file__).with_name("assets")
 # One module in the page, in this order.
@@ -26,9 +27,9 @@ def page_path(results: Path, plan: Plan) -> Path:
     return results / plan.profile / "report.html"
 
 
-def page(plan: Plan, results: Path) -> bytes:
-    """The page of the plan's profile: all of its experiments, whichever the plan is of."""
-    return page_of(content(plan, results))
+def page(reading: Reading) -> bytes:
+    """The page of a profile: all of its experiments, whichever the plan of the reading is of."""
+    return page_of(content(reading))
 
 
 def page_of(document: JSON) -> bytes:

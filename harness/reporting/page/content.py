@@ -1,14 +1,12 @@
-"""(plan, results) -> all that the page shows, as one JSON document. The same records give the same document."""
+"""A profile's records -> all that the page shows, as one JSON document. The same records give the same document."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from harness.checks.catalogue import CHECKS, Finding, run_checks
-from harness.checks.evidence import read_evidence
+from harness.checks.catalogue import CHECKS, Finding
 from harness.plan.cpu_table import Cpu
-from harness.plan.planning import Plan, Table, make_plan
+from harness.plan.planning import Plan, Table
 from harness.reporting import machine
 from harness.reporting.differences import to_teacher
 from harness.reporting.foot import (
@@ -24,27 +22,28 @@ from harness.reporting.front import most_per_latency
 from harness.reporting.page.origins import JSON, origins
 from harness.reporting.page.picture import picture
 from harness.reporting.page.shown_tables import name_of, place_of, shown_tables
-from harness.reporting.rows import Row, fronts, models_of, read_rows
+from harness.reporting.reading import Reading
+from harness.reporting.rows import Row, first_models, fronts, models_of
 from harness.store.records import LatencyRecord
 
 MOST = "Most accuracy per latency: the highest accuracy divided by the latency ratio."
 
 
-def content(plan: Plan, results: Path) -> JSON:
-    """The document of a profile: all experiments of its own, whichever the plan is of.
+def content(reading: Reading) -> JSON:
+    """The document of a profile: all experiments of its own, whichever the plan of the reading is of.
 
     `experiments` are the tables with what stands around them; `teacher`, `models`, `settings` and `shared` say where
     their figures come from (harness.reporting.page.origins); `checks` are those that every row went through.
     """
-    plan = make_plan(plan.settings, plan.profile, plan.dataset)
-    rows = {table.name: read_rows(plan, table, results) for table in plan.tables}
+    plan = reading.whole
+    rows = {table.name: first_models(reading.rows(table)) for table in plan.tables}
     every = {row.cell.id: row for found in rows.values() for row in found}
     return {
         "profile": plan.profile,
         "network": network_line(plan),
         "teacher": plan.teacher.id,
         "machines": _machines(plan, every[plan.teacher.id].latency),
-        "experiments": [_experiment(plan, table, rows[table.name], results) for table in plan.tables],
+        "experiments": [_experiment(reading, table, rows[table.name]) for table in plan.tables],
         "checks": [{"name": check.name, "finds": check.finds, "severity": check.severity} for check in CHECKS],
         **origins(plan, list(every.values())),
     }
@@ -56,19 +55,23 @@ def in_a_sentence(document: JSON) -> str:
     return f"{found['title']}. {found['says']}"
 
 
-def _experiment(plan: Plan, table: Table, rows: Sequence[Row], results: Path) -> JSON:
-    findings = run_checks(read_evidence(replace(plan, tables=(table,)), results))
+def _experiment(reading: Reading, table: Table, shown: Sequence[Row]) -> JSON:
+    plan, rows = reading.whole, reading.rows(table)
+    left_out = len(rows) - len(shown)
+    cut = f"The page shows the first {len(shown):,} rows; {left_out:,} more are in tables/{table.name}.csv and .json."
+    ids = {row.cell.id for row in shown}
+    findings = [finding for finding in reading.findings(table) if finding.cell in ids]
     return {
         "name": table.name,
         "title": table.title,
         "lines": [recipe_line(plan, table), *measured_lines(plan, rows)],
         "stands_for": stands_for(plan, rows),
         "says": _says(rows),
-        "reading": [*footnote_lines(rows), *how_to_read(rows), MOST],
-        "warnings": warnings(rows),
-        "findings": _by_cell(findings, results),
-        "tables": [shown.document for shown in shown_tables(rows)],
-        "picture": picture(rows),
+        "reading": [*footnote_lines(shown), *how_to_read(shown), MOST],
+        "warnings": [*([cut] if left_out else []), *warnings(shown)],
+        "findings": _by_cell(findings, reading.results),
+        "tables": [one.document for one in shown_tables(shown)],
+        "picture": picture(shown),
     }
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from harness.reporting.page.build import page, page_of, page_path
+from harness.reporting.reading import Reading
 from harness.reporting.report import check_files, write_report
 from harness.store.records import AccuracyRecord
 from tests.synthetic import change, fill_results, plan_for
@@ -55,18 +56,18 @@ def test_a_report_writes_the_page_once_and_a_check_finds_it_stale(tmp_path: Path
     plan = plan_for("quick")
     fill_results(plan, tmp_path)
     place = page_path(tmp_path, plan)
-    assert place in write_report(plan, tmp_path, [], ["quick"]).written
-    assert place in write_report(plan, tmp_path, [], ["quick"]).unchanged
-    assert place.read_bytes() == page(plan, tmp_path)
-    assert check_files(plan, tmp_path) == []
+    assert place in write_report(Reading(plan, tmp_path), [], ["quick"]).written
+    assert place in write_report(Reading(plan, tmp_path), [], ["quick"]).unchanged
+    assert place.read_bytes() == page(Reading(plan, tmp_path))
+    assert check_files(Reading(plan, tmp_path)) == []
     # no table shows how long anything took
     change(tmp_path, plan, "p0.3-bn-gram-s0", AccuracyRecord, seconds=2.0)
-    assert check_files(plan, tmp_path) == [f"{place} is stale; run: make report PROFILE=quick"]
+    assert check_files(Reading(plan, tmp_path)) == [f"{place} is stale; run: make report PROFILE=quick"]
 
 
 def test_without_a_page_nothing_is_stale(tmp_path: Path) -> None:
     plan = plan_for("quick")
     fill_results(plan, tmp_path)
-    write_report(plan, tmp_path, [], ["quick"])
+    write_report(Reading(plan, tmp_path), [], ["quick"])
     page_path(tmp_path, plan).unlink()
-    assert check_files(plan, tmp_path) == []
+    assert check_files(Reading(plan, tmp_path)) == []

@@ -6,9 +6,9 @@ import pytest
 
 from benchmarks.report_page import breaks, rows_traceable_pct
 from harness.plan.planning import Plan
-from harness.reporting import tables
+from harness.reporting import rows, tables
 from harness.reporting.page.content import content, in_a_sentence
-from harness.reporting.rows import read_rows
+from harness.reporting.reading import Reading, read_rows
 from harness.store.records import AccuracyRecord, LatencyRecord
 from tests.synthetic import change, fill_results, keep_predictions, path_of, plan_for
 
@@ -31,7 +31,7 @@ def whole(plan: Plan, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def document(plan: Plan, whole: Path) -> dict[str, Any]:
-    return content(plan, whole)
+    return content(Reading(plan, whole))
 
 
 @pytest.fixture
@@ -56,11 +56,11 @@ def column(shown: dict[str, Any], name: str) -> list[Any]:
 
 
 def test_it_is_json_and_the_same_each_time(plan: Plan, whole: Path, document: dict[str, Any]) -> None:
-    assert json.dumps(content(plan, whole), allow_nan=False) == json.dumps(document, allow_nan=False)
+    assert json.dumps(content(Reading(plan, whole)), allow_nan=False) == json.dumps(document, allow_nan=False)
 
 
 def test_a_plan_of_one_experiment_gives_the_page_of_the_profile(whole: Path, document: dict[str, Any]) -> None:
-    assert content(plan_for("reference", experiments=["prune-0.4"]), whole) == document
+    assert content(Reading(plan_for("reference", experiments=["prune-0.4"]), whole)) == document
 
 
 def test_every_experiment_has_its_tables(document: dict[str, Any]) -> None:
@@ -80,14 +80,14 @@ def test_texts_are_those_of_the_markdown_tables(plan: Plan, whole: Path, documen
 
 
 def test_figures_are_those_of_the_records(plan: Plan, whole: Path, document: dict[str, Any]) -> None:
-    rows = read_rows(plan, plan.tables[0], whole)
+    found = read_rows(plan, plan.tables[0], whole)
     shown = table(document, "prune-0.3")
-    assert column(shown, "accuracy_pct") == [row.accuracy_pct for row in rows]
-    assert column(shown, "latency_ms") == [row.latency_ms for row in rows]
-    assert column(shown, "parameters") == [row.params for row in rows]
+    assert column(shown, "accuracy_pct") == [row.accuracy_pct for row in found]
+    assert column(shown, "latency_ms") == [row.latency_ms for row in found]
+    assert column(shown, "parameters") == [row.params for row in found]
     at = [one["name"] for one in shown["columns"]].index("latency_ratio")
     ratios = [row["cells"][at] for row in shown["rows"]]
-    assert [tuple(one[2:]) for one in ratios] == [row.ratio.bounds for row in rows if row.ratio]
+    assert [tuple(one[2:]) for one in ratios] == [row.ratio.bounds for row in found if row.ratio]
 
 
 def test_models_on_the_front_have_a_star(document: dict[str, Any]) -> None:
@@ -132,7 +132,7 @@ def test_a_setting_that_is_not_the_keys_is_a_break(document: dict[str, Any]) -> 
 
 
 def test_a_missing_model_is_a_row_and_a_failing_one_says_what_to_do(plan: Plan, partial: Path) -> None:
-    document = content(plan, partial)
+    document = content(Reading(plan, partial))
     found = experiment(document, "prune-0.3")
     assert len(found["tables"][0]["rows"]) == 10
     checks = {cell: [one["check"] for one in findings] for cell, findings in found["findings"].items()}
@@ -145,7 +145,7 @@ def test_a_missing_model_is_a_row_and_a_failing_one_says_what_to_do(plan: Plan, 
 
 
 def test_nothing_measured_yet_is_a_page_without_a_picture(plan: Plan, tmp_path: Path) -> None:
-    document = content(plan, tmp_path)
+    document = content(Reading(plan, tmp_path))
     assert [one["picture"] for one in document["experiments"]] == [None] * 3
     assert document["machines"] == [] and document["settings"]
     assert in_a_sentence(document) == "Experiment 1: prune amount 0.3. No model has both accuracy and latency yet."
@@ -154,7 +154,7 @@ def test_nothing_measured_yet_is_a_page_without_a_picture(plan: Plan, tmp_path: 
 def test_what_it_says_is_of_the_first_table_with_figures(plan: Plan, tmp_path: Path) -> None:
     first = [cell.id for cell in plan.tables[0].cells if not cell.is_teacher]
     fill_results(plan, tmp_path, skip=first)
-    said = in_a_sentence(content(plan, tmp_path))
+    said = in_a_sentence(content(Reading(plan, tmp_path)))
     assert said.startswith("Experiment 2: prune amount 0.4. Most accuracy per latency: P(0.4_")
     assert "of the teacher's latency. " in said
 
@@ -173,6 +173,21 @@ def test_a_latency_that_does_not_stand_is_no_figure(plan: Plan, tmp_path: Path) 
     fill_results(plan, tmp_path)
     change(tmp_path, plan, FAILED, LatencyRecord, onnx_sha256="00" * 32)
     assert path_of(tmp_path, plan, FAILED, LatencyRecord).is_file()
-    document = content(plan, tmp_path)
+    document = content(Reading(plan, tmp_path))
     assert "latency" not in document["models"][FAILED]["records"]
+    assert rows_traceable_pct(document) == 100
+
+
+def test_of_a_very_long_table_the_first_models_are_shown_and_the_page_says_so(
+    plan: Plan, partial: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rows.first_models, "__defaults__", (4,))
+    document = content(Reading(plan, partial))
+    found = experiment(document, "prune-0.3")
+    assert found["warnings"][0] == "The page shows the first 4 rows; 6 more are in tables/prune-0.3.csv and .json."
+    shown = {row["models"][0] for row in found["tables"][0]["rows"]}
+    assert len(shown) == 4 == len(found["picture"]["data"]["values"]) and plan.teacher.id in shown
+    assert found["says"].endswith("of 9 models are on the front. 1 more has no figures yet."), "the sentence is of all"
+    assert FAILED not in shown and found["findings"] == {}
+    assert shown <= document["models"].keys() and len(document["models"]) < len(plan.cells)
     assert rows_traceable_pct(document) == 100

@@ -8,6 +8,7 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 from harness.reporting.page.build import page, page_path
+from harness.reporting.reading import Reading
 from harness.store.records import AccuracyRecord, Interval, LatencyRecord
 from tests import browser
 from tests.browser import DESKTOP, PHONE, Watched
@@ -30,7 +31,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     change(results, plan, "p0.4-l1-base-s0", LatencyRecord, warnings=[HOSTILE])
     change(results, plan, "p0.4-l1-base-s0", LatencyRecord, ratio_to_teacher=Interval(value=0.5))
     path = page_path(results, plan)
-    path.write_bytes(page(plan, results))
+    path.write_bytes(page(Reading(plan, results)))
     return path
 
 
@@ -83,7 +84,7 @@ def test_a_profile_of_one_experiment_without_figures_offers_no_choice(seen: Watc
     plan = plan_for("quick")
     path = page_path(tmp_path, plan)
     path.parent.mkdir()
-    path.write_bytes(page(plan, tmp_path))
+    path.write_bytes(page(Reading(plan, tmp_path)))
     seen.open(path)
     for part in ("experiments", "chart", "machines"):
         expect(seen.page.locator(f"#{part}")).to_be_hidden()
