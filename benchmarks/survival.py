@@ -31,7 +31,7 @@ SEED = 17
 KILLS = 50
 # Two in three are SIGKILL, against which nothing can be done; the others may be answered.
 SIGNALS = [signal.SIGKILL, signal.SIGKILL, signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT]
-MATRICES, RECORDS, FILES, BY_COMMAND = 10_000, 10_000, 4_000, 300
+MATRICES, RECORDS, FILES, BY_COMMAND = 10_000, 10_000, 4_000, 100
 PLANNED, REPORTED = 100_000, 10_000
 # the axes of a table that grows with its seeds, each with nine cells
 METHODS = {"prune_amount": [0.3], "prune_method": ["l1", "bn", "gn"], "kd_method": ["base", "fmse", "gram"]}
@@ -40,7 +40,7 @@ GROWING = "many"
 
 def measure() -> Figures:
     """Every figure; prints each as it comes."""
-    return in_parts(kinds, growth, hostile_input, kills)
+    return in_parts(kinds, hostile_input, kills, growth)
 
 
 def kinds() -> Figures:

@@ -25,6 +25,7 @@ from harness.cli.options import (
     Redo,
     Results,
     Runner,
+    many_objects,
     require_one_host,
 )
 from harness.cli.stopping import STOPPED, until_interrupted
@@ -55,6 +56,7 @@ def plan(
     from harness.commands.overview import as_text
     from harness.commands.scope import Scope
 
+    many_objects()
     scope = Scope.of(matrix, profile, results, artifacts, experiment)
     planned, found = _found(scope)
     if as_json:
@@ -79,6 +81,7 @@ def status(
     from harness.commands.overview import as_text
     from harness.commands.scope import Scope
 
+    many_objects()
     scope = Scope.of(matrix, profile, results, artifacts, experiment)
     if as_json:
         _print_document(*_found(scope))

@@ -1,5 +1,6 @@
 """Options that several commands share, and their defaults."""
 
+import gc
 from pathlib import Path
 from typing import Annotated
 
@@ -57,3 +58,9 @@ def require_one_host(executor: str) -> None:
             f"EXECUTOR={executor}: latency is measured on one host, one model after the other, never on a cluster; "
             f"leave it out here and give it to train-matrix"
         )
+
+
+def many_objects() -> None:
+    """Look for garbage less often: the cells and records of a large matrix are none, and looking takes a sixth of the
+    time."""
+    gc.set_threshold(100_000, 50, 100)

@@ -20,6 +20,7 @@ from harness.cli.options import (
     Profile,
     Results,
     documents_of,
+    many_objects,
 )
 from harness.errors import HarnessError
 
@@ -43,6 +44,7 @@ def check(
     from harness.checks.catalogue import check_results, errors
     from harness.commands.scope import Scope
 
+    many_objects()
     planned = Scope.of(matrix, profile, results, artifacts, experiment).plan()
     found = check_results(planned, results, artifacts)
     if as_json:
@@ -106,10 +108,13 @@ def report(
     from harness.checks import findings
     from harness.commands.scope import Scope
     from harness.plan.loading import profile_names
+    from harness.reporting.page import build
     from harness.reporting.reading import Reading
     from harness.reporting.report import write_page, write_report
 
+    many_objects()
     reading = Reading(Scope.of(matrix, profile, results, artifacts, experiment).plan(), results)
+    build.begin()
     if page_only:
         _say_page(write_page(reading))
         return

@@ -9,6 +9,7 @@ import re
 from functools import cache
 from html import escape
 from pathlib import Path
+from threading import Lock, Thread
 
 from harness.plan.planning import Plan
 from harness.reporting.page.content import content
@@ -20,6 +21,7 @@ ASSETS = Path(__file__).with_name("assets")
 SCRIPTS = ("elements", "view", "table", "origin", "chart", "downloads", "start")
 # What the script of the page uses of Vega.
 FROM_VEGA = "window.vegaEmbed = vegaEmbed;"
+_BUNDLING = Lock()
 
 
 def page_path(results: Path, plan: Plan) -> Path:
@@ -52,10 +54,20 @@ def page_of(document: JSON) -> bytes:
     return "".join(filled).encode()
 
 
-@cache
+def begin() -> None:
+    """Begin with what takes longest and follows from no record; whoever needs it waits for what is left of it."""
+    Thread(target=vega, daemon=True).start()
+
+
 def vega() -> str:
     """Vega, Vega-Lite and Vega-Embed as one JavaScript module that needs no other."""
-    # It takes a second, which no other verb should have to wait for.
+    with _BUNDLING:
+        return _bundle()
+
+
+@cache
+def _bundle() -> str:
+    # It takes seconds, which no other verb should have to wait for.
     import vl_convert
 
     return vl_convert.javascript_bundle(FROM_VEGA)
