@@ -12,7 +12,12 @@ from tests.documents import ROOT
 pytestmark = pytest.mark.skipif(
     not (ROOT / ".venvs/bench-1.16.0/bin/python").is_file(), reason="no .venvs/bench-1.16.0: `make setup` makes it"
 )
-SHOWN = [(document, command) for document in DOCUMENTS for command in commands(document)]
+# Those of one page build on one another, so one process types them.
+SHOWN = [
+    pytest.param(document, command, id=str(command), marks=pytest.mark.xdist_group(str(document)))
+    for document in DOCUMENTS
+    for command in commands(document)
+]
 
 
 @cache
@@ -21,7 +26,7 @@ def done(document: Path) -> dict[Command, Done]:
     return {one.command: one for one in type_all(document)}
 
 
-@pytest.mark.parametrize(("document", "command"), SHOWN, ids=[str(command) for _, command in SHOWN])
+@pytest.mark.parametrize(("document", "command"), SHOWN)
 def test_a_command_does_what_its_page_says(document: Path, command: Command) -> None:
     one = done(document)[command]
     if one.verdict.by != "tests":

@@ -12,7 +12,7 @@ from tests.documents import ROOT
 CI = ROOT / ".ci/run"
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 # Goals that would start the very tests that ask.
-SUITE = {"test", "lint"}
+SUITE = {"test", "test-docs", "lint"}
 # What the documents call; a line of theirs that starts with one of these is a command.
 PROGRAMS = ("make", "bin/harness", "docker", "ray")
 # What a program or an option stands for that this machine alone does not have.
