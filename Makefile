@@ -39,7 +39,7 @@ MAKEFLAGS += --no-builtin-rules
 .DELETE_ON_ERROR:
 # `make -j4 train-matrix bench` means one after the other, too: verbs find their work on disk.
 .NOTPARALLEL:
-.PHONY: help quickstart setup plan status data train-matrix bench results check verify report report-check merge pack unpack images test lint benchmarks lock clean distclean
+.PHONY: help quickstart setup plan status data train-matrix bench results check verify report report-check merge pack unpack images test test-docs lint benchmarks lock clean distclean
 
 help:  ## this list
 	@echo 'make TARGET [PROFILE=quick|lite|overnight|full|long|reference] [EXPERIMENT=name] [DATA_DIR=folder]'
@@ -112,9 +112,16 @@ unpack: $(HAVE_MAIN)  ## rejoin packed weights, hashes checked: FROM=folder/pack
 images: $(HAVE_MAIN)  ## build the images whose content has changed; print ids and sizes
 	@$(HARNESS) images $(if $(FRESH),--fresh)
 
-test: $(HAVE_DEV) $(HAVE_BENCHES)  ## all tests
+# A file of tests that test-docs runs: it types commands, each a run of the harness.
+TYPED := tests/docs_commands/test_commands_run.py
+
+test: $(HAVE_DEV) $(HAVE_BENCHES)  ## all tests but those of the documents' commands
 	@echo '==> pytest'
-	@$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	@$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder --ignore $(TYPED)
+
+test-docs: $(HAVE_DEV) $(HAVE_BENCHES)  ## type every command that README.md and the pages show, in a scratch checkout
+	@echo '==> commands of the documents'
+	@$(PY) -m pytest -n 2 --dist loadgroup $(TYPED)
 
 lint: $(HAVE_DEV)  ## style, types and import boundaries
 	@echo '==> ruff'

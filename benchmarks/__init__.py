@@ -40,7 +40,9 @@ SUBJECTS = {
     "full": Subject("full_width", "the full-width models on record, and how right the time is that `plan --time` says"),
     "survival": Subject("survival", "kills, hostile input, and what ten times as many cells cost (most of an hour)"),
     "ray": Subject("ray_executor", "what the Ray executor costs, on a cluster of this machine alone; needs Ray"),
-    "report": Subject("report_page", "the page of a report in a browser; needs Chromium"),
+    "report": Subject(
+        "report_page", "the page of a report in a browser, and the documents' commands; needs Chromium (minutes)"
+    ),
     "right": Subject("right", "whether intervals, checks and pruning hold what they promise"),
 }
 

@@ -1,6 +1,7 @@
-"""report.json: the README, and the page of a report as a browser sees it: sizes, how soon it is ready, what is wrong.
+"""report.json: the documents, and the page of a report as a browser sees it: sizes, speed, what is wrong.
 
-The results are made up, of the profile with the most experiments, so that the figures are of the largest page.
+The results are made up, of the profile with the most experiments, so that the figures are of the largest page. The
+documents' commands are run, which takes minutes.
 """
 
 import tempfile
@@ -17,8 +18,10 @@ from harness.reporting.page.content import content
 from harness.reporting.page.shown_tables import PUBLISHED
 from harness.reporting.reading import Reading
 from tests import browser
+from tests.docs_commands import running
+from tests.docs_commands.blocks import DOCUMENTS, README
 from tests.synthetic import fill_results, keep_predictions, plan_for
-from tests.test_docs import DOCUMENTS, README, dead_links
+from tests.test_docs import dead_links
 
 PROFILE = "full"
 TIMES = 5
@@ -43,6 +46,7 @@ def measure() -> Figures:
             "rows_traceable_pct": rows_traceable_pct(document),
             "readme_kb": README.stat().st_size / 1000,
             "dead_links": sum(len(dead_links(document)) for document in DOCUMENTS),
+            **{f"doc_commands_{name}": count for name, count in running.counts().items()},
         }
 
 

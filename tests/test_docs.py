@@ -21,14 +21,12 @@ from harness.reporting.documents import WITHOUT_PLAN, own_documents
 from harness.reporting.known_cpus import cpus_table
 from harness.reporting.markers import find_markers
 from harness.reporting.own_figures import BENCHMARKS
+from tests.docs_commands import blocks
+from tests.docs_commands.blocks import DOCUMENTS, FENCE, PAGES, README
 from tests.documents import ROOT
 
-README = ROOT / "README.md"
-PAGES = [path for path in own_documents(ROOT) if path != README]
-DOCUMENTS = [README, *PAGES, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 TARGETS = set(re.findall(r"^([a-z-]+):.*## ", MAKEFILE, re.MULTILINE))
-FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 EACH_DOCUMENT = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 
@@ -54,11 +52,8 @@ def links(document: Path) -> Iterator[tuple[Path, str]]:
 
 def commands(document: Path) -> Iterator[list[str]]:
     """The words of every command that a document shows, in a block or within a line."""
-    text = document.read_text(encoding="utf-8")
-    blocks = [block for kind, block in FENCE.findall(text) if kind == "sh"]
-    shown = "\n".join(blocks).replace("\\\n", " ").split("\n")
-    shown += re.findall(r"`([^`]+)`", FENCE.sub("", text))
-    for line in shown:
+    yield from (command.words for command in blocks.commands(document))
+    for line in re.findall(r"`([^`]+)`", FENCE.sub("", document.read_text(encoding="utf-8"))):
         try:
             words = shlex.split(line, comments=True)
         except ValueError:  # an apostrophe: no command

@@ -161,13 +161,16 @@ def bench_settings(request: Request, topology: Topology) -> Bench:
         raise HarnessError(
             f"--threads {max(threads)}: this process may use {most} physical cores; name at most so many"
         )
+    # The first of several files is measured twice.
+    series = len(set(engines)) * len(set(threads)) * (len(request.files) + (len(request.files) > 1))
     return Bench(
         engines=list(dict.fromkeys(engines)),
         threads=list(dict.fromkeys(threads)),
         precision_pct=request.precision_pct,
         minutes_per_model=request.minutes / len(request.files),
         blocks=request.blocks,
-        sampling_s=request.sampling_s,
+        # Little time must be enough for the fewest blocks.
+        sampling_s=min(request.sampling_s, 60 * request.minutes / (LEAST_BLOCKS * series)),
         rounds=ROUNDS,
         warmup_rounds=WARMUP_ROUNDS,
         seed=request.seed,

@@ -62,6 +62,7 @@ WANTED = {
     "page_kb": "≤ 1500",
     "readme_kb": "≤ 8",
     "dead_links": "0",
+    "doc_commands_failed": "0",
     "quick_teacher_accuracy_pct": "≥ 45",
     "console_errors": "0",
     "axe_violations": "0",

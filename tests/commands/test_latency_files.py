@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -367,3 +368,12 @@ def test_weights_that_are_inputs_are_no_inputs_to_draw(tmp_path: Path, took: Too
 
 def test_a_number_of_threads_that_is_named_twice_is_measured_once() -> None:
     assert latency_files.bench_settings(request_for(Path("a"), threads=["all", 1]), machine([[0]])).threads == [1]
+
+
+def test_processes_are_as_short_as_the_time_asks_for() -> None:
+    # three blocks of the first file, twice, and the second, for each of two numbers of threads
+    request = Request([Path("a"), Path("b")], engines=[HERE], threads=[1, 2], minutes=0.06)
+    assert latency_files.bench_settings(request, machine([[0], [1]])).sampling_s == pytest.approx(0.2)
+    assert latency_files.bench_settings(replace(request, minutes=2.0), machine([[0], [1]])).sampling_s == 1.0
+    alone = latency_files.bench_settings(replace(request, files=[Path("a")], threads=[1]), machine([[0], [1]]))
+    assert alone.sampling_s == 1.0
