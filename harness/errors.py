@@ -4,6 +4,8 @@ import re
 
 # A longer word is no word, and nobody reads it: its ends say what it is.
 LONGEST_WORD, FIRST, LAST = 300, 200, 60
+# A line begins with the cause and ends with the next step; what it quotes stands between.
+LONGEST_LINE, CAUSE, NEXT_STEP = 1000, 600, 300
 LONGEST = 4000
 
 
@@ -28,7 +30,8 @@ def readable(text: str) -> str:
         one if one.isprintable() or one == "\n" else one.encode("unicode_escape").decode() for one in text
     )
     words = re.sub(rf"\S{{{LONGEST_WORD + 1},}}", lambda word: _ends(word[0], FIRST, LAST), spelled)
-    return words if len(words) <= LONGEST else _ends(words, LONGEST // 2, LONGEST // 2 - 1)
+    lines = re.sub(rf".{{{LONGEST_LINE + 1},}}", lambda line: _ends(line[0], CAUSE, NEXT_STEP), words)
+    return lines if len(lines) <= LONGEST else _ends(lines, LONGEST // 2, LONGEST // 2 - 1)
 
 
 def _ends(text: str, first: int, last: int) -> str:

@@ -62,8 +62,9 @@ def mixed_accuracy_machines(evidence: Evidence) -> Iterator[Fault]:
     return _odd_ones(evidence, _accuracy, lambda record: f"{machine(record)}; image {image(record)}", "machine")
 
 
-def _fact(name: str, record: Record) -> Any:
-    return record.environment.get(name, "unknown")
+def _fact(name: str, record: Record) -> str:
+    # a fact from elsewhere may be anything that JSON can hold
+    return str(record.environment.get(name, "unknown"))
 
 
 def _train(entry: Entry) -> TrainRecord | None:

@@ -1,11 +1,17 @@
+import json
 import random
 from pathlib import Path
 
 import pytest
 
 from harness.errors import HarnessError, readable
+from harness.reporting.foot import foot
+from harness.reporting.page.content import content
+from harness.reporting.reading import Reading
+from harness.store.records import AccuracyRecord, ExportRecord, LatencyRecord, Record, TrainRecord
 from tests.survival.fuzzing import VALUES, Verdict, changed, damaged, unclear
 from tests.survival.subjects import matrices, records
+from tests.synthetic import fill_results, path_of, plan_for
 
 # `make benchmarks SUBJECT=survival` draws ten thousand of each.
 SEEDS = [0, 1]
@@ -60,4 +66,29 @@ def test_an_error_keeps_what_can_be_shown_as_it_is() -> None:
     assert str(HarnessError(text)) == text
     assert str(HarnessError("a\x1b[31mb\udc80")) == "a\\x1b[31mb\\udc80"
     assert readable("x" * 5000).startswith("x" * 100) and len(readable("x" * 5000)) < 300
-    assert len(readable("word " * 5000)) <= 4000
+    assert len(readable("word\n" * 5000)) <= 4000
+
+
+@pytest.mark.parametrize("value", [[1] * 2000, {"a b": ["c d"] * 2000}, "word " * 2000])
+def test_an_error_keeps_cause_and_next_step_and_cuts_what_it_quotes(value: object) -> None:
+    told = readable(f"record.json: of schema {value}; delete it\nand another line")
+    assert told.startswith("record.json: of schema ") and told.endswith("; delete it\nand another line")
+    assert not any(unclear(line) for line in told.splitlines()) and len(told) < 1100
+
+
+# facts that no figure is made from, so that any machine may say of itself what it likes
+UNTYPED = ("torch", "kernel", "packages", "of_a_plug_in")
+
+
+@pytest.mark.parametrize("value", [[1, ["a"]], {"a": [1]}, 10**15, None])
+def test_a_fact_may_be_anything_that_a_record_can_hold(value: object, tmp_path: Path) -> None:
+    plan, results = plan_for("lite", experiments=["prune-0.3"]), tmp_path / "results"
+    fill_results(plan, results)
+    kinds: tuple[type[Record], ...] = (TrainRecord, ExportRecord, LatencyRecord, AccuracyRecord)
+    for path in (path_of(results, plan, "p0.3-bn-gram-s0", kind) for kind in kinds):
+        document = json.loads(path.read_text())
+        document["environment"] |= dict.fromkeys(UNTYPED, value)
+        path.write_text(json.dumps(document))
+    reading = Reading(plan, results)
+    assert {"mixed-training", "false-figure"} <= {finding.check for finding in reading.check(tmp_path / "artifacts")}
+    assert json.dumps(content(reading)) and foot(plan, plan.tables[0], reading.rows(plan.tables[0]))
