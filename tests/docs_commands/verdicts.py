@@ -78,7 +78,7 @@ def harmless_goals() -> set[str]:
 
 def by_ci() -> set[str]:
     """The commands that .ci/run calls on lines of their own, whatever the machine is like."""
-    return set(re.findall(r"^(make [a-z-]+)$", CI.read_text(encoding="utf-8"), re.MULTILINE)) if CI.is_file() else set()
+    return set(re.findall(r"^(make [a-z-]+)(?: &)?$", CI.read_text(encoding="utf-8"), re.MULTILINE)) if CI.is_file() else set()
 
 
 def missing_engine() -> str:
