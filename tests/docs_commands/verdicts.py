@@ -78,7 +78,8 @@ def harmless_goals() -> set[str]:
 
 def by_ci() -> set[str]:
     """The commands that .ci/run calls on lines of their own, whatever the machine is like."""
-    return set(re.findall(r"^(make [a-z-]+)(?: &)?$", CI.read_text(encoding="utf-8"), re.MULTILINE)) if CI.is_file() else set()
+    script = CI.read_text(encoding="utf-8") if CI.is_file() else ""
+    return set(re.findall(r"^(make [a-z-]+)(?: &)?$", script, re.MULTILINE))
 
 
 def missing_engine() -> str:
