@@ -155,12 +155,14 @@ def _temporary(path: Path) -> tuple[int, str]:
         os.close(handle)
 
 
-def sweep(folder: Path) -> None:
-    """Remove what killed writers have left in a folder and below: the temporary files of `atomic_path`.
+def sweep(folder: Path, below: bool = True) -> None:
+    """Remove what killed writers have left in a folder, and `below` it: the temporary files of `atomic_path`.
 
     One that is being written is left, since its writer holds its lock; and so is what cannot be removed.
     """
-    for place, _, names in os.walk(folder):
+    for place, folders, names in os.walk(folder):
+        if not below:
+            folders.clear()
         for path in (Path(place) / name for name in names if _TEMPORARY.fullmatch(name)):
             with contextlib.suppress(OSError):
                 handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)

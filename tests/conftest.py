@@ -1,5 +1,6 @@
 """What all tests share."""
 
+import gc
 import os
 import sys
 from collections import Counter
@@ -38,6 +39,13 @@ LONGEST = (
     "benchmarks/test_training_speed.py",
     "bench/engines/test_engines.py",
 )
+
+
+@pytest.fixture(autouse=True)
+def look_for_garbage() -> Iterator[None]:
+    """Verbs that end soon look for none, and here they may be called in this process, which goes on."""
+    yield
+    gc.enable()
 
 
 @pytest.fixture

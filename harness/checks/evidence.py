@@ -130,9 +130,10 @@ def read_evidence(
     model files are known by their hashes alone. `chain` holds the profile's records where they have been read already.
     """
     chain = chain or Chain(plan, results)
+    models = artifacts if artifacts and (artifacts / plan.profile).is_dir() else None
 
     def entry(cell: Cell) -> Entry:
-        file = model_file(artifacts, plan.profile, cell) if artifacts else None
+        file = model_file(models, plan.profile, cell) if models else None
         return Entry(cell, chain, file_sha256(file) if file and file.is_file() else None)
 
     return Evidence(plan, {cell.id: entry(cell) for cell in plan.cells}, results, artifacts, recount)

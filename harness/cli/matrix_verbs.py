@@ -56,7 +56,8 @@ def plan(
     from harness.commands.overview import as_text
     from harness.commands.scope import Scope
 
-    many_objects()
+    if not time:
+        many_objects()
     scope = Scope.of(matrix, profile, results, artifacts, experiment)
     planned, found = _found(scope)
     if as_json:
@@ -81,7 +82,8 @@ def status(
     from harness.commands.overview import as_text
     from harness.commands.scope import Scope
 
-    many_objects()
+    if not watch:
+        many_objects()
     scope = Scope.of(matrix, profile, results, artifacts, experiment)
     if as_json:
         _print_document(*_found(scope))

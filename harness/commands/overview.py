@@ -11,6 +11,8 @@ from harness.plan.specs import Sparse, Student
 from harness.store.states import CellState, counts
 
 CHOOSE = "made by code that has changed since: choose CODE=redo or CODE=keep"
+# How many models are listed.
+MOST_MODELS = 1000
 # How many records that cannot be used are listed with their reasons.
 MOST_REASONS = 3
 MEANING = {
@@ -55,9 +57,12 @@ def as_text(plan: Plan, states: Sequence[CellState], only_counts: bool) -> str:
     if not only_counts:
         rows = [
             (s.cell.title, "" if s.cell.kd_method is None else kd_label(s.cell.kd_method), s.training, s.benching)
-            for s in states
+            for s in states[:MOST_MODELS]
         ]
-        lines += [tabulate(rows, headers=("Model", "KD", "Training", "Bench")), ""]
+        lines += [tabulate(rows, headers=("Model", "KD", "Training", "Bench"), disable_numparse=True)]
+        if (more := len(states) - MOST_MODELS) > 0:
+            lines.append(f"... and {_count(more, 'more model')}; --json lists all")
+        lines.append("")
     found = counts(states)
     lines += [f"{found[state]:>5} {meaning}" for state, meaning in MEANING.items() if found.get(state)]
     lines.append(f"{found['benched']:>5} benched")

@@ -130,10 +130,16 @@ def _fits(value: Any, default: Any) -> bool:
     return type(value) is type(default)
 
 
+@lru_cache(maxsize=256)
+def _in_package(root: Path, kind: Kind, name: str) -> Path:
+    """Where a plug-in of the package has to lie. Every row of a table asks."""
+    return root / PACKAGES[kind].replace(".", "/") / f"{name}.py"
+
+
 def _path(kind: Kind, name: str) -> Path:
     module, colon, attribute = name.partition(":")
     if not colon:
-        path = ROOT / PACKAGES[kind].replace(".", "/") / f"{name}.py"
+        path = _in_package(ROOT, kind, name)
         if not name.isidentifier() or name.startswith("_") or not is_file(path):
             raise HarnessError(f"unknown {kind} {name!r}; allowed: {', '.join(names(kind))}, or package.module:NAME")
         return path

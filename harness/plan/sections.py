@@ -20,6 +20,10 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 def distinct(values: list[Any]) -> list[Any]:
     """The values; ValueError where one is named twice."""
-    if any(value in values[:place] for place, value in enumerate(values)):
+    try:
+        twice = len(set(values)) < len(values)
+    except TypeError:  # of lists and tables there are few
+        twice = any(value in values[:place] for place, value in enumerate(values))
+    if twice:
         raise ValueError("a value is named twice")
     return values

@@ -13,7 +13,7 @@ of records to harness.store.migrations, so that no trained model is lost to the 
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
-from functools import cached_property, lru_cache
+from functools import cache, cached_property, lru_cache
 from typing import Any, ClassVar, Literal
 
 from harness.files import canonical, text_sha256
@@ -95,6 +95,11 @@ class JointObjective(Part):
 Objective = StagedObjective | JointObjective
 
 
+@cache
+def _own_fields(kind: type["Stage"]) -> tuple[str, ...]:
+    return tuple(one.name for one in fields(kind) if one.name != "start")
+
+
 @dataclass(frozen=True)
 class Stage:
     """What all stages have. The fields that a stage adds are its own settings."""
@@ -109,8 +114,7 @@ class Stage:
     @property
     def settings(self) -> dict[str, Any]:
         """The stage's own settings; the parent is not among them."""
-        own = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "start"}
-        return {"kind": self.kind, **own}
+        return {"kind": self.kind, **{name: getattr(self, name) for name in _own_fields(type(self))}}
 
     @cached_property
     def own(self) -> Document:

@@ -17,6 +17,7 @@ from harness.reporting.tables import macs_ratio, over_seeds, students
 from harness.store.records import Interval, LatencyRecord
 
 JSON = dict[str, Any]
+_line = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 
 
 def as_csv_and_json(plan: Plan, table: Table, rows: Sequence[Row]) -> tuple[str, str]:
@@ -54,7 +55,14 @@ def _as_json(plan: Plan, table: Table, rows: Sequence[Row], documents: list[JSON
         "footnotes": [{"number": one.number, "text": one.text} for one in footnotes(rows)],
         "warnings": warnings(rows),
     }
-    return json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    return "{\n" + ",\n".join(f"{_line(name)}: {_lines(value)}" for name, value in document.items()) + "\n}\n"
+
+
+def _lines(value: Any) -> str:
+    """JSON with a line for each entry of a list, as people compare versions of a file."""
+    if not (isinstance(value, list) and value):
+        return _line(value)
+    return "[\n" + ",\n".join(f" {_line(entry)}" for entry in value) + "\n]"
 
 
 def _as_csv(documents: list[JSON]) -> str:

@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 
 from harness.errors import HarnessError
-from harness.files import atomic_path, write_text
+from harness.files import atomic_path, sweep, write_text
 from harness.plan.planning import Plan, Table
 from harness.reporting import charts
 from harness.reporting.documents import WITHOUT_PLAN, filled
@@ -56,6 +56,10 @@ def write_report(reading: Reading, documents: Sequence[Path], profiles: Collecti
     on an unwritable folder, and on a marker of an unknown profile or experiment.
     """
     plan, results = reading.plan, reading.results
+    # what a report that was killed has left
+    sweep(results / plan.profile)
+    for folder in {document.parent for document in documents}:
+        sweep(folder, below=False)
 
     def table_of(marker: Marker, folder: Path) -> str | None:
         if marker.profile not in profiles:

@@ -82,6 +82,11 @@ class Row:
         return self.train.macs if self.train else None
 
     @cached_property
+    def model(self) -> str:
+        """What is the same for all trainings of a model, which differ in nothing but their seed."""
+        return repr(sorted((axis, repr(value)) for axis, value in self.cell.point.items() if axis != "seed"))
+
+    @cached_property
     def pruning(self) -> str:
         """The Pruning column: the criterion's title, or None."""
         return registry.find("criterion", self.cell.prune_method).title if self.cell.prune_method else "None"
@@ -183,8 +188,7 @@ def models_of(rows: Sequence[Row]) -> list[Model]:
     """The teacher, and the students, those together that differ in nothing but their seed."""
     groups: dict[str, list[Row]] = {}
     for row in rows:
-        alike = sorted((axis, repr(value)) for axis, value in row.cell.point.items() if axis != "seed")
-        groups.setdefault(repr(alike), []).append(row)
+        groups.setdefault(row.model, []).append(row)
     return [sorted(model, key=lambda row: row.cell.seed) for model in groups.values()]
 
 

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.commands import overview
 from harness.commands.overview import CHOOSE, MOST_REASONS, as_document
 from harness.plan.planning import make_plan
 from harness.store.records import AccuracyRecord, ExportRecord, Failure, LatencyRecord, TrainRecord
@@ -57,6 +58,15 @@ def test_the_plan_has_a_line_for_each_cell_with_its_states(bench: Bench) -> None
     assert ["P(0.3_L1)_KD(0)_SEED(0)", "Base", "done", "missing"] in lines
     assert ["ResNet50", "recorded", "done"] in lines
     assert ["P(0.3_GN)_KD(1)_SEED(0)", "FMSE+Base", "done", "done"] in lines
+
+
+def test_of_very_many_models_the_first_are_listed(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(overview, "MOST_MODELS", 4)
+    lines = text_of(bench, only_counts=False).splitlines()
+    assert sum("done" in line for line in lines) == 4
+    assert f"... and {len(bench.plan.cells) - 4} more models; --json lists all" in lines
+    monkeypatch.setattr(overview, "MOST_MODELS", len(bench.plan.cells))
+    assert "more model" not in text_of(bench, only_counts=False)
 
 
 def test_changed_code_is_counted_with_the_choice_and_named_once(bench: Bench) -> None:

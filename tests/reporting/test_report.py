@@ -414,3 +414,14 @@ def test_of_a_very_long_table_documents_and_terminal_show_the_first_models_and_s
     assert f"Full table: {place} (7 more rows)" in written.text
     assert written.text.split("Full table")[0].count("P(0.3") == 4, "two students, here and under other conditions"
     assert check_files(Reading(plan, results)) == []
+
+
+def test_what_a_killed_report_has_left_is_swept_away_and_nothing_else(plan: Plan, results: Path, readme: Path) -> None:
+    tables = results / "lite" / "tables"
+    left = [tables / ".prune-0.3.md.abcd_123.md", readme.with_name(".README.md.wxyz0123.md")]
+    kept = [readme.with_name(".notes.md"), readme.parent / "elsewhere" / ".README.md.wxyz0123.md"]
+    for path in (*left, *kept):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("half of it")
+    write_report(Reading(plan, results), [readme], PROFILES)
+    assert not any(path.exists() for path in left) and all(path.exists() for path in kept)
