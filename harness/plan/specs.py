@@ -96,7 +96,8 @@ Objective = StagedObjective | JointObjective
 
 
 @cache
-def _own_fields(kind: type["Stage"]) -> tuple[str, ...]:
+def _own_fields(kind: Any) -> tuple[str, ...]:
+    """The names of a stage's own settings; `kind` is its class, which mypy takes for unhashable."""
     return tuple(one.name for one in fields(kind) if one.name != "start")
 
 
