@@ -13,7 +13,7 @@ of records to harness.store.migrations, so that no trained model is lost to the 
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
-from functools import cache, cached_property, lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, ClassVar, Literal
 
 from harness.files import canonical, text_sha256
@@ -95,9 +95,36 @@ class JointObjective(Part):
 Objective = StagedObjective | JointObjective
 
 
+@dataclass(frozen=True)
+class StagedObjective(Part):
+    """The study's objective: a feature stage, then the Base stage; features are read at a block's "sum" or "norm"."""
+
+    features: Literal["sum", "norm"] | None = None
+    objective: Literal["stages"] = "stages"
+
+
+@dataclass(frozen=True)
+class JointObjective(Part):
+    """The papers' objective: labels, soft targets and features in one loss, for `stages` times the recipe's epochs.
+
+    What a method has no use for is None, and so does not count towards its key.
+    """
+
+    stages: int
+    temperature: float | None = None
+    label_weight: float | None = None
+    feature_weight: float | None = None
+    features: Literal["sum", "norm"] | None = None
+    objective: Literal["joint"] = "joint"
+
+
+Objective = StagedObjective | JointObjective
+
+
 @cache
-def _own_fields(kind: Any) -> tuple[str, ...]:
-    """The names of a stage's own settings; `kind` is its class, which mypy takes for unhashable."""
+def _own_fields(kind: Hashable) -> tuple[str, ...]:
+    """The names of a stage's own settings; `kind` is its class."""
+    assert isinstance(kind, type)
     return tuple(one.name for one in fields(kind) if one.name != "start")
 
 
@@ -115,7 +142,8 @@ class Stage:
     @property
     def settings(self) -> dict[str, Any]:
         """The stage's own settings; the parent is not among them."""
-        return {"kind": self.kind, **{name: getattr(self, name) for name in _own_fields(type(self))}}
+        own = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "start"}
+        return {"kind": self.kind, **own}
 
     @cached_property
     def own(self) -> Document:
