@@ -96,39 +96,6 @@ Objective = StagedObjective | JointObjective
 
 
 @dataclass(frozen=True)
-class StagedObjective(Part):
-    """The study's objective: a feature stage, then the Base stage; features are read at a block's "sum" or "norm"."""
-
-    features: Literal["sum", "norm"] | None = None
-    objective: Literal["stages"] = "stages"
-
-
-@dataclass(frozen=True)
-class JointObjective(Part):
-    """The papers' objective: labels, soft targets and features in one loss, for `stages` times the recipe's epochs.
-
-    What a method has no use for is None, and so does not count towards its key.
-    """
-
-    stages: int
-    temperature: float | None = None
-    label_weight: float | None = None
-    feature_weight: float | None = None
-    features: Literal["sum", "norm"] | None = None
-    objective: Literal["joint"] = "joint"
-
-
-Objective = StagedObjective | JointObjective
-
-
-@cache
-def _own_fields(kind: Hashable) -> tuple[str, ...]:
-    """The names of a stage's own settings; `kind` is its class."""
-    assert isinstance(kind, type)
-    return tuple(one.name for one in fields(kind) if one.name != "start")
-
-
-@dataclass(frozen=True)
 class Stage:
     """What all stages have. The fields that a stage adds are its own settings."""
 
