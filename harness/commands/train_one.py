@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from harness import datasets
 from harness.architectures import build, network_of, widths_of
 from harness.errors import HarnessError
-from harness.files import atomic_path, digest, file_sha256
+from harness.files import atomic_path, digest, file_sha256, sweep
 from harness.model_files.onnx_export import PARITY_IMAGES, RUNTIME, Exported, export
 from harness.model_files.weights import load_weights, read_metadata
 from harness.plan import registry
@@ -187,6 +187,8 @@ def export_one(torch_file: Path, out_file: Path, matrix: Path, profile: str, dat
     }
     images = datasets.load(name, settings.parameters("dataset", name), data_root(data_dir), train=False)
     size = metadata.get("image_size") or _usual_size(network_of(model).stem, settings)
+    # what an export that was killed has left beside its file
+    sweep(out_file.parent, below=False)
     done = export(model, out_file, images, size, settings.export.opset, provenance)
     count = min(PARITY_IMAGES, len(images.labels))
     return OneExport(done, RUNTIME, count, registry.find("dataset", name).title, "dataset" in metadata)

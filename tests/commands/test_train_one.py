@@ -269,8 +269,10 @@ def said(path: Path) -> dict[str, str]:
 def test_a_stored_model_is_exported_with_what_it_says_about_itself(matrix: Path, tmp_path: Path) -> None:
     path = tmp_path / "P.safetensors"
     save_weights(path, network(), {"cell": "c", "key": "k" * 16, "image_size": 16, "dataset": "stand_in"})
+    left = tmp_path / ".p.onnx.abcd_123.onnx"
+    left.write_bytes(b"what a killed export has left")
     made = export_one(path, tmp_path / "p.onnx", matrix, "lite", None)
-    assert made.done.onnx_sha256 == file_sha256(tmp_path / "p.onnx")
+    assert made.done.onnx_sha256 == file_sha256(tmp_path / "p.onnx") and not left.exists()
     assert (made.compared_on, made.trained_on_it, made.images) == ("stand-in images", True, 256)
     assert made.runtime == f"onnxruntime {onnxruntime.__version__}"
     wanted = {"cell": "c", "key": "k" * 16, "title": "P", "image_size": "16", "data": "stand_in"}
