@@ -26,8 +26,8 @@ class Subject(NamedTuple):
 
 # By the name of the file of figures.
 SUBJECTS = {
-    "main": Subject("user_commands", "the commands that a newcomer runs, in a fresh clone (about 6 minutes)"),
-    "suite": Subject("own_tests", "how long the tests take, in a fresh clone (about 25 minutes)"),
+    "main": Subject("user_commands", "the commands that a newcomer runs, in a fresh clone (about 7 minutes)"),
+    "suite": Subject("own_tests", "how long the tests take, in a fresh clone"),
     "measurement": Subject("bench_quality", "whether the bench gives the same figures twice (most of an hour)"),
     "training": Subject("training_speed", "the training loop against usual ones, and nine concurrent students"),
     "training_profile": Subject("step_profile", "where the time of a training step goes"),

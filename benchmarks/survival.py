@@ -56,7 +56,7 @@ def kinds() -> Figures:
 
 def kills() -> Figures:
     """Runs from nothing to a report, killed until `KILLS` kills have met one, each held against an undisturbed run."""
-    losses, drawn, runs, unlike, left = Losses(), random.Random(SEED), 0, [], 0
+    losses, drawn, runs, unlike, left = Losses(), random.Random(SEED), 0, [], list[str]()
     with tempfile.TemporaryDirectory(prefix="harness-benchmarks-") as folder:
         quiet = Scene.make(Path(folder) / "undisturbed")
         seconds = durations(quiet)
@@ -65,10 +65,10 @@ def kills() -> Figures:
             scene = Scene.make(Path(folder) / f"run-{runs}")
             endure(scene, seconds, drawn, losses, SIGNALS)
             unlike += differences(quiet.outcome(), scene.outcome())
-            left += len(leftovers(scene.folder))
+            left += leftovers(scene.folder)
             print(f"run {runs}: {losses.kills} kills, {losses.stops} stops", flush=True)
-    if losses.lost or losses.duplicated or losses.corrupt or losses.tracebacks or unlike:
-        print(losses_as_text(losses), unlike, flush=True)
+    if losses.lost or losses.duplicated or losses.corrupt or losses.tracebacks or unlike or left:
+        print(losses_as_text(losses), unlike, left, flush=True)
     return {
         "kills": losses.kills,
         "polite_stops": losses.stops,
@@ -77,7 +77,7 @@ def kills() -> Figures:
         "duplicated_cells": len(losses.duplicated),
         "corrupt_records": len(losses.corrupt),
         "results_unlike_undisturbed": len(unlike),
-        "temporary_files_left": left,
+        "temporary_files_left": len(left),
         "tracebacks_when_killed": len(losses.tracebacks),
     }
 

@@ -7,5 +7,5 @@ import os
 
 # before torch is imported, which reads it once
 os.environ["OMP_NUM_THREADS"] = "1"
-# Each of the hundreds of processes would compile the package's modules anew.
+# Each of the many processes would compile the package's modules anew.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)

@@ -61,6 +61,5 @@ def require_one_host(executor: str) -> None:
 
 
 def many_objects() -> None:
-    """Look for no garbage, in a process that ends soon: the cells and records of a large matrix are none, and looking
-    takes a sixth of the time."""
+    """Look for no garbage in a process that ends soon: the cells and records of a large matrix are none."""
     gc.disable()

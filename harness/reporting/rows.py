@@ -193,12 +193,15 @@ def models_of(rows: Sequence[Row]) -> list[Model]:
 
 
 def first_models(rows: Sequence[Row], most: int = MOST_ROWS) -> Sequence[Row]:
-    """The rows of a table's first models, each with all of its seeds: as many as a person or a browser can hold."""
+    """The rows of a table's first models, each with all of its seeds: as many as a person or a browser can hold.
+
+    However many seeds it has, the first student is there.
+    """
     if len(rows) <= most:
         return rows
     shown: list[Row] = []
     for model in models_of(rows):
-        if shown and len(shown) + len(model) > most:
+        if len(shown) + len(model) > most and any(not row.cell.is_teacher for row in shown):
             break
         shown += model
     return shown

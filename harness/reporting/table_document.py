@@ -49,12 +49,14 @@ def full_document(
     """
     title, profile = escaped(table.title), escaped(plan.profile)
     parts = [f"{heading} {title} (profile {profile})", escaped(stands_for(plan, rows))]
-    parts += _cut(plan, table, rows, results, folder)
-    rows = first_models(rows)
+    # A table without charts because of its length has none for the rows that are shown of it either.
+    chart = charts.charts_of(rows).get(charts.MAIN)
+    shown = first_models(rows)
+    parts += _cut(plan, table, len(shown), len(rows), results, folder)
+    rows = shown
     parts.append(markdown(narrow(columns(rows))))
     if means := seed_means(rows):
         parts += [f"{MEANS}:", markdown(narrow(means))]
-    chart = charts.charts_of(rows).get(charts.MAIN)
     if chart and chart.drawable(rows):
         parts.append(_picture(plan, table, results, folder, chart))
     parts.append(foot(plan, table, rows))
@@ -76,11 +78,11 @@ def short_document(plan: Plan, table: Table, rows: Sequence[Row], results: Path,
 
 def _own_file(plan: Plan, table: Table, rows: Sequence[Row], results: Path) -> str:
     folder = table_path(results, plan, table).parent
-    whole, rows = rows, first_models(rows)
-    details = [column for column in columns(rows) if column.detail]
+    shown = first_models(rows)
+    details = [column for column in columns(shown) if column.detail]
     parts = [
-        full_document(plan, table, whole, results, folder, "#"),
-        f"{MODELS}\n\n{markdown([*model_facts(rows), *details])}\n",
+        full_document(plan, table, rows, results, folder, "#"),
+        f"{MODELS}\n\n{markdown([*model_facts(shown), *details])}\n",
     ]
     for which, chart in charts.charts_of(rows).items():
         if which != charts.MAIN and chart.drawable(rows):
@@ -90,13 +92,12 @@ def _own_file(plan: Plan, table: Table, rows: Sequence[Row], results: Path) -> s
     return "\n".join(parts)
 
 
-def _cut(plan: Plan, table: Table, rows: Sequence[Row], results: Path, folder: Path) -> list[str]:
+def _cut(plan: Plan, table: Table, count: int, of: int, results: Path, folder: Path) -> list[str]:
     """That a table has only the first of its rows, where it does."""
-    count = len(first_models(rows))
-    if count == len(rows):
+    if count == of:
         return []
     whole = link(table_path(results, plan, table, "csv"), folder)
-    return [f"The first {count:,} of [all {len(rows):,} rows]({whole}), those of the best Pareto ranks."]
+    return [f"The first {count:,} of [all {of:,} rows]({whole}), those of the best Pareto ranks."]
 
 
 def _picture(

@@ -11,7 +11,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from harness.errors import HarnessError
 from harness.plan.planning import Plan, make_plan
-from harness.reporting import report, rows
+from harness.reporting import charts, report, rows
 from harness.reporting.chart_style import LIGHT
 from harness.reporting.charts import MAIN, PICTURES, STUDY, Picture
 from harness.reporting.page.build import page_path
@@ -414,6 +414,16 @@ def test_of_a_very_long_table_documents_and_terminal_show_the_first_models_and_s
     assert f"Full table: {place} (7 more rows)" in written.text
     assert written.text.split("Full table")[0].count("P(0.3") == 4, "two students, here and under other conditions"
     assert check_files(Reading(plan, results)) == []
+
+
+def test_a_table_too_long_for_charts_has_none_for_the_rows_that_are_shown_of_it(
+    plan: Plan, results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(charts, "MOST_ROWS", 9)
+    monkeypatch.setattr(rows.first_models, "__defaults__", (4,))
+    write_report(Reading(plan, results), [], PROFILES)
+    assert not list((results / "lite").glob("figures/prune-0.3*"))
+    assert "<picture>" not in table_path(results, plan, plan.tables[0]).read_text()
 
 
 def test_what_a_killed_report_has_left_is_swept_away_and_nothing_else(plan: Plan, results: Path, readme: Path) -> None:
